@@ -1,0 +1,39 @@
+"""Learning to learn in JAX: search for neural architectures together with their training recipes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from l2l.space import Candidate as Candidate
+    from l2l.space import Categorical as Categorical
+    from l2l.space import Integer as Integer
+    from l2l.space import Real as Real
+    from l2l.space import SearchSpace as SearchSpace
+    from l2l.types import Learner as Learner
+    from l2l.types import Outcome as Outcome
+    from l2l.types import Spec as Spec
+    from l2l.types import Status as Status
+    from l2l.types import Trial as Trial
+
+__version__ = "0.1.0"
+
+# Public name to the module that holds it: loaded at first use, so that `import l2l` is free.
+_HOMES = {
+    **dict.fromkeys(("Candidate", "Categorical", "Integer", "Real", "SearchSpace"), "l2l.space"),
+    **dict.fromkeys(("Learner", "Outcome", "Spec", "Status", "Trial"), "l2l.types"),
+    **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'l2l' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOMES, "__version__"]

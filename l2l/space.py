@@ -1,0 +1,373 @@
+"""What may be chosen: choices, candidates and the space that holds them, in pure Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from l2l.errors import InputError, nearest
+
+Value: TypeAlias = bool | int | float | str | None
+When: TypeAlias = Mapping[str, Any]
+"""A condition: parent's name to the value, or the values, for which the choice is active."""
+
+Built = TypeVar("Built")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _same(left: object, right: object) -> bool:
+    """Equality that tells 1 from True and from 1.0, as JSON does."""
+    return type(left) is type(right) and left == right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical:
+    """One of a few named options.
+
+    Raises: InputError if there is no option, or one stands twice or is not a plain value.
+    """
+
+    options: tuple[Value, ...]
+    when: When = field(default_factory=dict[str, Any])
+    traced: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.options, str) or not isinstance(self.options, Sequence):
+            raise InputError(f"a Categorical's options must be a list of values, got {self.options!r}.")
+        object.__setattr__(self, "options", tuple(self.options))
+        if not self.options:
+            raise InputError("a Categorical needs at least one option, got an empty list.")
+        for position, option in enumerate(self.options):
+            if option is not None and not isinstance(option, bool | int | float | str):
+                raise InputError(f"a Categorical's options are bool, int, float, str or None, got {option!r}.")
+            if isinstance(option, float) and not math.isfinite(option):
+                raise InputError(f"a Categorical's options must be finite, got {option!r}.")
+            if any(_same(option, other) for other in self.options[:position]):
+                raise InputError(f"a Categorical's options must differ, {option!r} stands twice.")
+        if self.traced and not all(_is_number(option) for option in self.options):
+            raise InputError("a traced Categorical needs numbers as options; strings and None are static.")
+
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self.options)
+
+    def at(self, quantile: float) -> Value:
+        """The value at a quantile in [0, 1)."""
+        return self.options[min(int(quantile * len(self.options)), len(self.options) - 1)]
+
+    def quantile(self, value: Value) -> float:
+        """The middle of the quantiles that `at` maps to `value`."""
+        return (next(i for i, each in enumerate(self.options) if _same(each, value)) + 0.5) / len(self.options)
+
+    def read(self, value: Any) -> Value:
+        """`value` as this choice holds it. Raises: InputError if it is not an option."""
+        for option in self.options:
+            if _same(option, value) or (_is_number(option) and _is_number(value) and option == value):
+                return option
+        raise InputError(f"expected one of {list(self.options)}, got {value!r}")
+
+    def describe(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        return {"kind": "categorical", "options": list(self.options), **_describe(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integer:
+    """A whole number in `low..high` (both included), every `step`, spread evenly or in the logarithm.
+
+    Raises: InputError if the range is empty or the logarithm does not exist.
+    """
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+    when: When = field(default_factory=dict[str, Any])
+    traced: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "step"):
+            if type(getattr(self, name)) is not int:
+                raise InputError(f"an Integer's {name} must be a whole number, got {getattr(self, name)!r}.")
+        if self.low > self.high:
+            raise InputError(f"an Integer needs low <= high, got low={self.low} and high={self.high}.")
+        if self.step < 1:
+            raise InputError(f"an Integer's step must be at least 1, got {self.step}.")
+        if self.log and (self.low < 1 or self.step != 1):
+            raise InputError(f"a logarithmic Integer needs low >= 1 and step 1, got low={self.low}, step={self.step}.")
+        # The highest value that a step reaches, so that `high` itself is always a value.
+        object.__setattr__(self, "high", self.low + (self.high - self.low) // self.step * self.step)
+
+    def count(self) -> int:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
+
+    def at(self, quantile: float) -> int:
+        """The value at a quantile in [0, 1)."""
+        if self.log:
+            low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+            return min(max(round(math.exp(low + quantile * (high - low))), self.low), self.high)
+        return self.low + self.step * min(int(quantile * self.count()), self.count() - 1)
+
+    def quantile(self, value: Value) -> float:
+        """The middle of the quantiles that `at` maps to `value`."""
+        assert isinstance(value, int)
+        if self.log:
+            low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+            return (math.log(value) - low) / (high - low)
+        return ((value - self.low) // self.step + 0.5) / self.count()
+
+    def read(self, value: Any) -> int:
+        """`value` as this choice holds it. Raises: InputError if it is out of range or off the step."""
+        if not _is_number(value) or value != int(value):
+            raise InputError(f"expected a whole number, got {value!r}")
+        if not self.low <= value <= self.high or (int(value) - self.low) % self.step:
+            raise InputError(f"expected {self.low} to {self.high} in steps of {self.step}, got {value!r}")
+        return int(value)
+
+    def describe(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        return {
+            "kind": "integer", "low": self.low, "high": self.high, "step": self.step, "log": self.log,
+            **_describe(self),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """A number in `[low, high]`, spread evenly or in the logarithm; traced unless said otherwise.
+
+    Raises: InputError if the range is empty or the logarithm does not exist.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    when: When = field(default_factory=dict[str, Any])
+    traced: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if not _is_number(getattr(self, name)):
+                raise InputError(f"a Real's {name} must be a finite number, got {getattr(self, name)!r}.")
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.low > self.high:
+            raise InputError(f"a Real needs low <= high, got low={self.low} and high={self.high}.")
+        if self.log and self.low <= 0:
+            raise InputError(f"a logarithmic Real needs low > 0, got low={self.low}.")
+
+    def count(self) -> float:
+        """How many values there are: infinitely many, or one."""
+        return math.inf if self.low < self.high else 1
+
+    def at(self, quantile: float) -> float:
+        """The value at a quantile in [0, 1)."""
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            value = math.exp(low + quantile * (high - low))
+        else:
+            value = self.low + quantile * (self.high - self.low)
+        return min(max(value, self.low), self.high)
+
+    def quantile(self, value: Value) -> float:
+        """The quantile that `at` maps to `value`."""
+        assert isinstance(value, float)
+        if self.low == self.high:
+            return 0.5
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def read(self, value: Any) -> float:
+        """`value` as this choice holds it. Raises: InputError if it is out of range."""
+        if not _is_number(value) or not self.low <= value <= self.high:
+            raise InputError(f"expected a number from {self.low} to {self.high}, got {value!r}")
+        return float(value)
+
+    def describe(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        return {"kind": "real", "low": self.low, "high": self.high, "log": self.log, **_describe(self)}
+
+
+Choice: TypeAlias = Categorical | Integer | Real
+
+
+def _describe(choice: Choice) -> dict[str, Any]:
+    when = {parent: list(allowed(choice.when, parent)) for parent in choice.when}
+    return {"traced": choice.traced, "when": when}
+
+
+def allowed(when: When, parent: str) -> tuple[Value, ...]:
+    """The values of `parent` for which a choice with the condition `when` is active."""
+    values = when[parent]
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One point of a space: the active choices in space order, and the searcher's remark."""
+
+    values: Mapping[str, Value]
+    note: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    key: str = field(init=False, default="")
+    """Digest of the canonical values: what two equal candidates share."""
+
+    def __post_init__(self) -> None:
+        canonical = json.dumps(dict(self.values), sort_keys=True, allow_nan=False)
+        object.__setattr__(self, "key", hashlib.sha256(canonical.encode()).hexdigest()[:16])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True)
+class SearchSpace(Generic[Built]):
+    """Named choices, a parent before its children, and what a set of values builds.
+
+    `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a
+    `Learner`. It may branch on static values only: a traced value arrives as an array in the engine.
+
+    Raises: InputError if a condition names a later or unknown choice, or a value it cannot have.
+    """
+
+    choices: Mapping[str, Choice]
+    build: Callable[[Mapping[str, Any], Any], Built]
+    name: str = "space"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", dict(self.choices))
+        if not self.choices:
+            raise InputError(f"space {self.name!r} has no choices; give it at least one.")
+        for position, (name, choice) in enumerate(self.choices.items()):
+            if not isinstance(choice, Categorical | Integer | Real):
+                raise InputError(f"choice {name!r} must be a Categorical, Integer or Real, got {choice!r}.")
+            for parent in choice.when:
+                self._check_condition(name, choice, parent, list(self.choices)[:position])
+
+    def _check_condition(self, name: str, choice: Choice, parent: str, before: list[str]) -> None:
+        if parent not in before:
+            reason = "stands after it; put the parent first." if parent in self.choices else nearest(parent, before)
+            raise InputError(f"choice {name!r} is conditional on {parent!r}, which is unknown or later: {reason}")
+        if isinstance(self.choices[parent], Real):
+            raise InputError(f"choice {name!r} is conditional on the Real {parent!r}; use a Categorical or an Integer.")
+        values = allowed(choice.when, parent)
+        if not values:
+            raise InputError(f"choice {name!r} is conditional on no value of {parent!r}, so it could never be active.")
+        for value in values:
+            try:
+                self.choices[parent].read(value)
+            except InputError as error:
+                raise InputError(f"choice {name!r} is conditional on {parent!r}: {error}.") from None
+
+    def is_active(self, name: str, values: Mapping[str, Value]) -> bool:
+        """Whether the choice `name` is active, given the values of the active choices before it."""
+        when = self.choices[name].when
+        return all(
+            parent in values
+            and any(_same(values[parent], self.choices[parent].read(each)) for each in allowed(when, parent))
+            for parent in when
+        )
+
+    def complete(self, pick: Callable[[str, Choice], Value], note: Mapping[str, Any] | None = None) -> Candidate:
+        """The candidate whose active choices are picked in space order, each exactly once."""
+        values: dict[str, Value] = {}
+        for name, choice in self.choices.items():
+            if self.is_active(name, values):
+                values[name] = pick(name, choice)
+        return Candidate(values, note or {})
+
+    def sample(self, draw: random.Random) -> Candidate:
+        """A candidate drawn uniformly, choice by choice."""
+        return self.complete(lambda name, choice: choice.at(draw.random()))
+
+    def candidate(self, values: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> Candidate:
+        """The candidate with these values. Raises: InputError if one is missing, unknown, inactive or out of range."""
+
+        def pick(name: str, choice: Choice) -> Value:
+            if name not in values:
+                raise InputError(f"space {self.name!r}: the active choice {name!r} has no value.")
+            try:
+                return choice.read(values[name])
+            except InputError as error:
+                raise InputError(f"space {self.name!r}, choice {name!r}: {error}.") from None
+
+        found = self.complete(pick, note)
+        for name in values:
+            if name not in self.choices:
+                raise InputError(f"space {self.name!r} has no choice {name!r}: {nearest(name, self.choices)}")
+            if name not in found.values:
+                raise InputError(f"space {self.name!r}: the choice {name!r} is not active here; leave it out.")
+        return found
+
+    def static(self, candidate: Candidate) -> dict[str, Value]:
+        """The values that fix the compiled program: candidates that agree in them can share one."""
+        return {name: value for name, value in candidate.values.items() if not self.choices[name].traced}
+
+    def traced(self, candidate: Candidate) -> dict[str, Value]:
+        """The values that are only numbers in the program."""
+        return {name: value for name, value in candidate.values.items() if self.choices[name].traced}
+
+    def count(self) -> float:
+        """How many candidates there are (infinity where a Real is free)."""
+        names = list(self.choices)
+        # Only the parents that later choices ask for can still change the count.
+        asked = [{parent for name in names[i:] for parent in self.choices[name].when} for i in range(len(names) + 1)]
+        memo: dict[Any, float] = {}
+
+        def tail(position: int, values: dict[str, Value]) -> float:
+            if position == len(names):
+                return 1
+            known = tuple(sorted((k, repr(v)) for k, v in values.items() if k in asked[position]))
+            if (position, known) not in memo:
+                memo[position, known] = branch(position, values)
+            return memo[position, known]
+
+        def branch(position: int, values: dict[str, Value]) -> float:
+            name = names[position]
+            choice = self.choices[name]
+            if not self.is_active(name, values):
+                return tail(position + 1, values)
+            if name not in asked[position + 1] or isinstance(choice, Real):
+                return choice.count() * tail(position + 1, values)
+            return sum(tail(position + 1, {**values, name: value}) for value in options(choice))
+
+        return tail(0, {})
+
+    def cover(self) -> Iterator[Candidate]:
+        """A few candidates in which every option, and both ends of every range, appear where they can."""
+        for seed, (name, choice) in enumerate(self.choices.items()):
+            ends = options(choice) if isinstance(choice, Categorical) else (choice.at(0.0), choice.at(1.0))
+            for value in ends:
+                yield self._with(name, value, random.Random(seed))
+
+    def _with(self, target: str, value: Value, draw: random.Random) -> Candidate:
+        """A random candidate in which `target` is active and has `value`."""
+        wanted: dict[str, Value] = {target: value}
+        pending = [target]
+        while pending:
+            for parent in self.choices[(name := pending.pop())].when:
+                wanted.setdefault(parent, self.choices[parent].read(allowed(self.choices[name].when, parent)[0]))
+                pending.append(parent)
+        return self.complete(lambda name, choice: wanted.get(name, choice.at(draw.random())))
+
+    def describe(self) -> dict[str, Any]:
+        """The choices as plain JSON values, in order."""
+        return {name: choice.describe() for name, choice in self.choices.items()}
+
+
+def options(choice: Categorical | Integer) -> tuple[Value, ...]:
+    """Every value of a countable choice, in order."""
+    if isinstance(choice, Categorical):
+        return choice.options
+    return tuple(range(choice.low, choice.high + 1, choice.step))

@@ -1,0 +1,199 @@
+"""Every word of l2l on one page: records and Protocols, nothing else. Imports no jax at run time."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from l2l.space import Candidate, SearchSpace
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    import optax
+    from flax import nnx
+
+Key: TypeAlias = "jax.Array"
+"""A typed JAX key (`jax.random.key`): every random decision folds its number and purpose into one."""
+Array: TypeAlias = "jax.Array"
+Split: TypeAlias = Literal["train", "validation", "test"]
+State = TypeVar("State")
+
+
+class Spec(NamedTuple):
+    """What a task asks of a model, all that `build` may know of it."""
+
+    inputs: tuple[int, ...]
+    """Shape of one raw example: `[H, W, C]` for an image."""
+    outputs: int
+    """Length C of the logits: the number of classes."""
+    examples: int
+    """Training examples."""
+    epochs: int
+    """Passes over them in a full training."""
+
+    def steps(self, batch_size: int) -> int:
+        """Optimiser steps T of a full training; an incomplete last batch is dropped."""
+        return self.epochs * (self.examples // batch_size)
+
+
+class Learner(NamedTuple):
+    """What a candidate builds: a model and the recipe that trains it."""
+
+    model: Callable[[nnx.Rngs], nnx.Module]
+    """Makes the untrained model; it maps normalised inputs `[B, *inputs]` to logits `[B, C]`."""
+    optimizer: optax.GradientTransformation
+    batch_size: int = 64
+    label_smoothing: Any = 0.0
+
+
+class Task(Protocol):
+    """Data, loss and metric."""
+
+    name: str
+    metric: str
+    """The score a search maximises, a key of `score`."""
+    epochs: int
+    """Passes over the training split unless the objective says otherwise."""
+    outputs: int
+    normalise: bool
+    """Whether inputs are centred and scaled by the training split's statistics."""
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Raw inputs `[N, *inputs]` and targets `[N]` of one split; the same arrays at every call."""
+        ...
+
+    def loss(self, logits: Array, targets: Array, label_smoothing: Any) -> Array:
+        """Training loss per example: logits `[B, C]`, targets `[B]`, result `[B]`."""
+        ...
+
+    def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
+        """Metrics per example, each `[B]`; their means over a split are what is reported."""
+        ...
+
+
+class Status(enum.StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run measured."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The ledger's share: trace, compile, train, evaluate."""
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
+    """Metrics by epoch."""
+    error: str | None = None
+    """Why the trial failed, in one sentence; None if it did not."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate with its run."""
+
+    number: int
+    candidate: Candidate
+    batch: tuple[int, int]
+    """First number and size of the batch that was asked for at once."""
+    cohort: tuple[int, ...]
+    """Numbers of the trials that were to share its compiled program; a re-run keeps the program's shape."""
+    status: Status = Status.RUNNING
+    outcome: Outcome | None = None
+    reward: tuple[float, ...] | None = None
+    """One number per objective, larger is better; None unless the trial is complete."""
+
+
+class Run(NamedTuple):
+    """What a tracker is told of a search when it starts."""
+
+    name: str
+    group: str
+    directory: Path
+    config: Mapping[str, Any]
+    space: SearchSpace[Any]
+    trials: int
+    metric: str
+
+
+class Searcher(Protocol[State]):
+    """Proposes candidates and learns from their rewards; its state is a value."""
+
+    def init(self, space: SearchSpace[Any], key: Key) -> State:
+        """The state before any trial."""
+        ...
+
+    def ask(self, state: State, key: Key, count: int) -> Sequence[Candidate]:
+        """`count` candidates; never learns, so equal arguments give equal candidates."""
+        ...
+
+    def tell(self, state: State, trials: Sequence[Trial]) -> State:
+        """The state after one whole batch, in trial order, failed trials included; the only way to learn."""
+        ...
+
+    def summary(self, state: State) -> Mapping[str, float]:
+        """The figures worth a curve (mean reward, baseline, entropy); may be empty."""
+        ...
+
+
+class Objective(Protocol):
+    """Runs trials; takes several at once, so that it can train them as lanes of one program."""
+
+    def check(self) -> None:
+        """Refuses a space that cannot be run, before anything is written. Raises: InputError."""
+        ...
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """The trials with their outcomes, cohort by cohort in the order given."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs an objective somewhere."""
+
+    def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Every trial exactly once with its outcome, as they finish; a crash is an outcome."""
+        ...
+
+    def close(self) -> None:
+        """Ends what was started."""
+        ...
+
+
+class Reward(Protocol):
+    """Turns an outcome into what the searcher maximises."""
+
+    length: int
+
+    def __call__(self, outcome: Outcome) -> tuple[float, ...]:
+        """One number per objective, larger is better."""
+        ...
+
+
+class Tracker(Protocol):
+    """Watches a search; what it does can neither change nor stop one."""
+
+    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+        """The search begins, or goes on after these finished trials."""
+        ...
+
+    def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        """A trial has finished; `seconds` is the search's ledger so far."""
+        ...
+
+    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+        """The searcher has learnt from a batch (told again, from the first batch on, after a resume)."""
+        ...
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """The search has ended with this `result.json`, or was interrupted (None)."""
+        ...
