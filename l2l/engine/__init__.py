@@ -1,0 +1,1 @@
+"""Trains candidates as lanes of compiled programs."""

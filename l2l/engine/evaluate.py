@@ -1,0 +1,47 @@
+"""Scores of a model on a split: the one way, inside the training program and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2l.engine.data import chunks
+from l2l.types import Array, Split, Task
+
+
+def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array], Array, Array], dict[str, Array]]:
+    """A function `(model, x [N, *inputs], y [N])` to the sum of each metric over the examples, chunk by chunk."""
+    indices, weights = chunks(examples)
+
+    def score(model: Callable[[Array], Array], x: Array, y: Array) -> dict[str, Array]:
+        def chunk(totals: Mapping[str, Array] | None, part: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
+            index, weight = part
+            scores = task.score(model(x[index]), y[index])
+            sums = {name: jnp.sum(values * weight) for name, values in scores.items()}
+            return {name: sums[name] + (totals[name] if totals else 0.0) for name in sums}, None
+
+        start, _ = chunk(None, (indices[0], weights[0]))
+        if len(indices) == 1:
+            return start
+        return jax.lax.scan(chunk, start, (indices[1:], weights[1:]))[0]
+
+    return score
+
+
+def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict[str, float]:
+    """The task's metrics of a model that takes raw inputs, on one split, without changing the model."""
+    x, y = task.load(split)
+    graph, state = nnx.split(model)
+    score = make_score(task, len(x))
+
+    @jax.jit
+    def run(state: Any, x: Array, y: Array) -> dict[str, Array]:
+        frozen = nnx.merge(graph, state, copy=True)
+        frozen.eval()
+        return score(frozen, x, y)
+
+    return {name: float(total) / len(x) for name, total in run(state, x, y).items()}

@@ -1,0 +1,20 @@
+"""Trials in this very process, for debugging: breakpoints work, and a crash of the process is a crash of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from l2l.types import Objective, Trial
+
+
+@dataclass(frozen=True)
+class Inline:
+    """Calls the objective here."""
+
+    def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Every trial with its outcome, in the objective's order."""
+        return objective(trials)
+
+    def close(self) -> None:
+        """Nothing was started."""

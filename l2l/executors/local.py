@@ -1,0 +1,178 @@
+"""Trials in worker processes of this machine, one per device; one that dies is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, Any
+
+import cloudpickle
+
+from l2l.errors import InputError
+from l2l.types import Objective, Outcome, Trial
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker process and what it is busy with."""
+
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    objective: bytes = b""
+    """The pickled objective it holds."""
+    owed: deque[Trial] = field(default_factory=deque[Trial])
+    """Trials it was given and has not returned, in order."""
+
+
+@dataclass(eq=False)
+class Local:
+    """Runs cohorts in `workers` processes (one per GPU, or one) of `threads` CPU threads each (an even share).
+
+    A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
+    new worker dies too, the cohort's trials fail with the signal as the reason. `log` receives what workers print.
+
+    Raises: InputError if `workers` or `threads` is not at least 1.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    log: Path | None = None
+    _alive: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
+        self.workers = self.workers or len(_gpus()) or 1
+        self.threads = self.threads or max(len(os.sched_getaffinity(0)) // self.workers, 1)
+
+    def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Every trial exactly once with its outcome, as they finish."""
+        packed = cloudpickle.dumps(objective)
+        waiting = deque(_cohorts(trials))
+        suspects: deque[list[Trial]] = deque()
+        retried: set[int] = set()
+        while waiting or suspects or any(worker.owed for worker in self._alive):
+            self._assign(packed, waiting, suspects)
+            pipes: dict[Any, Worker] = {worker.pipe: worker for worker in self._alive}
+            for pipe in wait(list(pipes)):
+                worker = pipes[pipe]
+                try:
+                    answer = worker.pipe.recv_bytes()
+                except (EOFError, OSError):
+                    yield from self._bury(worker, waiting, suspects, retried)
+                    continue
+                if answer:
+                    trial = cloudpickle.loads(answer)
+                    worker.owed = deque(each for each in worker.owed if each.number != trial.number)
+                    yield trial
+
+    def _assign(self, packed: bytes, waiting: deque[list[Trial]], suspects: deque[list[Trial]]) -> None:
+        """Gives idle workers their next chunk; a cohort under suspicion goes alone."""
+        assert self.workers is not None
+        for slot in range(self.workers):
+            if slot == len(self._alive):
+                if not waiting and not suspects:
+                    return
+                self._alive.append(self._start(slot))
+            worker = self._alive[slot]
+            if worker.owed or not (waiting or suspects):
+                continue
+            chunk: list[Trial] = []
+            if suspects:
+                chunk = suspects.popleft()
+            else:
+                for _ in range(max(1, len(waiting) // (2 * self.workers - 1))):
+                    chunk += waiting.popleft()
+            worker.owed = deque(chunk)
+            # A worker that has just died cannot be written to; its pipe reports that to `run`.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if worker.objective != packed:
+                    worker.pipe.send_bytes(cloudpickle.dumps(("objective", packed)))
+                    worker.objective = packed
+                worker.pipe.send_bytes(cloudpickle.dumps(("trials", chunk)))
+
+    def _bury(
+        self, worker: Worker, waiting: deque[list[Trial]], suspects: deque[list[Trial]], retried: set[int]
+    ) -> Iterator[Trial]:
+        """Replaces a dead worker: its first unfinished cohort is suspected, the others wait again."""
+        code = worker.process.wait()
+        self._alive[self._alive.index(worker)] = self._start(self._alive.index(worker))
+        owed = _cohorts(list(worker.owed))
+        if not owed:
+            return
+        suspected, rest = owed[0], owed[1:]
+        waiting.extendleft(reversed(rest))
+        if suspected[0].number not in retried:
+            retried.update(trial.number for trial in suspected)
+            suspects.append(suspected)
+            return
+        for trial in suspected:
+            yield replace(trial, outcome=Outcome(error=f"crashed: the worker process died twice ({_cause(code)})"))
+
+    def _start(self, slot: int) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs, self._output() as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "l2l.executors.worker", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env=self._environment(slot),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        pipe = Connection(ours.detach())
+        pipe.send_bytes(cloudpickle.dumps(("path", [os.getcwd() if entry == "" else entry for entry in sys.path])))
+        return Worker(process, pipe)
+
+    def _output(self) -> IO[bytes]:
+        return open(self.log or os.devnull, "ab")
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        gpus = _gpus()
+        # NPROC fixes the number of XLA's CPU threads, and with it the last bit of every sum.
+        pinned = {"NPROC": str(self.threads)}
+        if gpus:
+            pinned["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        return {**os.environ, **pinned}
+
+    def close(self) -> None:
+        """Ends the workers at once; what they were doing is lost to nobody but them."""
+        for worker in self._alive:
+            worker.pipe.close()
+            worker.process.kill()
+            worker.process.wait()
+        self._alive.clear()
+
+
+def _cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials by cohort, in order."""
+    groups: dict[tuple[int, ...], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.cohort, []).append(trial)
+    return list(groups.values())
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, found without starting JAX."""
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each for each in visible.split(",") if each and each != "-1"]
+    cards = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index, _ in enumerate(cards.iterdir())] if cards.is_dir() else []
+
+
+def _cause(code: int) -> str:
+    return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,47 @@
+"""The worker process: `python -m l2l.executors.worker FD` runs objectives that come over a pipe."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+
+def main(descriptor: int) -> None:
+    """Reads objectives and chunks of trials until the driver hangs up; then it is gone at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer.
+    logging.basicConfig(level=logging.WARNING)
+    pipe = Connection(descriptor)
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
+    objective: Any = None
+    while True:
+        kind, content = orders.get()
+        if kind == "path":
+            sys.path[:0] = [entry for entry in content if entry not in sys.path]
+        elif kind == "objective":
+            objective = cloudpickle.loads(content)
+        else:
+            for trial in objective(content):
+                pipe.send_bytes(cloudpickle.dumps(trial))
+            pipe.send_bytes(b"")
+
+
+def _listen(pipe: Connection, orders: queue.SimpleQueue[Any]) -> None:
+    """Hands orders over; a driver that is gone, however it went, ends the worker in the middle of its work."""
+    try:
+        while True:
+            orders.put(cloudpickle.loads(pipe.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Layers that found modules are made of; needs jax and flax only."""

@@ -1,0 +1,52 @@
+"""Dropout whose rate may be traced and whose masks come from a counter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class DropoutState(nnx.Variable[Any]):
+    """Rate, seed and call count of a dropout layer: data of the program, not weights."""
+
+
+class Dropout(nnx.Module):
+    """Zeroes each element with probability `rate` and scales the others by `1 / (1 - rate)`.
+
+    The mask is a hash of (seed, call, position), drawn channel-major: it costs next to nothing beside
+    a Threefry mask, and a wider layer's mask begins with the narrower one's.
+
+    Source: Srivastava et al. 2014, JMLR 15; hash: Wellons 2018, "lowbias32".
+    """
+
+    def __init__(self, rate: Any, *, rngs: nnx.Rngs) -> None:
+        self.rate = DropoutState(jnp.asarray(rate, jnp.float32))
+        self.seed = DropoutState(jax.random.key_data(rngs.dropout()).reshape(-1)[-1])
+        self.calls = DropoutState(jnp.zeros((), jnp.uint32))
+        self.deterministic = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Any shape in, the same shape out."""
+        if self.deterministic:
+            return x
+        rate = self.rate[...]
+        salt = mix(self.seed[...] ^ mix(self.calls[...]))
+        self.calls[...] = self.calls[...] + jnp.uint32(1)
+        flat = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape[-1], *x.shape[:-1])
+        uniform = mix(jnp.moveaxis(flat, 0, -1) ^ salt).astype(jnp.float32) * jnp.float32(2.0**-32)
+        return jnp.where(uniform >= rate, x / (1.0 - rate), 0.0)
+
+
+def mix(bits: jax.Array) -> jax.Array:
+    """A bijection of 32-bit words whose output bits are unbiased: uint32 in, uint32 out, any shape."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)
+
+
+def dropout(rate: Any, *, rngs: nnx.Rngs) -> nnx.Module:
+    """The stock layer for a plain number, `Dropout` for a traced rate."""
+    return nnx.Dropout(float(rate), rngs=rngs) if isinstance(rate, int | float) else Dropout(rate, rngs=rngs)

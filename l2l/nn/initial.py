@@ -1,0 +1,41 @@
+"""Initial weights drawn on the host, so that a new shape costs no compilation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def _generator(key: jax.Array) -> np.random.Generator:
+    """A counter-based generator that is a function of the JAX key alone."""
+    return np.random.Generator(np.random.Philox(key=np.asarray(jax.random.key_data(key), np.uint64).reshape(-1)[:2]))
+
+
+def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """Normal weights of variance 2 / fan-in; the last axis is the output, all others are the fan-in.
+
+    Under a JAX trace (shapes only) nothing is drawn and zeros are returned.
+
+    Source: He et al. 2015, arXiv:1502.01852, equation 10.
+    """
+    if isinstance(key, Tracer):
+        return jnp.zeros(shape, dtype)
+    scale = math.sqrt(2.0 / max(math.prod(shape[:-1]), 1))
+    drawn = _generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
+    return jax.device_put(drawn.astype(dtype))
+
+
+def zeros(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """Zeros."""
+    return jax.device_put(np.zeros(tuple(shape), dtype)) if not isinstance(key, Tracer) else jnp.zeros(shape, dtype)
+
+
+def ones(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """Ones."""
+    return jax.device_put(np.ones(tuple(shape), dtype)) if not isinstance(key, Tracer) else jnp.ones(shape, dtype)

@@ -1,0 +1,1 @@
+"""What a trial does: train a candidate, or look it up."""

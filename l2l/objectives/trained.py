@@ -1,0 +1,155 @@
+"""The objective that trains: cohorts as lanes of compiled programs, the next one compiled while one trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from l2l.engine.cohort import Cohort, cohorts
+from l2l.engine.fit import Fitted
+from l2l.engine.population import Population, Prepared
+from l2l.errors import InputError
+from l2l.space import SearchSpace
+from l2l.types import Key, Learner, Outcome, Task, Trial
+
+log = logging.getLogger("l2l")
+
+PYTHON_NEEDS_A_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a model treats a traced value as a plain number."""
+
+
+@dataclass
+class Trained:
+    """Trains each candidate on the task's training split and scores it on the validation split.
+
+    `epochs` is the length of a training (the task's own by default), `lanes` the most candidates that share
+    one program.
+
+    Raises: InputError if `epochs` or `lanes` is not at least 1.
+    """
+
+    space: SearchSpace[Learner]
+    task: Task
+    seed: int = 0
+    epochs: int | None = None
+    lanes: int = 16
+    _population: Population | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "lanes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"objective.{name} must be a whole number of at least 1, got {value!r}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Programs and device arrays stay in the process that made them.
+        return {**self.__dict__, "_population": None}
+
+    def check(self) -> None:
+        """Builds a few candidates that cover every option. Raises: InputError if one of them cannot be trained."""
+        spec = self.population.spec
+        for candidate in self.space.cover():
+            try:
+                learner = self.space.build(candidate.values, spec)
+                size = learner.batch_size
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"space {self.space.name!r} cannot build the candidate {dict(candidate.values)}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            if not 1 <= size <= spec.examples:
+                raise InputError(
+                    f"a batch_size of {size} cannot be taken from the {spec.examples} examples of the training split "
+                    f"of {self.task.name!r}; leave it out of the space."
+                )
+
+    @property
+    def population(self) -> Population:
+        """The data and the programs of this process."""
+        if self._population is None:
+            self._population = Population(self.space, self.task, self.epochs)
+        return self._population
+
+    def key(self, number: int) -> Key:
+        """The trial's key: a function of the seed and the number alone."""
+        return jax.random.fold_in(jax.random.key(self.seed), number)
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """The trials with their outcomes, cohort by cohort in the order given."""
+        waiting = cohorts(trials, self.lanes)
+        with ThreadPoolExecutor(1, "prepare") as background:
+            futures = [background.submit(self._prepare, cohort) for cohort in waiting[:1]]
+            for position, cohort in enumerate(waiting):
+                if position + 1 < len(waiting):
+                    futures.append(background.submit(self._prepare, waiting[position + 1]))
+                yield from self._run(cohort, futures.pop(0))
+
+    def _prepare(self, cohort: Cohort) -> Prepared:
+        return self.population.prepare([(t.candidate, self.key(t.number)) for t in cohort.trials], cohort.lanes)
+
+    def _run(self, cohort: Cohort, prepared: Any) -> Iterator[Trial]:
+        try:
+            yield from self._train(cohort.trials, prepared.result())
+        except PYTHON_NEEDS_A_VALUE:
+            # A model that needs its numbers as numbers gets them: one program a candidate.
+            for trial in cohort.trials:
+                yield self._alone(trial)
+        except Exception as error:
+            log.exception("trials %s crashed", [trial.number for trial in cohort.trials])
+            for trial in cohort.trials:
+                yield replace(trial, outcome=Outcome(error=reason(error)))
+
+    def _alone(self, trial: Trial) -> Trial:
+        try:
+            prepared = self.population.prepare([(trial.candidate, self.key(trial.number))], 1, exact=True)
+            return next(iter(self._train([trial], prepared)))
+        except Exception as error:
+            log.exception("trial %s crashed", trial.number)
+            return replace(trial, outcome=Outcome(error=reason(error)))
+
+    def _train(self, trials: Sequence[Trial], prepared: Prepared) -> list[Trial]:
+        fitted, seconds = self.population.train(prepared)
+        ledger = {name: value / len(trials) for name, value in {**prepared.seconds, "train": seconds}.items()}
+        return [
+            replace(trial, outcome=self.outcome(lane, ledger)) for trial, lane in zip(trials, fitted, strict=True)
+        ]  # fmt: skip
+
+    def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:
+        """What a lane measured; the seconds of a program are shared evenly by its trials."""
+        count = self.population.validation
+        curve = {
+            name: [float(value) / (1 if name == "train_loss" else count) for value in values]
+            for name, values in lane.curve.items()
+        }
+        metrics = {name: values[-1] for name, values in curve.items()}
+        metrics["parameters"] = float(sum(np.size(leaf) for leaf in jax.tree.leaves(lane.params)))
+        error = None
+        if int(lane.diverged):
+            error = f"diverged: the loss was not finite at step {int(lane.diverged)}"
+        elif not all(np.isfinite(value) for value in metrics.values()):
+            wrong = next(name for name, value in metrics.items() if not np.isfinite(value))
+            error = f"diverged: the {wrong} was not finite after the last step"
+        return Outcome(metrics=metrics, seconds=seconds, curve=curve, error=error)
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in one sentence."""
+    text = str(error).strip().splitlines()
+    first = text[0] if text else ""
+    if "RESOURCE_EXHAUSTED" in first or isinstance(error, MemoryError):
+        return f"out of memory: {first}"
+    if isinstance(error, InputError):
+        return f"refused: {first}"
+    return f"crashed: {type(error).__name__}: {first}"

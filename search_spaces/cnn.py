@@ -1,0 +1,88 @@
+"""Convolutional networks: per-layer filters, kernel, activation, normalisation, skip and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from l2l.nn.blocks import ACTIVATIONS, NORMALISATIONS, POOLINGS, Convolution, linear
+from l2l.nn.dropout import dropout
+from l2l.nn.pool import pool
+from l2l.space import Categorical, Choice, Integer, SearchSpace
+from l2l.types import Learner, Spec
+from search_spaces import recipe
+
+GRID = 4
+"""The last feature map is averaged down to at most this many rows and columns before the linear head."""
+
+
+class Cnn(nnx.Module):
+    """Convolutional layers, average pooling to a small grid and a linear head, for images `[H, W, C]`."""
+
+    def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
+        layers: list[Convolution] = []
+        height, width, channels = spec.inputs
+        for n in range(1, values["depth"] + 1):
+            layer = Convolution(
+                channels,
+                values[f"layer{n}_filters"],
+                kernel=values[f"layer{n}_kernel"],
+                activation=values[f"layer{n}_activation"],
+                normalisation=values[f"layer{n}_normalisation"],
+                skip=values[f"layer{n}_skip"],
+                pooling=values[f"layer{n}_pooling"],
+                rngs=rngs,
+            )
+            layers.append(layer)
+            channels = values[f"layer{n}_filters"]
+            if layer.pooling != "none":
+                height, width = -(-height // 2), -(-width // 2)
+        self.layers = nnx.List(layers)
+        self.window = -(-max(height, width) // GRID)
+        self.drop = dropout(values["dropout"], rngs=rngs)
+        self.head = linear(-(-height // self.window) * -(-width // self.window) * channels, spec.outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images `[B, H, W, in]` to logits `[B, C]`."""
+        for layer in self.layers:
+            x = layer(x)
+        x = pool("average", x, self.window)
+        return self.head(self.drop(x.reshape(x.shape[0], -1)))
+
+
+def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+    """The convolutional network that `values` name, with its recipe."""
+    return recipe.learner(lambda rngs: Cnn(values, spec, rngs), values, spec)
+
+
+def space(
+    depth: Sequence[int] = (1, 4),
+    filters: Sequence[int] = (8, 16, 32),
+    kernels: Sequence[int] = (3, 5),
+    activations: Sequence[str] = ("relu", "gelu", "silu", "tanh"),
+    normalisations: Sequence[str] = NORMALISATIONS,
+    poolings: Sequence[str] = POOLINGS,
+    optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
+    batch_sizes: Sequence[int] = (32, 64, 128),
+) -> SearchSpace[Learner]:
+    """Convolutional networks of `depth[0]` to `depth[1]` layers, joined with the training recipe."""
+    low, high = recipe.span("depth", depth)
+    filters, kernels = recipe.positive("filters", filters), recipe.positive("kernels", kernels)
+    poolings = recipe.known("pooling", poolings, POOLINGS)
+    activations = recipe.known("activation", activations, ACTIVATIONS)
+    normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high)}
+    for n in range(1, high + 1):
+        when = {"depth": tuple(range(max(n, low), high + 1))}
+        found |= {
+            f"layer{n}_filters": Categorical(options=filters, when=when),
+            f"layer{n}_kernel": Categorical(options=kernels, when=when),
+            f"layer{n}_activation": Categorical(options=activations, when=when),
+            f"layer{n}_normalisation": Categorical(options=normalisations, when=when),
+            f"layer{n}_skip": Categorical(options=(False, True), when=when),
+            f"layer{n}_pooling": Categorical(options=poolings, when=when),
+        }
+    return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="cnn")

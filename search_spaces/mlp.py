@@ -1,0 +1,76 @@
+"""Multilayer perceptrons: per-layer width, activation, normalisation and skip, depth as a condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from l2l.nn.blocks import ACTIVATIONS, NORMALISATIONS, Dense, linear
+from l2l.nn.dropout import dropout
+from l2l.space import Categorical, Choice, Integer, SearchSpace
+from l2l.types import Learner, Spec
+from search_spaces import recipe
+
+
+class Mlp(nnx.Module):
+    """A perceptron over flattened inputs."""
+
+    def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
+        layers: list[Dense] = []
+        drops: list[nnx.Module] = []
+        features = math.prod(spec.inputs)
+        for n in range(1, values["depth"] + 1):
+            layer = Dense(
+                features,
+                values[f"layer{n}_width"],
+                activation=values[f"layer{n}_activation"],
+                normalisation=values[f"layer{n}_normalisation"],
+                skip=values[f"layer{n}_skip"],
+                rngs=rngs,
+            )
+            layers.append(layer)
+            drops.append(dropout(values["dropout"], rngs=rngs))
+            features = values[f"layer{n}_width"]
+        self.layers, self.drops = nnx.List(layers), nnx.List(drops)
+        self.head = linear(features, spec.outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Inputs `[B, *inputs]` to logits `[B, C]`."""
+        x = x.reshape(x.shape[0], -1)
+        for layer, drop in zip(self.layers, self.drops, strict=True):
+            x = drop(layer(x))
+        return self.head(x)
+
+
+def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+    """The perceptron that `values` name, with its recipe."""
+    return recipe.learner(lambda rngs: Mlp(values, spec, rngs), values, spec)
+
+
+def space(
+    depth: Sequence[int] = (1, 4),
+    widths: Sequence[int] = (32, 64, 128, 256),
+    activations: Sequence[str] = ("relu", "gelu", "silu", "tanh"),
+    normalisations: Sequence[str] = NORMALISATIONS,
+    optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
+    batch_sizes: Sequence[int] = (32, 64, 128),
+) -> SearchSpace[Learner]:
+    """Perceptrons of `depth[0]` to `depth[1]` layers, joined with the training recipe."""
+    low, high = recipe.span("depth", depth)
+    widths = recipe.positive("widths", widths)
+    activations = recipe.known("activation", activations, ACTIVATIONS)
+    normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high)}
+    for n in range(1, high + 1):
+        when = {"depth": tuple(range(max(n, low), high + 1))}
+        found |= {
+            f"layer{n}_width": Categorical(options=widths, when=when),
+            f"layer{n}_activation": Categorical(options=activations, when=when),
+            f"layer{n}_normalisation": Categorical(options=normalisations, when=when),
+            f"layer{n}_skip": Categorical(options=(False, True), when=when),
+        }
+    return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="mlp")
