@@ -6,6 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from l2l.api import search as search
+    from l2l.engine.evaluate import evaluate as evaluate
+    from l2l.errors import InputError as InputError
+    from l2l.errors import SearchError as SearchError
+    from l2l.export.module import load as load
     from l2l.space import Candidate as Candidate
     from l2l.space import Categorical as Categorical
     from l2l.space import Integer as Integer
@@ -23,6 +28,9 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Candidate", "Categorical", "Integer", "Real", "SearchSpace"), "l2l.space"),
     **dict.fromkeys(("Learner", "Outcome", "Spec", "Status", "Trial"), "l2l.types"),
+    "search": "l2l.api",
+    "evaluate": "l2l.engine.evaluate",
+    "load": "l2l.export.module",
     **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
 }
 

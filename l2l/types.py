@@ -62,6 +62,10 @@ class Task(Protocol):
     normalise: bool
     """Whether inputs are centred and scaled by the training split's statistics."""
 
+    def check(self) -> None:
+        """Refuses missing or damaged data before anything is written. Raises: InputError."""
+        ...
+
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Raw inputs `[N, *inputs]` and targets `[N]` of one split; the same arrays at every call."""
         ...
@@ -159,6 +163,10 @@ class Objective(Protocol):
 
 class Executor(Protocol):
     """Runs an objective somewhere."""
+
+    def start(self, directory: Path) -> None:
+        """The search begins; what is printed while trials run goes to `directory / "log.txt"`."""
+        ...
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish; a crash is an outcome."""

@@ -15,7 +15,7 @@ from l2l.types import Array, Split, Task
 
 def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array], Array, Array], dict[str, Array]]:
     """A function `(model, x [N, *inputs], y [N])` to the sum of each metric over the examples, chunk by chunk."""
-    indices, weights = chunks(examples)
+    parts: Any = chunks(examples)
 
     def score(model: Callable[[Array], Array], x: Array, y: Array) -> dict[str, Array]:
         def chunk(totals: Mapping[str, Array] | None, part: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
@@ -24,10 +24,10 @@ def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array],
             sums = {name: jnp.sum(values * weight) for name, values in scores.items()}
             return {name: sums[name] + (totals[name] if totals else 0.0) for name in sums}, None
 
-        start, _ = chunk(None, (indices[0], weights[0]))
-        if len(indices) == 1:
+        start, _ = chunk(None, jax.tree.map(lambda part: part[0], parts))
+        if len(parts[0]) == 1:
             return start
-        return jax.lax.scan(chunk, start, (indices[1:], weights[1:]))[0]
+        return jax.lax.scan(chunk, start, jax.tree.map(lambda part: part[1:], parts))[0]
 
     return score
 

@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
 
     program: Program
     stacked: Lane
-    count: int
+    filled: int
     """Lanes that belong to a trial; the others are copies."""
     seconds: Mapping[str, float]
 
@@ -104,7 +104,7 @@ class Population:
         """What each candidate's lane leaves behind, on the host, and the seconds it took."""
         started = time.perf_counter()
         fitted = jax.tree.map(to_host, jax.block_until_ready(prepared.program.run(prepared.stacked, self.data)))
-        lanes = [jax.tree.map(lambda leaf, at=at: leaf[at], fitted) for at in range(prepared.count)]
+        lanes = [jax.tree.map(lambda leaf, at=at: leaf[at], fitted) for at in range(prepared.filled)]
         return lanes, time.perf_counter() - started
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from l2l.types import Objective, Trial
 
@@ -11,6 +12,9 @@ from l2l.types import Objective, Trial
 @dataclass(frozen=True)
 class Inline:
     """Calls the objective here."""
+
+    def start(self, directory: Path) -> None:
+        """Nothing to start: what trials print is seen here."""
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial with its outcome, in the objective's order."""

@@ -38,14 +38,14 @@ class Local:
     """Runs cohorts in `workers` processes (one per GPU, or one) of `threads` CPU threads each (an even share).
 
     A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
-    new worker dies too, the cohort's trials fail with the signal as the reason. `log` receives what workers print.
+    new worker dies too, the cohort's trials fail with the signal as the reason.
 
     Raises: InputError if `workers` or `threads` is not at least 1.
     """
 
     workers: int | None = None
     threads: int | None = None
-    log: Path | None = None
+    _log: Path | None = field(default=None, init=False, repr=False)
     _alive: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +55,10 @@ class Local:
                 raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
         self.workers = self.workers or len(_gpus()) or 1
         self.threads = self.threads or max(len(os.sched_getaffinity(0)) // self.workers, 1)
+
+    def start(self, directory: Path) -> None:
+        """Workers print to `directory / "log.txt"` from now on."""
+        self._log = directory / "log.txt"
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish."""
@@ -136,7 +140,7 @@ class Local:
         return Worker(process, pipe)
 
     def _output(self) -> IO[bytes]:
-        return open(self.log or os.devnull, "ab")
+        return open(self._log or os.devnull, "ab")
 
     def _environment(self, slot: int) -> dict[str, str]:
         gpus = _gpus()

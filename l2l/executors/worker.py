@@ -8,10 +8,16 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+
+from l2l.types import Outcome, Trial
+
+log = logging.getLogger("l2l")
 
 
 def main(descriptor: int) -> None:
@@ -27,11 +33,34 @@ def main(descriptor: int) -> None:
         if kind == "path":
             sys.path[:0] = [entry for entry in content if entry not in sys.path]
         elif kind == "objective":
-            objective = cloudpickle.loads(content)
+            objective = _unpack(content)
         else:
-            for trial in objective(content):
+            for trial in _answers(objective, content):
                 pipe.send_bytes(cloudpickle.dumps(trial))
-            pipe.send_bytes(b"")
+
+
+def _unpack(content: bytes) -> Any:
+    """The objective, or the exception that says why it cannot be had here."""
+    try:
+        return cloudpickle.loads(content)
+    except Exception as error:
+        log.exception("the objective could not be unpacked")
+        return error
+
+
+def _answers(objective: Any, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """Every trial with an outcome, whatever the objective does."""
+    owed = {trial.number: trial for trial in trials}
+    try:
+        if isinstance(objective, Exception):
+            raise objective
+        for trial in objective(trials):
+            owed.pop(trial.number)
+            yield trial
+    except Exception as error:
+        log.exception("trials %s crashed", list(owed))
+        for trial in owed.values():
+            yield replace(trial, outcome=Outcome(error=f"crashed: {type(error).__name__}: {error}"))
 
 
 def _listen(pipe: Connection, orders: queue.SimpleQueue[Any]) -> None:

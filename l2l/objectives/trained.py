@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from l2l.engine.cohort import Cohort, cohorts
-from l2l.engine.fit import Fitted
+from l2l.engine.data import load, specify
+from l2l.engine.fit import Fitted, Graphs
 from l2l.engine.population import Population, Prepared
 from l2l.errors import InputError
-from l2l.space import SearchSpace
+from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
 
 log = logging.getLogger("l2l")
+
+Member: TypeAlias = tuple[Candidate, Key]
+"""A candidate and the key of its run."""
+Trainings: TypeAlias = tuple[Graphs, list[Fitted], dict[str, float]]
+"""What one program did: its modules' static half, a fit for each member and the seconds."""
 
 PYTHON_NEEDS_A_VALUE = (
     jax.errors.ConcretizationTypeError,
@@ -57,7 +63,7 @@ class Trained:
 
     def check(self) -> None:
         """Builds a few candidates that cover every option. Raises: InputError if one of them cannot be trained."""
-        spec = self.population.spec
+        spec = specify(self.task, load(self.task), self.epochs)
         for candidate in self.space.cover():
             try:
                 learner = self.space.build(candidate.values, spec)
@@ -96,35 +102,44 @@ class Trained:
                     futures.append(background.submit(self._prepare, waiting[position + 1]))
                 yield from self._run(cohort, futures.pop(0))
 
-    def _prepare(self, cohort: Cohort) -> Prepared:
-        return self.population.prepare([(t.candidate, self.key(t.number)) for t in cohort.trials], cohort.lanes)
-
-    def _run(self, cohort: Cohort, prepared: Any) -> Iterator[Trial]:
+    def fit(
+        self, members: Sequence[Member], lanes: int, prepared: Future[Prepared] | None = None
+    ) -> Iterator[Trainings]:
+        """Trains candidates that agree in their static values: graphs, fits and seconds, program by program."""
         try:
-            yield from self._train(cohort.trials, prepared.result())
+            yield self._trained(prepared.result() if prepared else self.population.prepare(members, lanes))
         except PYTHON_NEEDS_A_VALUE:
-            # A model that needs its numbers as numbers gets them: one program a candidate.
-            for trial in cohort.trials:
-                yield self._alone(trial)
-        except Exception as error:
-            log.exception("trials %s crashed", [trial.number for trial in cohort.trials])
-            for trial in cohort.trials:
-                yield replace(trial, outcome=Outcome(error=reason(error)))
+            yield from self._alone(members)
 
-    def _alone(self, trial: Trial) -> Trial:
+    def _alone(self, members: Sequence[Member]) -> Iterator[Trainings]:
+        """A model that needs its numbers as plain numbers gets them: one program a candidate."""
+        for member in members:
+            yield self._trained(self.population.prepare([member], 1, exact=True))
+
+    def _trained(self, prepared: Prepared) -> Trainings:
+        fits, seconds = self.population.train(prepared)
+        return prepared.program.graphs, fits, {**prepared.seconds, "train": seconds}
+
+    def _prepare(self, cohort: Cohort) -> Prepared:
+        return self.population.prepare(self._members(cohort.trials), cohort.lanes)
+
+    def _members(self, trials: Sequence[Trial]) -> list[Member]:
+        return [(trial.candidate, self.key(trial.number)) for trial in trials]
+
+    def _run(self, cohort: Cohort, prepared: Future[Prepared] | None = None) -> Iterator[Trial]:
+        owed = list(cohort.trials)
         try:
-            prepared = self.population.prepare([(trial.candidate, self.key(trial.number))], 1, exact=True)
-            return next(iter(self._train([trial], prepared)))
+            for _, fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes, prepared):
+                shares = {name: value / len(fits) for name, value in seconds.items()}
+                for fitted in fits:
+                    yield replace(owed.pop(0), outcome=self.outcome(fitted, shares))
         except Exception as error:
-            log.exception("trial %s crashed", trial.number)
-            return replace(trial, outcome=Outcome(error=reason(error)))
-
-    def _train(self, trials: Sequence[Trial], prepared: Prepared) -> list[Trial]:
-        fitted, seconds = self.population.train(prepared)
-        ledger = {name: value / len(trials) for name, value in {**prepared.seconds, "train": seconds}.items()}
-        return [
-            replace(trial, outcome=self.outcome(lane, ledger)) for trial, lane in zip(trials, fitted, strict=True)
-        ]  # fmt: skip
+            log.exception("trials %s crashed", [trial.number for trial in owed])
+            if len(cohort.trials) == 1:
+                yield replace(owed[0], outcome=Outcome(error=reason(error)))
+            else:  # Only a candidate that fails without its companions has failed.
+                for trial in owed:
+                    yield from self._run(Cohort((trial,), cohort.lanes))
 
     def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:
         """What a lane measured; the seconds of a program are shared evenly by its trials."""

@@ -1,0 +1,224 @@
+"""The command line: `l2l COMMAND [overrides]`. Here and nowhere else: argv, Hydra, exit codes and printing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from l2l.errors import InputError, SearchError, nearest
+
+HELP = """\
+l2l: search for neural architectures together with their training recipes
+
+  l2l search [GROUP=NAME] [KEY=VALUE] ...   search, and hand the winner over as a Flax module
+  l2l resume RUN                            continue the search in the run folder RUN
+
+  l2l search --help     every group, its values and the configuration
+  l2l search            64 perceptrons on the digits: about two minutes on two cores
+  l2l search space=cnn task=fashion_mnist searcher=evolution trials=12
+  l2l search -m searcher=reinforce,tpe,random seed=0,1 trials=16
+  l2l --version
+"""
+INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class _Interrupt(KeyboardInterrupt):
+    """A signal that ends the search in good order."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point; exits with 0, 1 (the search failed), 2 (bad input), 130 or 143 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    if words[0] == "--version":
+        from l2l import __version__
+
+        print(f"l2l {__version__}")
+        return
+    commands = {"search": _search, "resume": _resume}
+    sys.exit(_guarded(commands.get(words[0]) or _unknown(words[0], commands), words[1:]))
+
+
+def _unknown(word: str, commands: dict[str, Any]) -> Callable[[list[str]], None]:
+    def refuse(_: list[str]) -> None:
+        raise InputError(f"there is no command {word!r}: {nearest(word, commands)}")
+
+    return refuse
+
+
+def _guarded(command: Callable[[list[str]], None], words: list[str]) -> int:
+    """The exit code of a command; every expected end is one sentence."""
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+        raise _Interrupt(number)
+
+    for number in INTERRUPTED:
+        signal.signal(number, interrupt)
+    try:
+        command(words)
+    except InputError as error:
+        print(f"l2l: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except SearchError as error:
+        print(f"l2l: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        print(
+            f"l2l: interrupted by {number.name}; nothing is lost, the same command with out= continues.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED[number]
+    return 0
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _search(words: list[str]) -> None:
+    """`l2l search`: Hydra composes, checks and sweeps; each job is one call of `l2l.loop.search`."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from l2l import config
+
+    config.register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions come to `_translated`, not to the screen
+    sys.path.insert(0, os.getcwd())  # a user's own space lies in the folder the command is typed in
+
+    @hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="search")
+    def job(cfg: Any) -> None:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        about = HydraConfig.get()
+        if about.mode == RunMode.MULTIRUN and plain["group"] is None:
+            plain["group"] = Path(about.sweep.dir).name
+        _run(plain)
+
+    sys.argv = ["l2l search", *_opened(words, config.GROUPS)]
+    with _translated():
+        job()
+
+
+def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Overrides with `++` before arguments of a group's class: YAML files list only what differs from its defaults."""
+    pattern = re.compile(rf"^({'|'.join(groups)})\.[^=]+=")
+    return [f"++{word}" if pattern.match(word) else word for word in words]
+
+
+class _translated:
+    """Hydra's complaints as one sentence."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        cause = error
+        while cause is not None:
+            if isinstance(cause, InputError | SearchError):
+                raise cause
+            cause = cause.__cause__
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise InputError(_hydra_sentence(error)) from error
+
+
+def _hydra_sentence(error: BaseException) -> str:
+    """What Hydra said, with the nearest name where it said that one is unknown."""
+    from l2l.config import SearchConfig
+
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in", text):
+        known = [each.name for each in fields(SearchConfig) if not each.name.startswith("_")]
+        root = found[1].split(".")[0]
+        if root not in known and not isinstance(error.__cause__, ValueError):
+            return f"the key {found[1]!r} is unknown: {nearest(root, known)}"
+    if found := re.search(r"Could not find '([^']+)/([^']+)'", text) or re.search(
+        r"In '[^']+': Could not find '([^']+)/([^']+)'", text
+    ):
+        options = re.search(r"Available options in '[^']+':\s*((?:\s+\S+\n?)+)", text)
+        return f"{found[1]} has no value {found[2]!r}: {nearest(found[2], options[1].split() if options else ())}"
+    lines = [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and not line.strip().startswith(("full_key", "object_type", "reference_type"))
+    ]
+    key = re.search(r"full_key: (\S+)", text)
+    return f"{key[1] + ': ' if key and key[1] not in lines[0] else ''}{lines[0]}."
+
+
+def _resume(words: list[str]) -> None:
+    """`l2l resume RUN`: the search that RUN's `config.yaml` describes, from where it stopped."""
+    import yaml
+
+    if len(words) != 1 or words[0].startswith("-"):
+        raise InputError("resume takes one run folder: l2l resume RUN.")
+    place = Path(words[0]) / "config.yaml"
+    if not place.is_file():
+        raise InputError(
+            f"{place} is missing: expected the folder of a search that `l2l search` began; "
+            "one that was begun in Python continues with the same call of l2l.search(..., out=RUN)."
+        )
+    sys.path.insert(0, os.getcwd())
+    try:
+        plain = yaml.safe_load(place.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{place} is not YAML: {_sentence(error)}") from None
+    if not isinstance(plain, dict) or plain.get("_target_") != "l2l.loop.search":
+        raise InputError(f"{place} is not the configuration of a search.")
+    _run({**plain, "out": words[0]})
+
+
+def _run(plain: dict[str, Any]) -> None:
+    """Checks and instantiates a resolved configuration, calls it and prints how to use what was found."""
+    from l2l import config
+
+    os.environ.update(config.compilation_cache())  # before JAX is imported
+    config.check(plain)
+    from hydra.utils import instantiate
+
+    with _translated():
+        call = instantiate(plain, _convert_="all")
+    result = call(config=plain)
+    print(_ending(result, plain))
+    if result.hanging:
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _ending(result: Any, plain: dict[str, Any]) -> str:
+    """Where the winner lies, and three lines that load and score it."""
+    test = result.record["test"]
+    best = (result.directory / "best").resolve()
+    if test is None:
+        return f"results: {result.directory.resolve()}"
+    space, task = plain["space"]["_target_"], plain["task"]
+    own = not space.startswith("search_spaces.")
+    modules = ["l2l", task["_target_"].rpartition(".")[0], *([space.rpartition(".")[0]] if own else [])]
+    arguments = ", ".join(f"{name}={value!r}" for name, value in task.items() if name != "_target_")
+    handed = f", space={space}()" if own else ""
+    spread = f", {test['mean']:.4f} ± {test['std']:.4f} over {test['seeds']} seeds" if test["seeds"] else ""
+    return f"""\
+test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{spread})
+best: {best}
+
+    import {", ".join(modules)}
+    model = l2l.load({str(best)!r}{handed})
+    print(l2l.evaluate(model, {task["_target_"]}({arguments})))"""

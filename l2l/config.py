@@ -1,0 +1,154 @@
+"""The configuration as the command line sees it: the root's types, where the YAML lies, and a check of every key."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from l2l.errors import InputError, nearest
+
+GROUPS = ("space", "task", "searcher", "objective", "reward", "executor", "store", "tracker", "final")
+
+
+@dataclass
+class SearchConfig:
+    """The root of `conf/search.yaml`: the arguments of `l2l.loop.search`."""
+
+    _target_: str = "l2l.loop.search"
+    _partial_: bool = True
+    trials: int = 64
+    batch: int = 8
+    seed: int = 0
+    out: str | None = None
+    group: str | None = None
+    space: dict[str, Any] = field(default_factory=dict[str, Any])
+    task: dict[str, Any] = field(default_factory=dict[str, Any])
+    searcher: dict[str, Any] = field(default_factory=dict[str, Any])
+    objective: dict[str, Any] = field(default_factory=dict[str, Any])
+    reward: dict[str, Any] = field(default_factory=dict[str, Any])
+    executor: dict[str, Any] = field(default_factory=dict[str, Any])
+    store: dict[str, Any] = field(default_factory=dict[str, Any])
+    tracker: dict[str, Any] = field(default_factory=dict[str, Any])
+    final: dict[str, Any] | None = None
+
+
+def folder() -> Path:
+    """Where the YAML files lie: inside the wheel, or at the top of a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def register() -> None:
+    """Puts the root's schema where `conf/search.yaml` finds it."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=SearchConfig)
+
+
+def compilation_cache() -> dict[str, str]:
+    """Environment variables that give JAX a persistent compilation cache; what is set already stays."""
+    # A program compiled for one processor must not be loaded on another that shares the home folder.
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = platform.processor()
+    mark = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:8]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    wanted = {
+        "JAX_COMPILATION_CACHE_DIR": str(home / "l2l" / f"programs-{mark}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def check(config: Mapping[str, Any], place: str = "") -> None:
+    """Holds every `_target_` node against the signature it calls.
+
+    Raises: InputError for a key that its target does not take, or a value of the wrong type.
+    """
+    for name, node in config.items():
+        if isinstance(node, Mapping):
+            path = f"{place}.{name}" if place else name
+            if "_target_" in node:
+                _check_call(path, node)
+            check(typing.cast("Mapping[str, Any]", node), path)
+
+
+def _check_call(path: str, node: Mapping[str, Any]) -> None:
+    target = _locate(path, node["_target_"])
+    called = target.__init__ if inspect.isclass(target) else target
+    try:
+        parameters = dict(inspect.signature(target).parameters)
+        hints = typing.get_type_hints(called)
+    except (TypeError, ValueError, NameError):
+        return  # Not a Python signature, or hints for type checkers only: the call itself will tell.
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    for name, value in node.items():
+        if name.startswith("_") and name.endswith("_"):
+            continue
+        if name not in parameters:
+            raise InputError(
+                f"{path}.{name} is unknown: {node['_target_']} does not take it; {nearest(name, parameters)}"
+            )
+        if value == "???":
+            raise InputError(f"{path}.{name} has no value; give {path}.{name}=VALUE.")
+        if name in hints and not _fits(value, hints[name]):
+            raise InputError(f"{path}.{name} must be {_words(hints[name])}, got {value!r}.")
+
+
+def _locate(path: str, name: Any) -> Any:
+    """What a `_target_` names."""
+    from hydra.utils import get_object
+
+    try:
+        return get_object(name)
+    except Exception as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(
+            f"{path}._target_ names {name!r}, which cannot be imported ({reason}); "
+            "expected the dotted path of a class or function that Python finds from this folder."
+        ) from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain YAML value can be what the annotation says; annotations of other kinds fit everything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping):
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, types.NoneType):
+        return isinstance(value, hint)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value if arguments)
+    return True
+
+
+def _words(hint: Any) -> str:
+    """An annotation as a reader says it."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_words(each) for each in arguments)
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if isinstance(typing.get_origin(hint), type) and issubclass(typing.get_origin(hint), Sequence):
+        return f"a list of {_words(arguments[0])} values" if arguments else "a list"
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return plain.get(hint) or getattr(hint, "__name__", str(hint))

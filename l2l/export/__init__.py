@@ -1,0 +1,1 @@
+"""How a found model leaves: as files that hold data only."""

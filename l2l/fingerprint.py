@@ -1,0 +1,78 @@
+"""What makes two searches the same search: the settings that shape its history, and the space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from l2l.errors import InputError
+from l2l.space import SearchSpace
+
+FORMAT = 1
+"""Version of everything the store writes; a file of a later one is refused."""
+
+_ABSENT = object()
+_SHOWN = 5
+
+
+def record(settings: Mapping[str, Any], space: SearchSpace[Any], objectives: int) -> dict[str, Any]:
+    """The fingerprint as it is stored with a study: plain JSON.
+
+    Raises: ValueError if a setting is not a JSON value.
+    """
+    made = {"format": FORMAT, "settings": dict(settings), "space": space.describe(), "objectives": objectives}
+    try:
+        return json.loads(json.dumps(made))
+    except TypeError as error:
+        raise ValueError(f"a fingerprint is made of JSON values: {error}.") from error
+
+
+def check(stored: Any, wanted: Mapping[str, Any], place: str) -> None:
+    """Compares the fingerprint in `place` with the one of this search.
+
+    Raises: InputError that lists what differs, old value first, or says that a newer l2l wrote it.
+    """
+    version = stored.get("format") if isinstance(stored, dict) else None
+    if type(version) is not int or version < 1:
+        raise InputError(f"{place} has a fingerprint that l2l did not write; choose another out=.")
+    if version > FORMAT:
+        raise InputError(
+            f"{place} was written by a newer l2l (format {version}, this one reads up to {FORMAT}); upgrade l2l."
+        )
+    old, new = _flat(stored), _flat(wanted)
+    # Both sides know every choice that `choices` lists on both: one that is gone is one difference, not five.
+    both = {name for name in new["choices"] if name in old["choices"]}
+    keys = [key for key in {**old, **new} if not isinstance(key, tuple) or key[0] in both]
+    lines = [
+        f"{_name(key)} {_show(old.get(key, _ABSENT))} -> {_show(new.get(key, _ABSENT))}"
+        for key in keys
+        if _text(old.get(key, _ABSENT)) != _text(new.get(key, _ABSENT))
+    ]
+    if lines:
+        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise InputError(
+            f"{place} holds another study: {', '.join(lines[:_SHOWN])}{more}; "
+            "choose another out= or give the old values."
+        )
+
+
+def _flat(made: Mapping[str, Any]) -> dict[Any, Any]:
+    """One entry a difference: settings by name, fields of choices by (choice, field)."""
+    space: dict[str, dict[str, Any]] = made["space"]
+    fields = {(name, field): value for name, choice in space.items() for field, value in choice.items()}
+    # The order of the choices is part of the space: draws follow it.
+    return {**made["settings"], "objectives": made["objectives"], "choices": list(space), **fields}
+
+
+def _name(key: str | tuple[str, str]) -> str:
+    return key if isinstance(key, str) else f"choices.{key[0]}.{key[1]}"
+
+
+def _text(value: object) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value, sort_keys=True)
+
+
+def _show(value: object) -> str:
+    text = value if isinstance(value, str) and value else _text(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,314 @@
+"""The search: ask, run, reward, tell. No algorithm is in here, and no concrete part is named."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import json
+import platform
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from l2l import files
+from l2l.errors import InputError, SearchError
+from l2l.reward import best, gate, named
+from l2l.space import Candidate, SearchSpace
+from l2l.store import Store, TrialLog
+from l2l.rows import table
+from l2l.trackers.apart import Apart
+from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Searcher, Status, Task, Tracker, Trial
+
+ASK = 2**32 - 1
+"""What the seed's key is folded with for proposals; trials fold in their own numbers."""
+LEDGER = ("trace", "compile", "train", "evaluate", "controller", "store", "idle")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a search ended."""
+
+    directory: Path
+    best: Trial | None
+    """The complete trial of the highest reward."""
+    trials: Sequence[Trial]
+    record: Mapping[str, Any]
+    """What `result.json` holds."""
+    hanging: bool = False
+    """Whether a tracker was left behind, so that only `os._exit` ends the process."""
+
+
+@dataclass
+class _Search:
+    """What one call of `search` holds together."""
+
+    searcher: Searcher[Any]
+    objective: Objective
+    reward: Reward
+    executor: Executor
+    log: TrialLog
+    trackers: Sequence[Tracker]
+    space: SearchSpace[Any]
+    key: Key
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
+    started: float = field(default_factory=time.perf_counter)
+
+    def ledger(self) -> dict[str, float]:
+        """Seconds so far, in total and by what they went to."""
+        total = time.perf_counter() - self.started
+        known = {**self.seconds, "store": self.log.seconds}
+        workers = getattr(self.executor, "workers", None) or 1
+        trained = sum(known[name] for name in ("trace", "compile", "train", "evaluate")) / workers
+        known["idle"] = max(0.0, total - trained - known["controller"] - known["store"])
+        return {"total": total, **known}
+
+    def tell(self, state: Any, batch: Sequence[Trial]) -> Any:
+        """The searcher's state after a whole batch; trackers see its summary."""
+        with self.timed("controller"):
+            state = self.searcher.tell(state, batch)
+            summary = self.searcher.summary(state)
+        for tracker in self.trackers:
+            tracker.learned(batch, summary)
+        return state
+
+    def replay(self) -> Any:
+        """The searcher's state: a fold over the stored batches."""
+        with self.timed("controller"):
+            state = self.searcher.init(self.space, jax.random.fold_in(self.key, ASK))
+        return functools.reduce(self.tell, self.log.batches(), state)
+
+    def todo(self, state: Any, size: int) -> list[Trial]:
+        """The trials to run next: those that a crash left open, or a batch that is asked for and opened."""
+        if running := self.log.running():
+            return running
+        first, size = self.log.next(size)
+        with self.timed("controller"):
+            key = jax.random.fold_in(jax.random.fold_in(self.key, ASK), first + 1)
+            candidates = self.searcher.ask(state, key, size)
+        opened = self.log.open(candidates, cohorts(candidates, self.space, first))
+        return [trial for trial in opened if trial.status is Status.RUNNING]
+
+    def run(self, todo: Sequence[Trial]) -> None:
+        """Runs trials; each is rewarded, stored and shown as it finishes."""
+        for trial in self.executor.run(self.objective, todo):
+            self.charge(trial.outcome)
+            closed = self.log.close(gate(trial, self.reward))
+            for tracker in self.trackers:
+                tracker.tell(closed, self.ledger())
+
+    def charge(self, outcome: Outcome | None) -> None:
+        """Adds what a run took to the ledger."""
+        for name, value in (outcome or Outcome()).seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Generator[None]:
+        """Adds what happens inside to the ledger."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+
+def search(
+    space: SearchSpace[Any],
+    task: Task,
+    searcher: Searcher[Any],
+    objective: Callable[..., Objective],
+    reward: Reward,
+    executor: Executor,
+    store: Store,
+    tracker: Mapping[str, Tracker],
+    final: Callable[..., Objective] | None = None,
+    *,
+    trials: int = 64,
+    batch: int = 8,
+    seed: int = 0,
+    out: str | Path | None = None,
+    group: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Result:
+    """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
+
+    `objective(space=, task=, seed=)` makes what runs a trial, and `final(objective=, directory=)` what hands the
+    winner over; `trials` are run in batches of `batch`, and `out` is the run folder. `config`, if given, is saved
+    there, so that the search can be continued from the folder alone.
+
+    Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
+    """
+    for name, value, low in (("trials", trials, 1), ("batch", batch, 1), ("seed", seed, 0)):
+        if type(value) is not int or value < low:
+            raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
+    task.check()
+    made = objective(space=space, task=task, seed=seed)
+    made.check()
+    settings = fingerprint(task=task, searcher=searcher, objective=made, reward=reward, batch=batch, seed=seed)
+    directory = Path(out) if out is not None else _new_folder(f"{space.name}-{task.name}-{title(searcher)}")
+    run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, trials, task.metric)
+    reward = named(reward, task.metric)
+    with store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log:
+        directory.mkdir(parents=True, exist_ok=True)
+        watchers = [Apart(each) for each in tracker.values()]
+        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed))
+        record: dict[str, Any] | None = None
+        try:
+            if config is not None:
+                _write_config(directory, config)
+            executor.start(directory)
+            finished = [trial for trial in log.trials() if trial.status is not Status.RUNNING]
+            for watcher in watchers:
+                watcher.start(run, finished)
+            _drive(held, trials, batch)
+            record = _conclude(held, run, task, final, {"seed": seed, "searcher": title(searcher)})
+        finally:
+            executor.close()
+            for watcher in watchers:
+                watcher.finish(record)
+    if record["best"] is None:
+        raise SearchError(f"all {len(log.trials())} trials failed, most often because: {_common_reason(log.trials())}")
+    return Result(directory, best(log.trials()), log.trials(), record, any(each.hanging for each in watchers))
+
+
+def _drive(held: _Search, trials: int, batch: int) -> None:
+    """Runs batches until there are enough trials, from wherever the store says that the search stands."""
+    state = held.replay()
+    while held.log.count() < trials or held.log.running():
+        held.run(held.todo(state, min(batch, trials - held.log.count())))
+        state = held.tell(state, held.log.batches()[-1])
+
+
+def _conclude(
+    held: _Search, run: Run, task: Task, final: Callable[..., Objective] | None, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Hands the winner over and writes `trials.csv` and `result.json`, in that order and the latter last."""
+    done = held.log.trials()
+    files.replace(run.directory / "trials.csv", table(done, held.space))
+    winner = best(done)
+    test = None
+    if winner is not None and final is not None:
+        test = _finish(held, final(objective=held.objective, directory=run.directory / "best"), winner, task)
+    counts = collections.Counter(trial.status.value for trial in done)
+    record = {
+        "version": 1,
+        "space": held.space.name,
+        "task": task.name,
+        **about,
+        "trials": {name: counts[name] for name in ("complete", "failed", "pruned")},
+        "best": winner and _describe_trial(winner),
+        "test": test,
+        "seconds": held.ledger(),
+        "environment": environment(held.executor),
+    }
+    files.replace(run.directory / "result.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return record
+
+
+def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[str, Any]:
+    """The test scores of the winner. Raises: SearchError if the final run fails."""
+    (ended,) = held.executor.run(final, [dataclasses.replace(winner, cohort=winner.cohort)])
+    held.charge(ended.outcome)
+    if ended.outcome is None or ended.outcome.error is not None:
+        reason = "it gave no outcome" if ended.outcome is None else ended.outcome.error
+        raise SearchError(
+            f"the winner, trial {winner.number}, could not be handed over: {reason}; the trials are kept."
+        )
+    scores = ended.outcome.metrics
+    others = [value for name, value in scores.items() if name.startswith("test_seed_")]
+    mean = sum(others) / len(others) if others else None
+    spread = None
+    if mean is not None:
+        spread = (sum((value - mean) ** 2 for value in others) / max(len(others) - 1, 1)) ** 0.5
+    return {
+        "metric": task.metric,
+        "trial": scores["test"],
+        "mean": mean,
+        "std": spread,
+        "seeds": len(others),
+        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[task.metric] == scores["loaded"],
+    }
+
+
+def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int) -> list[tuple[int, ...]]:
+    """For each candidate the numbers, from `first` on, of those that agree with it in every static value."""
+    groups: dict[str, list[int]] = {}
+    names = [json.dumps(space.static(candidate)) for candidate in candidates]
+    for number, name in enumerate(names, first):
+        groups.setdefault(name, []).append(number)
+    return [tuple(groups[name]) for name in names]
+
+
+def title(part: object) -> str:
+    """A part's short name: its class in lower case."""
+    return type(part).__name__.lower()
+
+
+def fingerprint(**parts: Any) -> dict[str, Any]:
+    """The settings that a search's history depends on, by dotted name: plain values of every part."""
+    flat: dict[str, Any] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+            for each in dataclasses.fields(value):
+                if each.init and each.name not in ("space", "task", "seed"):
+                    walk(f"{name}.{each.name}", getattr(value, each.name))
+        elif isinstance(value, Mapping):
+            for key, entry in value.items():
+                walk(f"{name}.{key}", entry)
+        elif isinstance(value, list | tuple):
+            flat[name] = [
+                entry if isinstance(entry, bool | int | float | str | None) else str(entry) for entry in value
+            ]
+        elif value is None or isinstance(value, bool | int | float | str):
+            flat[name] = value
+        else:
+            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+
+    for name, part in parts.items():
+        walk(name, part)
+    return flat
+
+
+def environment(executor: Executor) -> dict[str, Any]:
+    """What the last digits may depend on: versions, processor and the executor's settings."""
+    versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
+    return {**machine, **versions, **fingerprint(executor=executor)}
+
+
+def _describe_trial(trial: Trial) -> dict[str, Any]:
+    assert trial.reward is not None
+    return {
+        "number": trial.number,
+        "reward": trial.reward[0] if len(trial.reward) == 1 else list(trial.reward),
+        "values": dict(trial.candidate.values),
+        "metrics": dict((trial.outcome or Outcome()).metrics),
+    }
+
+
+def _common_reason(trials: Sequence[Trial]) -> str:
+    reasons = collections.Counter((trial.outcome or Outcome()).error or "no reason given" for trial in trials)
+    return reasons.most_common(1)[0][0]
+
+
+def _new_folder(name: str) -> Path:
+    """A run folder that does not exist yet."""
+    stem = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    candidates = [stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1000))]
+    return next(each for each in candidates if not each.exists())
+
+
+def _write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    text = "# The search's configuration, resolved: `l2l resume` continues from it.\n"
+    files.replace(directory / "config.yaml", text + yaml.safe_dump(dict(config), sort_keys=False))

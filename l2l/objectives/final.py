@@ -1,0 +1,120 @@
+"""The end of a search: the winner is run again, judged on the test split, and handed over as a module."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from l2l.engine.cohort import cohorts
+from l2l.engine.evaluate import evaluate
+from l2l.engine.fit import Fitted
+from l2l.errors import InputError
+from l2l.export.module import load, save
+from l2l.objectives.trained import Trained
+from l2l.types import Key, Outcome, Trial
+
+SEEDS = 1 << 16
+"""Where the folds for further seeds begin; those of a trial's own streams lie below."""
+
+
+@dataclass
+class Final:
+    """Trains the winner again under its own key and under `seeds` others, and writes `directory`.
+
+    The run under its own key repeats the trial bit for bit, in a program of the same shape, so its weights need
+    not have been kept. This is the one place that opens the test split.
+
+    Raises: InputError if `seeds` is negative.
+    """
+
+    objective: Trained
+    directory: Path
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if type(self.seeds) is not int or self.seeds < 0:
+            raise InputError(f"final.seeds must be a whole number of at least 0, got {self.seeds!r}.")
+
+    def check(self) -> None:
+        """The objective has been checked before."""
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Each trial with the scores of its final run; the last one's module is what `directory` holds."""
+        for trial in trials:
+            yield replace(trial, outcome=self._finish(trial))
+
+    def _finish(self, trial: Trial) -> Outcome:
+        own = self.objective.key(trial.number)
+        keys = [own, *(jax.random.fold_in(own, SEEDS + seed) for seed in range(self.seeds))]
+        fits, graph, seconds = self._train(trial, keys)
+        started = time.perf_counter()
+        task, metric = self.objective.task, self.objective.task.metric
+        modules = [nnx.merge(graph, fit.params, fit.rest, copy=True) for fit in fits]
+        tests = [evaluate(module, task, "test")[metric] for module in modules]
+        metrics = {
+            "validation": self.objective.outcome(fits[0], {}).metrics[metric],
+            "test": tests[0],
+            **{f"test_seed_{seed}": score for seed, score in enumerate(tests[1:])},
+        }
+        spec = self.objective.population.spec
+        space = self.objective.space
+        save(self.directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics))
+        metrics["loaded"] = evaluate(load(self.directory, space=space), task, "validation")[metric]
+        return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
+
+    def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fitted], Any, dict[str, float]]:
+        """One fit for each key, in programs of the shape that the trial ran in."""
+        (cohort,) = cohorts([trial], self.objective.lanes)
+        fits: list[Fitted] = []
+        seconds: dict[str, float] = {}
+        graph: Any = None
+        for start in range(0, len(keys), cohort.lanes):
+            members = [(trial.candidate, key) for key in keys[start : start + cohort.lanes]]
+            for graphs, fitted, ledger in self.objective.fit(members, cohort.lanes):
+                graph = graph or graphs.evaluate
+                fits += fitted
+                seconds = {name: seconds.get(name, 0.0) + value for name, value in ledger.items()}
+        return fits, graph, seconds
+
+    def _card(self, trial: Trial, metrics: dict[str, float]) -> str:
+        task, spec = self.objective.task, self.objective.population.spec
+        others = [value for name, value in metrics.items() if name.startswith("test_seed_")]
+        spread = f"{np.mean(others):.4f} ± {np.std(others, ddof=len(others) > 1):.4f}" if others else "not measured"
+        values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
+        own = "" if self.objective.space.name in ("mlp", "cnn") else ", space=my_space.space()"
+        return f"""# A {self.objective.space.name} for {task.name}
+
+Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}.
+
+| {task.metric} | |
+|---|---|
+| validation, this model | {metrics["validation"]:.4f} |
+| test, this model | {metrics["test"]:.4f} |
+| test, retrained under {len(others)} other seeds | {spread} |
+
+## Load it
+
+```python
+import l2l
+model = l2l.load("best"{own})  # a flax.nnx.Module in evaluation mode
+logits = model(x)  # x: raw inputs [B, {", ".join(str(size) for size in spec.inputs)}]; logits [B, {spec.outputs}]
+```
+
+The normalisation learnt on the training split is inside the module. `SHA256SUMS` is checked at each load, and no
+file here is ever executed. `l2l.load(path, weights=False, rngs=nnx.Rngs(0))` gives the same architecture untrained.
+
+## The candidate
+
+It was trained on {spec.examples} examples for {spec.epochs} epochs.
+
+| choice | value |
+|---|---|
+{values}
+"""

@@ -1,0 +1,164 @@
+"""A trial as a row: JSON in the database, and a line of `trials.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from l2l.space import Candidate, SearchSpace
+from l2l.types import Outcome, Status, Trial
+
+_NOTHING = Outcome()
+Column = Callable[[Trial], Any]
+
+
+def plain_candidate(candidate: Candidate, number: int) -> Candidate:
+    """The candidate as it will be read back. Raises: ValueError if it is not made of JSON values."""
+    try:
+        return Candidate(json.loads(json.dumps(dict(candidate.values))), json.loads(json.dumps(dict(candidate.note))))
+    except TypeError as error:
+        raise ValueError(f"the values and the note of candidate {number} must be JSON values: {error}") from error
+
+
+def _number_json(value: float) -> float | str:
+    """A number that every JSON reader takes; `float` undoes it."""
+    value = float(value)
+    return value if math.isfinite(value) else repr(value)
+
+
+def opened_json(trial: Trial) -> dict[str, Any]:
+    """What is known of a trial before it runs, as JSON values."""
+    return {
+        "values": dict(trial.candidate.values),
+        "note": dict(trial.candidate.note),
+        "batch": list(trial.batch),
+        "cohort": list(trial.cohort),
+    }
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON values."""
+    return {
+        "metrics": {name: _number_json(value) for name, value in outcome.metrics.items()},
+        "seconds": {name: _number_json(value) for name, value in outcome.seconds.items()},
+        "curve": {name: [_number_json(value) for value in values] for name, values in outcome.curve.items()},
+        "error": outcome.error,
+    }
+
+
+def read_outcome(made: Mapping[str, Any]) -> Outcome:
+    """The outcome that `outcome_json` wrote."""
+    return Outcome(
+        metrics={name: float(value) for name, value in made["metrics"].items()},
+        seconds={name: float(value) for name, value in made["seconds"].items()},
+        curve={name: [float(value) for value in values] for name, values in made["curve"].items()},
+        error=made["error"],
+    )
+
+
+def read_trial(number: int, status: Status, made: Mapping[str, Any], reward: Sequence[float] | None) -> Trial:
+    """The trial of a row. Raises: KeyError, TypeError or ValueError if the row is not one of ours."""
+    opened = made["trial"]
+    first, size = opened["batch"]
+    candidate = Candidate(opened["values"], opened["note"])
+    trial = Trial(number, candidate, (first, size), tuple(opened["cohort"]), status)
+    if status is Status.RUNNING:  # an outcome here is that of a run whose end was never stored
+        return trial
+    values = tuple(reward or ()) if status is Status.COMPLETE else None
+    return replace(trial, outcome=read_outcome(made["outcome"]), reward=values)
+
+
+def check_place(trials: Sequence[Trial]) -> None:
+    """Raises: ValueError if the last trial does not follow the one before it, in number and in batch."""
+    last, before = trials[-1], trials[-2] if len(trials) > 1 else None
+    # A batch begins where the one before it ends, and all its trials agree on it.
+    begins = len(trials) - 1 == (sum(before.batch) if before else 0)
+    agrees = last.batch[0] == last.number if begins else before is not None and last.batch == before.batch
+    if last.number != len(trials) - 1 or last.batch[1] < 1 or not agrees:
+        raise ValueError(f"trial {last.number} is out of place")
+
+
+def check_end(opened: Trial, ended: Trial, objectives: int) -> None:
+    """Raises: ValueError if `ended` is not a way in which the running trial `opened` can end."""
+    number = opened.number
+    if opened.status is not Status.RUNNING:
+        raise ValueError(f"trial {number} is {opened.status} already")
+    if opened.candidate != ended.candidate:
+        raise ValueError(f"trial {number} was opened with another candidate")
+    if ended.status is Status.RUNNING:
+        raise ValueError(f"trial {number} has not ended")
+    if ended.status is not Status.COMPLETE:
+        if ended.reward is not None:
+            raise ValueError(f"trial {number} is {ended.status}, so it has no reward")
+    elif ended.reward is None or len(ended.reward) != objectives or not all(map(math.isfinite, ended.reward)):
+        raise ValueError(f"trial {number} needs {objectives} finite rewards, got {ended.reward!r}")
+
+
+def table(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
+    """The trials as CSV text: number, status, reward, choices, metrics, `seconds_*` and error, in that order.
+
+    Choices stand in space order, metrics and seconds by name; numbers are written so that reading them back
+    gives the same bits. A cell is empty where a choice is not active or nothing was measured.
+    """
+    columns: dict[str, Column] = {"number": lambda trial: trial.number, "status": lambda trial: trial.status.value}
+    rewards = max((len(trial.reward) for trial in trials if trial.reward is not None), default=1)
+    for i in range(rewards):
+        columns["reward" if rewards == 1 else f"reward_{i}"] = _reward(i)
+    columns["error"] = lambda trial: _outcome(trial).error  # taken before the choices, written last
+    for name in space.choices:
+        columns[_free(name, "choice", columns)] = _choice(name)
+    for name in _names(_outcome(trial).metrics for trial in trials):
+        columns[_free(name, "metric", columns)] = _metric(name)
+    for name in _names(_outcome(trial).seconds for trial in trials):
+        columns[_free(f"seconds_{name}", "ledger", columns)] = _seconds(name)
+    columns["error"] = columns.pop("error")
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for trial in trials:
+        writer.writerow([_cell(read(trial)) for read in columns.values()])
+    return text.getvalue()
+
+
+def _outcome(trial: Trial) -> Outcome:
+    return trial.outcome or _NOTHING
+
+
+def _names(groups: Iterable[Iterable[str]]) -> list[str]:
+    return sorted({name for group in groups for name in group})
+
+
+def _free(name: str, prefix: str, taken: Iterable[str]) -> str:
+    """`name`, prefixed until no earlier column has it."""
+    while name in taken:
+        name = f"{prefix}_{name}"
+    return name
+
+
+# `None` is an option that a choice can have, so "nothing here" is the empty string.
+def _reward(i: int) -> Column:
+    return lambda trial: "" if trial.reward is None else trial.reward[i]
+
+
+def _choice(name: str) -> Column:
+    return lambda trial: str(trial.candidate.values[name]) if name in trial.candidate.values else ""
+
+
+def _metric(name: str) -> Column:
+    return lambda trial: _outcome(trial).metrics.get(name)
+
+
+def _seconds(name: str) -> Column:
+    return lambda trial: _outcome(trial).seconds.get(name)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)

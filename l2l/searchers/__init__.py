@@ -1,0 +1,1 @@
+"""Searchers: each proposes candidates and learns from their rewards."""

@@ -1,0 +1,73 @@
+"""The 1,797 handwritten digits that scikit-learn embeds: a task that needs no file and no network."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from l2l.errors import InputError
+from l2l.tasks.classification import Classification, check_counts, frozen, pick
+from l2l.types import Split
+
+_EXAMPLES = 1797
+
+
+@dataclass(frozen=True)
+class Digits(Classification):
+    """Handwritten digits: images `[N, 8, 8, 1]` float32 in their own range 0 to 16, classes 0 to 9.
+
+    `validation` and `test` are numbers of examples; the rest trains. The split is fixed and stratified.
+
+    Raises: InputError if the numbers leave nothing to train on.
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49.
+    """
+
+    validation: int = 360
+    test: int = 360
+    epochs: int = 30
+    name: str = field(default="digits", init=False)
+    metric: str = field(default="accuracy", init=False)
+    outputs: int = field(default=10, init=False)
+    normalise: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, validation=self.validation, test=self.test, epochs=self.epochs)
+        if self.validation + self.test >= _EXAMPLES:
+            raise InputError(
+                f"{self.name}: validation={self.validation} and test={self.test} leave nothing to train on; "
+                f"their sum must be below {_EXAMPLES}."
+            )
+
+    def check(self) -> None:
+        """Nothing can be missing: the data come with scikit-learn."""
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Images `[N, 8, 8, 1]` float32 and labels `[N]` int32 of one split, not writable."""
+        return pick(_splits(self.validation, self.test), split, self.name)
+
+
+@functools.cache
+def _splits(validation: int, test: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The examples by split: every class has its share of each, to within one or two."""
+    # scikit-learn takes a second to import, and the other tasks do without it.
+    from sklearn.datasets import load_digits
+
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    images = pixels.astype(np.float32).reshape(-1, 8, 8, 1)
+    labels = labels.astype(np.int32)
+    # RandomState, whose stream NumPy has promised never to change; a Generator's may.
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    held = _spread(len(by_class), validation + test)
+    tested = np.isin(np.arange(len(held)), _spread(len(held), test))
+    rest = np.setdiff1d(np.arange(len(by_class)), held)
+    places = {"train": rest, "validation": held[~tested], "test": held[tested]}
+    chosen = {split: np.sort(by_class[place]) for split, place in places.items()}
+    return {split: (frozen(images[index]), frozen(labels[index])) for split, index in chosen.items()}
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """`count` places, evenly spread over `range(length)`: in a list sorted by class, a stratified draw."""
+    return ((np.arange(count) + 0.5) * length / count).astype(int)

@@ -1,0 +1,232 @@
+"""Image sets in the idx format of MNIST: four files, plain or gzipped, found on disk or downloaded."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import math
+import os
+import textwrap
+import zlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from l2l.errors import InputError
+from l2l.tasks.classification import Classification, check_counts, check_labels, frozen, pick
+from l2l.types import Split
+
+_IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+_LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+_AGAIN = "the file is damaged or another one: copy or download it again"
+
+
+@dataclass(frozen=True)
+class IdxImages(Classification):
+    """Images `[N, H, W, 1]` uint8 in their own range 0 to 255, and `outputs` classes, from four idx files.
+
+    The files are looked for in `path` if it is given, else in `$L2L_DATA/<name>`, else in the cache folder
+    (`~/.cache/l2l/<name>`), where a missing one is downloaded if `downloads` (URL to "sha256:..." or
+    "md5:...") has it. `validation` examples are drawn from the training files by a fixed permutation;
+    the t10k files are the test split and are opened for nothing else.
+
+    Raises: InputError if an argument is out of range, or (in `check` and `load`) a file is missing or damaged.
+    """
+
+    name: str
+    path: str | os.PathLike[str] | None = None
+    outputs: int = 10
+    validation: int = 10_000
+    epochs: int = 2
+    downloads: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    metric: str = field(default="accuracy", init=False)
+    normalise: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name:
+            raise InputError(f"an idx task's name must be a plain folder name such as 'mnist', got {self.name!r}.")
+        check_counts(self.name, validation=self.validation, epochs=self.epochs)
+        check_counts(self.name, lowest=2, outputs=self.outputs)
+
+    def check(self) -> None:
+        """Refuses a missing file or a wrong header without reading the images. Raises: InputError."""
+        sizes: dict[str, tuple[int, ...]] = {}
+        for part in _IMAGES:
+            images, labels = self._file(_IMAGES[part]), self._file(_LABELS[part])
+            sizes[part] = _peek(images, 3)
+            _check_pair(images, sizes[part][0], labels, _peek(labels, 1)[0])
+        if sizes["train"][1:] != sizes["test"][1:]:
+            raise InputError(
+                f"{self._file(_IMAGES['test'])}: expected images of {list(sizes['train'][1:])} pixels as in the "
+                f"training file, got {list(sizes['test'][1:])}; put files of one data set there."
+            )
+        self._check_validation(sizes["train"][0])
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Images `[N, H, W, 1]` uint8 and labels `[N]` int32 of one split; read once per process, not writable."""
+        files = pick({"train": "train", "validation": "train", "test": "test"}, split, self.name)
+        images, labels = self._file(_IMAGES[files]), self._file(_LABELS[files])
+        if files == "test":
+            return _tested(images, labels, self.outputs)
+        self._check_validation(_peek(images, 3)[0])
+        return _development(images, labels, self.outputs, self.validation)[split]
+
+    def _check_validation(self, examples: int) -> None:
+        if self.validation >= examples:
+            raise InputError(
+                f"{self.name}: validation={self.validation} leaves nothing to train on of {examples} examples; "
+                "choose fewer."
+            )
+
+    def _file(self, stem: str) -> Path:
+        """Where one of the four files lies. Raises: InputError if it is nowhere."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "l2l" / self.name
+        data = os.environ.get("L2L_DATA")
+        if self.path is not None:
+            folder = Path(self.path).expanduser()
+        else:
+            own = Path(data).expanduser() / self.name if data else cache
+            folder = own if own.is_dir() else cache
+        for name in (stem, f"{stem}.gz"):
+            if (folder / name).is_file():
+                return folder / name
+        url = next((url for url in self.downloads if url.rsplit("/", 1)[-1] in (stem, f"{stem}.gz")), None)
+        if url is not None and self.path is None and folder == cache:
+            return _download(url, self.downloads[url], folder)
+        raise InputError(
+            f"{self.name}: there is no file {stem} (or {stem}.gz) in {folder}; put the four idx files there, "
+            f"or set L2L_DATA to the folder that holds {self.name}/."
+        )
+
+
+@dataclass(frozen=True)
+class FashionMnist(IdxImages):
+    """Zalando's 70,000 articles of clothing: images `[N, 28, 28, 1]` uint8, ten classes.
+
+    Raises: InputError as `IdxImages` does.
+    Source: Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv:1708.07747 (MIT licence).
+    """
+
+    name: str = "fashion_mnist"
+    downloads: Mapping[str, str] = field(
+        default_factory=lambda: {
+            f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{stem}.gz": f"md5:{digest}"
+            for stem, digest in {
+                _IMAGES["train"]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                _LABELS["train"]: "25c81989df183df01b3e8a0aad5dffbe",
+                _IMAGES["test"]: "bef4ecab320f06d8554ea6380940ec79",
+                _LABELS["test"]: "bb300cfdad3c16e7a12a480ee83cd310",
+            }.items()
+        },
+        hash=False,
+    )
+
+
+def _download(url: str, checksum: str, folder: Path) -> Path:
+    """The file at `url`, fetched into `folder`; its checksum is that of the download, not of a user's own copy."""
+    try:
+        import pooch
+    except ImportError:
+        raise InputError(
+            f"{url.rsplit('/', 1)[-1]} is not in {folder}: put it there, "
+            "or run `pip install 'l2l[download]'` to have it fetched."
+        ) from None
+    try:
+        return Path(pooch.retrieve(url, known_hash=checksum, fname=url.rsplit("/", 1)[-1], path=folder))
+    except (OSError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder="...")
+        raise InputError(f"{url} could not be downloaded ({reason}); put that file into {folder} yourself.") from error
+
+
+# The keys of the two caches are paths: one process reads each file once, however many candidates it trains.
+@functools.lru_cache(maxsize=4)
+def _development(images: Path, labels: Path, classes: int, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Train and validation, drawn from the training files by a permutation that never changes."""
+    x, y = _pair(images, labels, classes)
+    # RandomState, whose stream NumPy has promised never to change; a Generator's may.
+    order = np.random.RandomState(0).permutation(len(y))
+    chosen = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
+    return {split: (frozen(x[index]), frozen(y[index])) for split, index in chosen.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _tested(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    return _pair(images, labels, classes)
+
+
+def _pair(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images `[N, H, W, 1]` uint8 and labels `[N]` int32 of two files. Raises: InputError."""
+    x, y = _read(images, 3), _read(labels, 1)
+    _check_pair(images, len(x), labels, len(y))
+    check_labels(y, classes, labels)
+    return frozen(x[..., None]), frozen(y.astype(np.int32))
+
+
+def _check_pair(images: Path, image_count: int, labels: Path, label_count: int) -> None:
+    if image_count != label_count:
+        raise InputError(
+            f"{labels}: expected {image_count} labels, one for each image of {images.name}, "
+            f"got {label_count}; put files of one data set there."
+        )
+
+
+def _read(path: Path, axes: int) -> np.ndarray:
+    """The whole array of an idx file, uint8. Raises: InputError."""
+    shape = _peek(path, axes)
+    with _opened(path) as file:
+        file.read(4 + 4 * axes)
+        content = file.read()
+    if len(content) != math.prod(shape):
+        raise InputError(f"{path}: expected {math.prod(shape)} bytes after the header, got {len(content)}; {_AGAIN}.")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _peek(path: Path, axes: int) -> tuple[int, ...]:
+    """The shape that an idx file's header promises, once the file's length agrees. Raises: InputError."""
+    with _opened(path) as file:
+        header = file.read(4 + 4 * axes)
+    numbers = np.frombuffer(header[: len(header) // 4 * 4], ">u4").tolist()
+    magic = 0x800 + axes
+    if not numbers or numbers[0] != magic:
+        got = numbers[0] if numbers else "fewer than four bytes"
+        raise InputError(f"{path}: expected an idx file of bytes (magic number {magic}), got {got}; {_AGAIN}.")
+    shape = tuple(numbers[1:])
+    if len(shape) != axes or 0 in shape:
+        raise InputError(f"{path}: expected a header of {axes} sizes above 0, got {list(shape)}; {_AGAIN}.")
+    expected, got = len(header) + math.prod(shape), _length(path)
+    if got != expected:
+        raise InputError(f"{path}: expected {expected} bytes as its header says, got {got}; {_AGAIN}.")
+    return shape
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file once unpacked; a gzip file has them in its last four bytes, unless it was cut short."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        end = file.seek(0, os.SEEK_END)
+        if not zipped or end < 18:
+            return end
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[IO[bytes] | gzip.GzipFile]:
+    """The file, unpacked if it is gzipped, whatever it is called. Raises: InputError."""
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if not zipped:
+                yield raw
+                return
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: expected a whole gzip file, got one that breaks off ({error}); {_AGAIN}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); make it readable.") from error

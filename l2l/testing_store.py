@@ -1,0 +1,158 @@
+"""What every store must do, as tests: subclass `StoreContract` in a test file and name the store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace, Value
+from l2l.store import Store, TrialLog
+from l2l.types import Outcome, Status, Trial
+
+SPACE: SearchSpace[None] = SearchSpace(
+    {
+        "any": Categorical(options=(True, 1, 0, "1", None, 0.5, False)),
+        "cells": Integer(low=1, high=1 << 60),
+        "deep": Integer(low=1, high=1000, log=True, when={"any": (1, None)}),
+        "every": Integer(low=-4, high=11, step=5),
+        "rate": Real(low=1e-5, high=0.1, log=True),
+        "shift": Real(low=-1, high=1),
+    },
+    build=lambda values, spec: None,
+)
+"""Every kind of choice, with options that some databases confuse."""
+
+
+def exact(trial: Trial) -> str:
+    """All of a trial to the last bit: `==` on trials does not look at notes, nor tell 1 from True."""
+    note = json.dumps(trial.candidate.note)
+    return f"{list(trial.candidate.values.items())!r} {note} {replace(trial, candidate=Candidate({}))!r}"
+
+
+def point(any_: Value, i: int = 0) -> Candidate:
+    """A candidate of `SPACE`; `i` makes it another one."""
+    values: dict[str, Any] = {"any": any_, "cells": (1 << 60) - 1 - i, "every": 6, "rate": 1e-5 * (i + 1) / 0.7}
+    deep = {"deep": 31} if any_ is None or any_ is not True and any_ == 1 else {}
+    return SPACE.candidate({**values, **deep, "shift": -0.0}, {"log_prob": -1.5 - i, "parents": [0, i]})
+
+
+def ended(trial: Trial, *reward: float) -> Trial:
+    """The trial, complete with this reward."""
+    outcome = Outcome(
+        metrics={"accuracy": reward[0], "loss": math.inf, "least": 5e-324},
+        seconds={"train": 0.1 + 0.2},
+        curve={"accuracy": [0.1, math.nan], "loss": []},
+    )
+    return replace(trial, status=Status.COMPLETE, outcome=outcome, reward=tuple(reward))
+
+
+class StoreContract:
+    """The duties of a store; `tmp_path` is an empty folder, as pytest makes it."""
+
+    survives = True
+    """Whether a second attachment finds what the first one stored."""
+
+    def store(self, folder: Path) -> Store:
+        """The store under test."""
+        raise NotImplementedError
+
+    def attach(self, folder: Path, objectives: int = 1) -> AbstractContextManager[TrialLog]:
+        """A study of `SPACE`."""
+        return self.store(folder).attach(folder / "run", SPACE, {"seed": 0}, objectives=objectives)
+
+    def again(self, folder: Path, before: Sequence[Trial], objectives: int = 1) -> None:
+        """The next process reads the same trials, to the last bit."""
+        if self.survives:
+            with self.attach(folder, objectives) as log:
+                assert [exact(trial) for trial in log.trials()] == [exact(trial) for trial in before]
+
+    def test_a_new_study_is_empty(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            assert (log.count(), log.trials(), log.running(), log.batches()) == (0, [], [], [])
+            assert log.next(3) == (0, 3)
+            assert log.seconds > 0
+
+    def test_every_value_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        candidates = [point(option, i) for i, option in enumerate((True, 1, 0, "1", None, 0.5, False))]
+        with self.attach(tmp_path) as log:
+            opened = log.open(candidates, [tuple(range(7))] * 7)
+            assert [exact(replace(trial, candidate=each)) for trial, each in zip(opened, candidates, strict=True)] == [
+                exact(trial) for trial in opened
+            ]
+            assert [trial.number for trial in opened] == list(range(7))
+            assert {trial.batch for trial in opened} == {(0, 7)}
+            assert log.running() == opened
+        self.again(tmp_path, opened)
+
+    def test_every_end_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            complete, failed, pruned = log.open([point(True, i) for i in range(3)])
+            stored = [
+                log.close(ended(complete, 0.1 + 0.2)),
+                log.close(replace(failed, status=Status.FAILED, outcome=Outcome(error="it\nbroke: ü"))),
+                log.close(replace(pruned, status=Status.PRUNED, outcome=Outcome({"accuracy": 0.25}))),
+            ]
+            assert exact(stored[0]) == exact(ended(complete, 0.1 + 0.2))
+            assert stored[0].cohort == (0,)
+            assert log.trials() == stored
+            assert log.batches() == [stored]
+            assert (log.count(), log.running(), log.next(2)) == (3, [], (3, 2))
+        self.again(tmp_path, stored)
+
+    def test_rewards_have_the_length_of_the_study(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path, objectives=2) as log:
+            (trial,) = log.open([point(True)])
+            for wrong in ((0.5,), (0.5, math.nan), (0.5, math.inf), ()):
+                with pytest.raises(ValueError, match="2 finite rewards"):
+                    log.close(replace(ended(trial, 0.5), reward=wrong))
+            stored = log.close(ended(trial, 0.5, -1e300))
+            assert stored.reward == (0.5, -1e300)
+        self.again(tmp_path, [stored], objectives=2)
+
+    def test_a_batch_is_told_when_all_its_trials_have_ended(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            for first in (0, 2):
+                opened = log.open([point(True, first), point(True, first + 1)])
+                log.close(ended(opened[1], 0.5))
+                assert len(log.batches()) == first // 2
+                assert log.running() == opened[:1]
+                log.close(ended(opened[0], 0.25))
+            assert [[trial.number for trial in batch] for batch in log.batches()] == [[0, 1], [2, 3]]
+            before = log.trials()
+        self.again(tmp_path, before)
+
+    def test_a_trial_ends_once(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            (trial,) = log.open([point(True)])
+            with pytest.raises(ValueError, match="not ended"):
+                log.close(trial)
+            with pytest.raises(ValueError, match="no trial 7"):
+                log.close(replace(ended(trial, 1.0), number=7))
+            with pytest.raises(ValueError, match="another candidate"):
+                log.close(replace(ended(trial, 1.0), candidate=point(False)))
+            with pytest.raises(ValueError, match="has no reward"):
+                log.close(replace(ended(trial, 1.0), status=Status.FAILED))
+            log.close(ended(trial, 1.0))
+            with pytest.raises(ValueError, match="complete already"):
+                log.close(ended(trial, 1.0))
+            assert log.count() == 1
+
+    def test_what_cannot_be_stored_opens_nothing(self, tmp_path: Path) -> None:
+        good = point(True)
+        with self.attach(tmp_path) as log:
+            with pytest.raises(ValueError, match="JSON"):
+                log.open([good, Candidate(good.values, {"array": object()})])
+            with pytest.raises(ValueError, match="unknown choice 'wide'"):
+                log.open([good, Candidate({"wide": 1})])
+            with pytest.raises(ValueError, match="cohort"):
+                log.open([good, good], [(0, 1), (0,)])
+            with pytest.raises(ValueError, match="candidates"):
+                log.open([])
+            assert log.trials() == []

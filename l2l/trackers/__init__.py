@@ -1,0 +1,1 @@
+"""Trackers: those who watch a search."""

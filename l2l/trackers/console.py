@@ -1,0 +1,214 @@
+"""A search seen live: a display that stays in place in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import rich.console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from l2l.types import Run, Status, Trial
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is shown, as a value: the display's own thread draws it while the next one is being made."""
+
+    name: str
+    metric: str
+    total: int
+    done: int = 0
+    earlier: int = 0
+    """Trials that had finished before this session."""
+    best: Trial | None = None
+    failed: int = 0
+    reasons: Mapping[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    """How often each kind of failure occurred, and the last text of it."""
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    learned: Mapping[str, float] = field(default_factory=dict[str, float])
+    ended: str = ""
+    """What ended it; empty while it goes on."""
+
+    def after(self, trial: Trial) -> Progress:
+        """The progress once `trial` has finished."""
+        after = replace(self, done=self.done + 1)
+        if trial.status is Status.FAILED:
+            text = _clean((trial.outcome and trial.outcome.error) or "no reason given")
+            # Failures that differ in their numbers only (a step, a size) are of one kind.
+            kind = re.sub(r"\d+", "#", text)
+            count, _ = self.reasons.get(kind, (0, ""))
+            return replace(after, failed=self.failed + 1, reasons={**self.reasons, kind: (count + 1, text)})
+        if trial.reward is not None and (self.best is None or trial.reward > (self.best.reward or ())):
+            return replace(after, best=trial)
+        return after
+
+    def pace(self, elapsed: float) -> float:
+        """Candidates a minute in this session of `elapsed` seconds."""
+        return 60 * (self.done - self.earlier) / elapsed if elapsed > 0 else 0.0
+
+    def outlook(self, elapsed: float) -> str:
+        """What is left, in words."""
+        left, pace = self.total - self.done, self.pace(elapsed)
+        if self.ended:
+            return self.ended if not left else f"{self.ended} with {left} to go"
+        return f"{_duration(60 * left / pace)} left" if pace else "no candidate finished yet"
+
+    def winner(self) -> str:
+        """The best trial so far, in words."""
+        if self.best is None or not self.best.reward:
+            return "none yet"
+        reward, metrics = self.best.reward, self.best.outcome.metrics if self.best.outcome else {}
+        figures = [f"{self.metric} {metrics[self.metric]:#.4g}"] if self.metric in metrics else []
+        # A reward that is the metric itself need not be said twice.
+        if reward != (metrics.get(self.metric),):
+            figures.append(f"reward {' '.join(f'{value:#.4g}' for value in reward)}")
+        return f"{', '.join(figures)} (trial {self.best.number})"
+
+    def failures(self) -> str:
+        """How many failed and the most common reason."""
+        if not self.failed:
+            return "0"
+        count, text = max(self.reasons.values(), key=lambda reason: reason[0])
+        return f"{self.failed} ({text if count == self.failed else f'{count} of them: {text}'})"
+
+    def line(self, elapsed: float) -> str:
+        """The progress as one plain line."""
+        parts = [
+            f"{_duration(elapsed)}: {self.done}/{self.total} done",
+            f"best {self.winner()}",
+            f"{_rate(self.pace(elapsed))} candidates/min",
+            self.outlook(elapsed),
+        ]
+        return ", ".join(parts + ([f"failed {self.failures()}"] if self.failed else []))
+
+    def draw(self, elapsed: float) -> rich.console.RenderableType:
+        """The progress as eight lines that fit a terminal of 80 columns."""
+        head = _grid(ratio=1)
+        head.add_row(Text(self.name, "bold", no_wrap=True, overflow="ellipsis"), Text(_duration(elapsed)))
+        head.add_row(
+            ProgressBar(total=max(self.total, 1), completed=self.done), Text(f"{self.done}/{self.total}", "bold")
+        )
+        body = _grid(ratio=None)
+        for label, value in {
+            "best": self.winner(),
+            "pace": f"{_rate(self.pace(elapsed))} candidates a minute, {self.outlook(elapsed)}",
+            "failed": self.failures(),
+            "learned": "  ".join(f"{name} {value:#.4g}" for name, value in self.learned.items()),
+        }.items():
+            if value:
+                body.add_row(Text(label, "dim"), Text(value, no_wrap=True, overflow="ellipsis"))
+        if self.seconds:
+            body.add_row(Text("seconds", "dim"), _ledger(self.seconds))
+        return rich.console.Group(head, body)
+
+
+class Console:
+    """A `Tracker` for the terminal it runs in.
+
+    A terminal gets a display that stays in place; anything else gets a plain line at most every `every` seconds.
+    `clock` counts seconds; `screen` is where to write (standard output).
+    """
+
+    def __init__(
+        self,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        screen: rich.console.Console | None = None,
+    ) -> None:
+        self._every = every
+        self._clock = clock
+        self._screen = screen
+        self._live: Live | None = None
+        self._progress = Progress("", "", 0)
+        self._began = self._said = 0.0
+
+    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+        """Puts the display up, or says what begins."""
+        self._screen = screen = self._screen or rich.console.Console()
+        self._began = self._said = self._clock()
+        progress = Progress(run.name, run.metric, run.trials)
+        for trial in finished:
+            progress = progress.after(trial)
+        self._progress = replace(progress, earlier=progress.done)
+        if screen.is_terminal and not screen.is_dumb_terminal:
+            self._live = Live(get_renderable=self._draw, console=screen, refresh_per_second=4)
+            self._live.start()
+            return
+        earlier = f", {progress.done} of them finished earlier" if progress.done else ""
+        self._say(f"{run.name}: {run.trials} candidates{earlier}")
+
+    def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        """Counts a finished trial."""
+        self._progress = replace(self._progress.after(trial), seconds=dict(seconds))
+        if self._live is None and self._clock() - self._said >= self._every:
+            self._say(self._progress.line(self._elapsed()))
+
+    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+        """Shows the searcher's latest figures."""
+        self._progress = replace(self._progress, learned=dict(summary))
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """Leaves the final figures standing."""
+        self._progress = replace(self._progress, ended="interrupted" if result is None else "finished")
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._screen is not None:
+            self._say(self._progress.line(self._elapsed()))
+            ledger = ", ".join(f"{name} {value:.1f}" for name, value in self._progress.seconds.items())
+            self._say(f"seconds: {ledger}" if ledger else "")
+
+    def _elapsed(self) -> float:
+        return self._clock() - self._began
+
+    def _draw(self) -> rich.console.RenderableType:
+        return self._progress.draw(self._elapsed())
+
+    def _say(self, line: str) -> None:
+        self._said = self._clock()
+        if line and self._screen is not None:
+            self._screen.print(Text(line), soft_wrap=True)
+
+
+def _grid(ratio: int | None) -> Table:
+    """Two columns; with a ratio the first takes all the width that the second leaves."""
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=ratio is not None)
+    grid.add_column(ratio=ratio)
+    grid.add_column(justify="right" if ratio else "left", no_wrap=True)
+    return grid
+
+
+def _ledger(seconds: Mapping[str, float]) -> Table:
+    """Where the time went: the names above their seconds."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in seconds:
+        table.add_column(justify="right")
+    table.add_row(*(Text(name, "dim") for name in seconds))
+    table.add_row(*(Text(f"{value:.1f}") for value in seconds.values()))
+    return table
+
+
+def _clean(text: str) -> str:
+    """The text on one line and without control characters, which a terminal would obey."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split()).rstrip(".")
+
+
+def _rate(pace: float) -> str:
+    return f"{pace:,.0f}" if pace >= 100 else f"{pace:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min 04 s, 3 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,258 @@
+"""Weights & Biases: one run per trial and one for the search, kept under RUN/wandb and offline without a key."""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from l2l.errors import InputError, nearest
+from l2l.types import Run, Status, Trial
+
+# Nothing of the machine, the code or the terminal is collected: what is worth comparing is passed by us.
+_QUIET: Mapping[str, Any] = {
+    "console": "off",
+    "silent": True,
+    "symlink": False,
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "disable_job_creation": True,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
+_MODES = ("online", "offline", "disabled")
+_SECRET = re.compile(
+    r"(^|[_.-])(pass(word|wd)?|pwd|secrets?|token|(api|access|private)[_-]?key|credentials?|auth)([_.-]|$)", re.I
+)
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+"""An address with a password in it."""
+
+
+class Wandb:
+    """A `Tracker` that logs every finished trial as a run of its own (group: the search's, job type: trial).
+
+    One more run (job type: search) has the searcher's curves, the table of all trials and the files of
+    `RUN/best` as an artifact of type model. A resumed search logs what is missing, and nothing twice.
+    `mode` is online, offline or disabled; if it is None, `WANDB_MODE` decides, and without that it is online
+    where a key is set (`WANDB_API_KEY`, or a login in the netrc file) and offline, with no network, elsewhere.
+
+    Raises: InputError for an unknown mode; later what wandb raises, and OSError if RUN/wandb cannot be written.
+    """
+
+    def __init__(self, project: str = "l2l", mode: str | None = None, entity: str | None = None) -> None:
+        if mode is not None and mode not in _MODES:
+            raise InputError(f"wandb: there is no mode {mode!r}: {nearest(mode, _MODES)}")
+        self._project = project
+        self._entity = entity
+        self._mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        if self._mode != "online":
+            # An offline wandb still reports its errors home. Set here, where no other thread reads the environment.
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._run: Run | None = None
+        self._search: Any = None
+        self._token = ""
+        self._logged: set[str] = set()
+        self._finished: dict[int, Trial] = {}
+        self._told = 0
+        self._best: float | None = None
+
+    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+        """Opens the search's run and logs the finished trials that have none yet."""
+        if self._mode == "disabled":
+            return
+        self._run = run._replace(directory=run.directory.resolve())
+        # Made by us: where it cannot make the folder, wandb turns to the temporary one without a word.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._read_marker()
+        self._search = self._open("search", run.name, _settings(run))
+        for trial in finished:
+            self._log(trial)
+
+    def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        """Logs a finished trial."""
+        if self._search is not None:
+            self._log(trial)
+
+    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+        """One point of the search's curves, at the number of trials learnt from."""
+        if self._search is None:
+            return
+        self._told += len(batch)
+        figures = {name: float(value) for name, value in summary.items()}
+        for trial in batch:
+            if trial.reward:
+                self._best = trial.reward[0] if self._best is None else max(self._best, trial.reward[0])
+        if self._best is not None:
+            figures["best reward"] = self._best
+        self._search.log(figures, step=self._told, commit=True)
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        """Logs the table of trials and the winner, and closes the search's run."""
+        search, self._search = self._search, None
+        if search is None:
+            return
+        # The data folder holds what an upload will need: with the runs, it can go to another machine.
+        with _environment("WANDB_DATA_DIR", str(self._folder)):
+            if self._finished:
+                search.log({"trials": _table(self._finished)})
+            if result is not None:
+                self._log_winner(search, result)
+        search.finish(exit_code=1 if result is None else 0)
+
+    def _log_winner(self, search: Any, result: Mapping[str, Any]) -> None:
+        import wandb
+
+        assert self._run is not None
+        figures = {part: dict(_flat(result[part])) for part in ("best", "test", "seconds") if result.get(part)}
+        search.summary.update({f"{part}.{key}": value for part in figures for key, value in figures[part].items()})
+        best = self._run.directory / "best"
+        files = [path for path in sorted(best.rglob("*")) if path.is_file()]
+        if files:
+            artifact = wandb.Artifact(f"best-{self._token}", "model", metadata=figures.get("best", {}))
+            for path in files:
+                artifact.add_file(str(path), path.relative_to(best).as_posix())
+            search.log_artifact(artifact)
+
+    def _log(self, trial: Trial) -> None:
+        """A run for a finished trial that has none; the marker is written when all of it is."""
+        assert self._run is not None
+        self._finished[trial.number] = trial
+        name = f"trial-{trial.number:04d}"
+        if name in self._logged:
+            return
+        run = self._open(name, name, {"trial": trial.number, **_settings(self._run), **trial.candidate.values})
+        curve = trial.outcome.curve if trial.outcome else {}
+        for epoch in range(max(map(len, curve.values()), default=0)):
+            point = {key: float(values[epoch]) for key, values in curve.items() if epoch < len(values)}
+            run.log(point, step=epoch + 1, commit=True)
+        # After the curve, whose last point would else take the place of the final metric of the same name.
+        run.summary.update(_results(trial))
+        run.finish(exit_code=1 if trial.status is Status.FAILED else 0)
+        self._logged.add(name)
+        with self._marker.open("a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+
+    def _open(self, identity: str, name: str, config: Mapping[str, Any]) -> Any:
+        # Imported here: it takes a second, which a search without this tracker does not owe.
+        import wandb
+
+        assert self._run is not None
+        return wandb.init(
+            project=self._project,
+            entity=self._entity,
+            dir=str(self._run.directory),
+            mode=self._mode,  # pyright: ignore[reportArgumentType]
+            group=self._run.group,
+            job_type=identity.partition("-")[0],
+            name=name,
+            id=f"{self._token}-{identity}",
+            config=dict(config),
+            reinit="create_new",
+            settings=wandb.Settings(**_QUIET),
+        )
+
+    @property
+    def _folder(self) -> Path:
+        assert self._run is not None
+        return self._run.directory / "wandb"
+
+    @property
+    def _marker(self) -> Path:
+        """A text file: a token that the ids of this search's runs begin with, then the trials that are logged."""
+        return self._folder / "logged.txt"
+
+    def _read_marker(self) -> None:
+        """Learns what is logged and removes what is not wholly so, the search's own run included: it is told anew."""
+        text = self._marker.read_text(encoding="utf-8") if self._marker.is_file() else ""
+        # A last line without its end was cut off by a kill.
+        lines = text[: text.rfind("\n") + 1].split()
+        if lines:
+            self._token, self._logged = lines[0], set(lines[1:])
+        else:
+            self._token = secrets.token_hex(4)
+        # Written anew, so that a line cut off does not spoil the next.
+        self._marker.write_text("".join(f"{line}\n" for line in [self._token, *sorted(self._logged)]), encoding="utf-8")
+        for folder in self._folder.glob(f"*run-*-{self._token}-*"):
+            if folder.name.partition(f"-{self._token}-")[2] not in self._logged:
+                shutil.rmtree(folder)
+        shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
+
+
+def _has_key() -> bool:
+    """Whether wandb has a key to log in with."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    for path in [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            return netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+    return False
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Generator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of nested mappings under dotted names, without what looks like a secret."""
+    for key, value in values.items():
+        if _SECRET.search(str(key)) or (isinstance(value, str) and _SECRET_VALUE.search(value)):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value is None or isinstance(value, bool | int | float | str):
+            yield f"{above}{key}", value
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What all runs of one search share, and differs from the next search."""
+    own = {"search.name": run.name, "search.space": run.space.name, "search.trials": run.trials}
+    return {**own, **dict(_flat(run.config, "config."))}
+
+
+def _results(trial: Trial) -> dict[str, Any]:
+    """What came of a trial, flat."""
+    results: dict[str, Any] = {"status": str(trial.status)}
+    for place, reward in enumerate(trial.reward or ()):
+        results[f"reward.{place}" if place else "reward"] = reward
+    if trial.outcome is not None:
+        results.update({name: float(value) for name, value in trial.outcome.metrics.items()})
+        results.update({f"seconds.{name}": float(value) for name, value in trial.outcome.seconds.items()})
+        if trial.outcome.error is not None:
+            results["error"] = trial.outcome.error
+    return results
+
+
+def _table(finished: Mapping[int, Trial]) -> Any:
+    """All trials, a row each: number, results, values."""
+    import wandb
+
+    rows = [
+        {"trial": number, **_results(trial), **trial.candidate.values} for number, trial in sorted(finished.items())
+    ]
+    columns = {name: [row.get(name) for row in rows] for row in rows for name in row}
+    for name, cells in columns.items():
+        # A column of a table has one type; a choice between numbers and words is words.
+        kinds = {"number" if type(cell) in (int, float) else type(cell).__name__ for cell in cells if cell is not None}
+        if len(kinds) > 1:
+            columns[name] = [None if cell is None else str(cell) for cell in cells]
+    return wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])
