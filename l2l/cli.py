@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,34 @@ def _search(words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions come to `_translated`, not to the screen
     sys.path.insert(0, os.getcwd())  # a user's own space lies in the folder the command is typed in
 
+    failures: list[Exception] = []
+    composed: list[bool] = []
+
     @hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="search")
     def job(cfg: Any) -> None:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        about = HydraConfig.get()
-        if about.mode == RunMode.MULTIRUN and plain["group"] is None:
-            plain["group"] = Path(about.sweep.dir).name
-        _run(plain)
+        composed.append(True)
+        # Kept from Hydra, which would print them its own way; a sweep goes on with its next job.
+        try:
+            plain: Any = OmegaConf.to_container(cfg, resolve=True)
+            about = HydraConfig.get()
+            if about.mode == RunMode.MULTIRUN and plain["group"] is None:
+                plain["group"] = Path(about.sweep.dir).name
+            _run(plain)
+        except (InputError, SearchError) as error:
+            if failures:
+                print(f"l2l: {_sentence(error)}", file=sys.stderr)
+            failures.append(error)
 
     sys.argv = ["l2l search", *_opened(words, config.GROUPS)]
-    with _translated():
-        job()
+    try:
+        with _translated():
+            job()
+    except ValueError as error:  # some of Hydra's own checks raise no more than that
+        if composed or isinstance(error, InputError):
+            raise
+        raise InputError(_sentence(error)) from error
+    if failures:
+        raise failures[0]
 
 
 def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
@@ -121,47 +139,39 @@ def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
     return [f"++{word}" if pattern.match(word) else word for word in words]
 
 
-class _translated:
+@contextlib.contextmanager
+def _translated() -> Generator[None]:
     """Hydra's complaints as one sentence."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        cause = error
-        while cause is not None:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        causes: list[BaseException] = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        for cause in causes:
             if isinstance(cause, InputError | SearchError):
-                raise cause
-            cause = cause.__cause__
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            raise InputError(_hydra_sentence(error)) from error
+                raise cause from None
+        raise InputError(_hydra_sentence(causes)) from error
 
 
-def _hydra_sentence(error: BaseException) -> str:
+def _hydra_sentence(causes: Sequence[BaseException]) -> str:
     """What Hydra said, with the nearest name where it said that one is unknown."""
     from l2l.config import SearchConfig
 
-    text = str(error)
-    if found := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in", text):
-        known = [each.name for each in fields(SearchConfig) if not each.name.startswith("_")]
-        root = found[1].split(".")[0]
-        if root not in known and not isinstance(error.__cause__, ValueError):
-            return f"the key {found[1]!r} is unknown: {nearest(root, known)}"
-    if found := re.search(r"Could not find '([^']+)/([^']+)'", text) or re.search(
-        r"In '[^']+': Could not find '([^']+)/([^']+)'", text
-    ):
+    text = "\n".join(str(cause) for cause in causes)
+    known = [each.name for each in fields(SearchConfig) if not each.name.startswith("_")]
+    if (found := re.search(r"Could not override '(\w+)", text)) and found[1] not in known:
+        return f"the key {found[1]!r} is unknown: {nearest(found[1], known)}"
+    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
         options = re.search(r"Available options in '[^']+':\s*((?:\s+\S+\n?)+)", text)
         return f"{found[1]} has no value {found[2]!r}: {nearest(found[2], options[1].split() if options else ())}"
-    lines = [
-        line.strip()
-        for line in text.splitlines()
-        if line.strip() and not line.strip().startswith(("full_key", "object_type", "reference_type"))
-    ]
-    key = re.search(r"full_key: (\S+)", text)
-    return f"{key[1] + ': ' if key and key[1] not in lines[0] else ''}{lines[0]}."
+    if found := re.search(r"Error merging override (\S+)", text):
+        reason = str(causes[-1]).splitlines()[0]
+        return f"{found[1]} does not fit: {reason}."
+    return f"{text.splitlines()[0].rstrip('.')}."
 
 
 def _resume(words: list[str]) -> None:

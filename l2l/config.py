@@ -71,17 +71,27 @@ def compilation_cache() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
-def check(config: Mapping[str, Any], place: str = "") -> None:
-    """Holds every `_target_` node against the signature it calls.
+def check(config: Mapping[str, Any]) -> None:
+    """Holds every part of a configuration against the signature that its `_target_` names.
 
-    Raises: InputError for a key that its target does not take, or a value of the wrong type.
+    Raises: InputError for a part without `_target_`, a key that the target does not take, or a value of the
+        wrong type.
     """
-    for name, node in config.items():
-        if isinstance(node, Mapping):
-            path = f"{place}.{name}" if place else name
-            if "_target_" in node:
-                _check_call(path, node)
-            check(typing.cast("Mapping[str, Any]", node), path)
+    for group in GROUPS:
+        node = config[group]
+        parts = {f"{group}.{name}": part for name, part in node.items()} if group == "tracker" else {group: node}
+        for path, part in parts.items():
+            if part is not None and (not isinstance(part, Mapping) or "_target_" not in part):
+                raise InputError(f"{path} names no _target_; choose one of the group's values: {group}=NAME.")
+            _check_node(path, part)
+
+
+def _check_node(path: str, node: Any) -> None:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_call(path, typing.cast("Mapping[str, Any]", node))
+        for name, part in node.items():
+            _check_node(f"{path}.{name}", part)
 
 
 def _check_call(path: str, node: Mapping[str, Any]) -> None:

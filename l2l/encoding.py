@@ -54,6 +54,7 @@ class Decision:
     def code(self, value: Value) -> int:
         """The code of a value that the choice can have."""
         if self.bins:
+            assert isinstance(value, int | float)
             return max(bisect.bisect_right(self.bins, value, key=lambda part: part.low) - 1, 0)
         return next(i for i, each in enumerate(self.values) if type(each) is type(value) and each == value)
 

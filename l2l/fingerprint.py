@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,33 @@ FORMAT = 1
 
 _ABSENT = object()
 _SHOWN = 5
+
+
+def settings(**parts: Any) -> dict[str, Any]:
+    """The settings of a search's parts by dotted name, as plain values: what its history depends on."""
+    flat: dict[str, Any] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+            for each in dataclasses.fields(value):
+                if each.init and each.name not in ("space", "task", "seed"):
+                    walk(f"{name}.{each.name}", getattr(value, each.name))
+        elif isinstance(value, Mapping):
+            for key, entry in value.items():
+                walk(f"{name}.{key}", entry)
+        elif isinstance(value, list | tuple):
+            flat[name] = [
+                entry if isinstance(entry, bool | int | float | str | None) else str(entry) for entry in value
+            ]
+        elif value is None or isinstance(value, bool | int | float | str):
+            flat[name] = value
+        else:
+            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+
+    for name, part in parts.items():
+        walk(name, part)
+    return flat
 
 
 def record(settings: Mapping[str, Any], space: SearchSpace[Any], objectives: int) -> dict[str, Any]:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import json
-import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from l2l import files
+from l2l import files, fingerprint
 from l2l.errors import InputError, SearchError
+from l2l.record import VERSION, common_reason, describe, environment, held_out, title
 from l2l.reward import best, gate, named
+from l2l.rows import table
 from l2l.space import Candidate, SearchSpace
 from l2l.store import Store, TrialLog
-from l2l.rows import table
 from l2l.trackers.apart import Apart
 from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Searcher, Status, Task, Tracker, Trial
 
@@ -151,8 +149,9 @@ def search(
     task.check()
     made = objective(space=space, task=task, seed=seed)
     made.check()
-    settings = fingerprint(task=task, searcher=searcher, objective=made, reward=reward, batch=batch, seed=seed)
+    settings = fingerprint.settings(task=task, searcher=searcher, objective=made, reward=reward, batch=batch, seed=seed)
     directory = Path(out) if out is not None else _new_folder(f"{space.name}-{task.name}-{title(searcher)}")
+    ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, trials, task.metric)
     reward = named(reward, task.metric)
     with store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log:
@@ -168,14 +167,16 @@ def search(
             for watcher in watchers:
                 watcher.start(run, finished)
             _drive(held, trials, batch)
-            record = _conclude(held, run, task, final, {"seed": seed, "searcher": title(searcher)})
+            record = ended = _conclude(held, run, task, ending, {"seed": seed, "searcher": title(searcher)})
         finally:
             executor.close()
             for watcher in watchers:
                 watcher.finish(record)
-    if record["best"] is None:
-        raise SearchError(f"all {len(log.trials())} trials failed, most often because: {_common_reason(log.trials())}")
-    return Result(directory, best(log.trials()), log.trials(), record, any(each.hanging for each in watchers))
+        if ended["best"] is None:
+            raise SearchError(
+                f"all {len(log.trials())} trials failed, most often because: {common_reason(log.trials())}"
+            )
+        return Result(directory, best(log.trials()), log.trials(), ended, any(each.hanging for each in watchers))
 
 
 def _drive(held: _Search, trials: int, batch: int) -> None:
@@ -186,24 +187,22 @@ def _drive(held: _Search, trials: int, batch: int) -> None:
         state = held.tell(state, held.log.batches()[-1])
 
 
-def _conclude(
-    held: _Search, run: Run, task: Task, final: Callable[..., Objective] | None, about: Mapping[str, Any]
-) -> dict[str, Any]:
+def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, about: Mapping[str, Any]) -> dict[str, Any]:
     """Hands the winner over and writes `trials.csv` and `result.json`, in that order and the latter last."""
     done = held.log.trials()
     files.replace(run.directory / "trials.csv", table(done, held.space))
     winner = best(done)
     test = None
     if winner is not None and final is not None:
-        test = _finish(held, final(objective=held.objective, directory=run.directory / "best"), winner, task)
+        test = _finish(held, final, winner, task)
     counts = collections.Counter(trial.status.value for trial in done)
     record = {
-        "version": 1,
+        "version": VERSION,
         "space": held.space.name,
         "task": task.name,
         **about,
         "trials": {name: counts[name] for name in ("complete", "failed", "pruned")},
-        "best": winner and _describe_trial(winner),
+        "best": winner and describe(winner),
         "test": test,
         "seconds": held.ledger(),
         "environment": environment(held.executor),
@@ -214,27 +213,14 @@ def _conclude(
 
 def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[str, Any]:
     """The test scores of the winner. Raises: SearchError if the final run fails."""
-    (ended,) = held.executor.run(final, [dataclasses.replace(winner, cohort=winner.cohort)])
+    (ended,) = held.executor.run(final, [winner])
     held.charge(ended.outcome)
     if ended.outcome is None or ended.outcome.error is not None:
         reason = "it gave no outcome" if ended.outcome is None else ended.outcome.error
         raise SearchError(
             f"the winner, trial {winner.number}, could not be handed over: {reason}; the trials are kept."
         )
-    scores = ended.outcome.metrics
-    others = [value for name, value in scores.items() if name.startswith("test_seed_")]
-    mean = sum(others) / len(others) if others else None
-    spread = None
-    if mean is not None:
-        spread = (sum((value - mean) ** 2 for value in others) / max(len(others) - 1, 1)) ** 0.5
-    return {
-        "metric": task.metric,
-        "trial": scores["test"],
-        "mean": mean,
-        "std": spread,
-        "seeds": len(others),
-        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[task.metric] == scores["loaded"],
-    }
+    return held_out(task.metric, winner, ended.outcome.metrics)
 
 
 def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int) -> list[tuple[int, ...]]:
@@ -244,60 +230,6 @@ def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int
     for number, name in enumerate(names, first):
         groups.setdefault(name, []).append(number)
     return [tuple(groups[name]) for name in names]
-
-
-def title(part: object) -> str:
-    """A part's short name: its class in lower case."""
-    return type(part).__name__.lower()
-
-
-def fingerprint(**parts: Any) -> dict[str, Any]:
-    """The settings that a search's history depends on, by dotted name: plain values of every part."""
-    flat: dict[str, Any] = {}
-
-    def walk(name: str, value: Any) -> None:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
-            for each in dataclasses.fields(value):
-                if each.init and each.name not in ("space", "task", "seed"):
-                    walk(f"{name}.{each.name}", getattr(value, each.name))
-        elif isinstance(value, Mapping):
-            for key, entry in value.items():
-                walk(f"{name}.{key}", entry)
-        elif isinstance(value, list | tuple):
-            flat[name] = [
-                entry if isinstance(entry, bool | int | float | str | None) else str(entry) for entry in value
-            ]
-        elif value is None or isinstance(value, bool | int | float | str):
-            flat[name] = value
-        else:
-            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
-
-    for name, part in parts.items():
-        walk(name, part)
-    return flat
-
-
-def environment(executor: Executor) -> dict[str, Any]:
-    """What the last digits may depend on: versions, processor and the executor's settings."""
-    versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
-    machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    return {**machine, **versions, **fingerprint(executor=executor)}
-
-
-def _describe_trial(trial: Trial) -> dict[str, Any]:
-    assert trial.reward is not None
-    return {
-        "number": trial.number,
-        "reward": trial.reward[0] if len(trial.reward) == 1 else list(trial.reward),
-        "values": dict(trial.candidate.values),
-        "metrics": dict((trial.outcome or Outcome()).metrics),
-    }
-
-
-def _common_reason(trials: Sequence[Trial]) -> str:
-    reasons = collections.Counter((trial.outcome or Outcome()).error or "no reason given" for trial in trials)
-    return reasons.most_common(1)[0][0]
 
 
 def _new_folder(name: str) -> Path:

@@ -70,7 +70,10 @@ class Categorical:
     def read(self, value: Any) -> Value:
         """`value` as this choice holds it. Raises: InputError if it is not an option."""
         for option in self.options:
-            if _same(option, value) or (_is_number(option) and _is_number(value) and option == value):
+            if _same(option, value):
+                return option
+        for option in self.options:
+            if _is_number(option) and _is_number(value) and option == value:
                 return option
         raise InputError(f"expected one of {list(self.options)}, got {value!r}")
 
@@ -353,12 +356,18 @@ class SearchSpace(Generic[Built]):
 
     def _with(self, target: str, value: Value, draw: random.Random) -> Candidate:
         """A random candidate in which `target` is active and has `value`."""
-        wanted: dict[str, Value] = {target: value}
+        fits: dict[str, list[Value]] = {}
         pending = [target]
         while pending:
-            for parent in self.choices[(name := pending.pop())].when:
-                wanted.setdefault(parent, self.choices[parent].read(allowed(self.choices[name].when, parent)[0]))
-                pending.append(parent)
+            when = self.choices[pending.pop()].when
+            for parent in when:
+                values = [self.choices[parent].read(each) for each in allowed(when, parent)]
+                if parent in fits:  # Several choices on the way ask for this parent: what suits them all.
+                    fits[parent] = [each for each in fits[parent] if any(_same(each, other) for other in values)]
+                else:
+                    fits[parent] = values
+                    pending.append(parent)
+        wanted = {name: values[0] for name, values in fits.items() if values} | {target: value}
         return self.complete(lambda name, choice: wanted.get(name, choice.at(draw.random())))
 
     def describe(self) -> dict[str, Any]:

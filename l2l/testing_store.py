@@ -39,7 +39,7 @@ def exact(trial: Trial) -> str:
 def point(any_: Value, i: int = 0) -> Candidate:
     """A candidate of `SPACE`; `i` makes it another one."""
     values: dict[str, Any] = {"any": any_, "cells": (1 << 60) - 1 - i, "every": 6, "rate": 1e-5 * (i + 1) / 0.7}
-    deep = {"deep": 31} if any_ is None or any_ is not True and any_ == 1 else {}
+    deep = {"deep": 31} if any_ is None or (any_ is not True and any_ == 1) else {}
     return SPACE.candidate({**values, **deep, "shift": -0.0}, {"log_prob": -1.5 - i, "parents": [0, i]})
 
 

@@ -53,14 +53,30 @@ class Learner(NamedTuple):
 class Task(Protocol):
     """Data, loss and metric."""
 
-    name: str
-    metric: str
-    """The score a search maximises, a key of `score`."""
-    epochs: int
-    """Passes over the training split unless the objective says otherwise."""
-    outputs: int
-    normalise: bool
-    """Whether inputs are centred and scaled by the training split's statistics."""
+    @property
+    def name(self) -> str:
+        """A short name, for folders and reports."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The score a search maximises, a key of `score`."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training split unless the objective says otherwise."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Length C of the logits."""
+        ...
+
+    @property
+    def normalise(self) -> bool:
+        """Whether inputs are centred and scaled by the training split's statistics."""
+        ...
 
     def check(self) -> None:
         """Refuses missing or damaged data before anything is written. Raises: InputError."""
@@ -180,7 +196,10 @@ class Executor(Protocol):
 class Reward(Protocol):
     """Turns an outcome into what the searcher maximises."""
 
-    length: int
+    @property
+    def length(self) -> int:
+        """How many objectives there are."""
+        ...
 
     def __call__(self, outcome: Outcome) -> tuple[float, ...]:
         """One number per objective, larger is better."""

@@ -77,8 +77,9 @@ def learner(model: Callable[[nnx.Rngs], nnx.Module], values: Mapping[str, Any], 
 def _optimizer(values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
     """Decoupled weight decay on matrices, whatever the rule, with the scheduled learning rate."""
     name = values["optimizer"]
+    # Adam's epsilon lies above the rounding noise of a gradient that is zero in theory, so that noise stays noise.
     rule = {
-        "adamw": optax.scale_by_adam,
+        "adamw": lambda: optax.scale_by_adam(eps=1e-5),
         "lion": optax.scale_by_lion,
         "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
     }[name]()

@@ -48,7 +48,8 @@ class Dense(nnx.Module):
     def __init__(
         self, features_in: int, features: int, *, activation: str, normalisation: str, skip: bool, rngs: nnx.Rngs
     ) -> None:
-        self.linear = linear(features_in, features, rngs=rngs)
+        # Batch normalisation takes a bias away again: its gradient would be rounding noise, which Adam scales up.
+        self.linear = linear(features_in, features, bias=normalisation != "batch", rngs=rngs)
         self.norm = norm(normalisation, features, rngs=rngs)
         self.project = (
             linear(features_in, features, bias=False, rngs=rngs) if skip and features_in != features else None
@@ -77,7 +78,8 @@ class Convolution(nnx.Module):
         pooling: str,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = conv(channels, filters, kernel, bias=True, rngs=rngs)
+        # As in `Dense`: no bias under batch normalisation.
+        self.conv = conv(channels, filters, kernel, bias=normalisation != "batch", rngs=rngs)
         self.norm = norm(normalisation, filters, rngs=rngs)
         self.project = conv(channels, filters, 1, bias=False, rngs=rngs) if skip and channels != filters else None
         self.activation, self.skip, self.pooling = activation, skip, pooling

@@ -47,8 +47,8 @@ class Evolution:
     Raises: InputError if a size is below 1, or the tournament is larger than the population.
     """
 
-    population: int = 32
-    tournament: int = 8
+    population: int = 20
+    tournament: int = 10
     step: float = 0.2
 
     def __post_init__(self) -> None:

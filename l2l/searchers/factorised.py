@@ -23,10 +23,11 @@ class Factorised:
         """Logits [D, K], all zero; `key` is not used."""
         return jnp.asarray(np.zeros(tables.valid.shape, np.float32))
 
-    def sample(self, params: Array, tables: Tables, uniforms: Array) -> Array:
-        """Codes [N, D] by uniforms [N, D]; all decisions are drawn at once, the inactive ones ignored afterwards."""
+    def sample(self, params: Array, tables: Tables, uniforms: Array) -> tuple[Array, Array]:
+        """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are drawn at once."""
         valid = jnp.asarray(tables.valid)
-        return pick(log_softmax(params, valid), valid, uniforms)
+        codes = pick(log_softmax(params, valid), valid, uniforms)
+        return codes, self.score(params, tables, codes)[0]
 
     def score(self, params: Array, tables: Tables, codes: Array) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""

@@ -63,9 +63,9 @@ class Lstm:
         parts = np.split(drawn, ends[:-1])
         return LstmParams(*(jnp.asarray(part.reshape(shape)) for part, shape in zip(parts, shapes, strict=True)))
 
-    def sample(self, params: LstmParams, tables: Tables, uniforms: Array) -> Array:
-        """Codes [N, D] by uniforms [N, D], decision after decision."""
-        return self._unroll(params, tables, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[0]
+    def sample(self, params: LstmParams, tables: Tables, uniforms: Array) -> tuple[Array, Array]:
+        """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
+        return self._unroll(params, tables, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
 
     def score(self, params: LstmParams, tables: Tables, codes: Array) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""

@@ -196,7 +196,7 @@ class Nsga2(_Replayed):
     Source: Deb et al. 2002, A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE TEC 6.
     """
 
-    population: int = 32
+    population: int = 20
     crossover: float = 0.9
     """Probability that a child has two parents."""
 

@@ -25,8 +25,11 @@ class Policy(Protocol):
         """The parameters before any reward."""
         ...
 
-    def sample(self, params: Params, tables: Tables, uniforms: Array) -> Array:
-        """Codes [N, D] drawn from the policy by uniforms [N, D] in [0, 1); inactive codes mean nothing. Traceable."""
+    def sample(self, params: Params, tables: Tables, uniforms: Array) -> tuple[Array, Array]:
+        """Codes [N, D] drawn by uniforms [N, D] in [0, 1), and their log-probability [N] in nats. Traceable.
+
+        What stands at an inactive decision means nothing.
+        """
         ...
 
     def score(self, params: Params, tables: Tables, codes: Array) -> tuple[Array, Array]:
@@ -54,8 +57,7 @@ def draw(policy: Policy, params: Params, tables: Tables, key: Key, count: int) -
     """`count` candidates of a policy, in one compiled call; it compiles once per D, K and count."""
     # One call of the generator: it is what takes longest to compile, and the first ask waits for it.
     chosen, inside = jax.random.uniform(key, (2, count, len(tables.valid)))
-    codes = policy.sample(params, tables, chosen)
-    log_prob, _ = policy.score(params, tables, codes)
+    codes, log_prob = policy.sample(params, tables, chosen)
     return Draw(jnp.where(active(tables, codes), codes, 0), inside, log_prob)
 
 

@@ -40,15 +40,15 @@ class Baseline(NamedTuple):
     """The lowest reward so far."""
 
     def update(self, values: Floats, decay: float) -> Baseline:
-        """The averages after one more batch of rewards [N], whose failed trials (nan) do not count."""
+        """The averages after rewards [N], each of which decays the past once; failed trials (nan) do not count."""
         known = values[~np.isnan(values)]
         if not len(known):
             return self
         # Started empty and divided by its weight, as Adam does, so that the first batch counts in full.
-        keep = decay * self.weight
-        weight = keep + 1 - decay
-        mean = (keep * self.mean + (1 - decay) * float(known.mean())) / weight
-        spread = (keep * self.spread + (1 - decay) * float(np.abs(known - mean).mean())) / weight
+        past = decay ** len(known)
+        keep, weight = past * self.weight, past * self.weight + 1 - past
+        mean = (keep * self.mean + (1 - past) * float(known.mean())) / weight
+        spread = (keep * self.spread + (1 - past) * float(np.abs(known - mean).mean())) / weight
         return Baseline(mean, spread, weight, min(self.lowest, float(known.min())))
 
     def advantages(self, values: Floats, normalise: bool) -> Floats:
@@ -59,12 +59,14 @@ class Baseline(NamedTuple):
         """
         if not self.weight:
             return np.zeros_like(values)
-        worst = min(self.lowest, self.mean - self.spread)
-        distances = np.where(np.isnan(values), worst, values) - self.mean
+        failed = np.isnan(values)
+        distances = np.where(failed, self.lowest, values) - self.mean
         if not normalise:
-            return distances
-        # Three spreads are enough of a signal: one outlier must not undo all that was learnt.
-        return np.clip(distances / max(self.spread, 1e-12), -3, 3)
+            return np.clip(np.where(failed, np.minimum(distances, -self.spread), distances), -1e9, 1e9)
+        # Rewards that differ by rounding alone are equal. Three spreads are enough of a signal: one
+        # outlier must not undo all that was learnt.
+        scaled = np.clip(distances / max(self.spread, 1e-9 * abs(self.mean), 1e-300), -3, 3)
+        return np.where(failed, np.minimum(scaled, -1), scaled)
 
 
 class ReinforceState(NamedTuple):
@@ -84,17 +86,19 @@ class ReinforceState(NamedTuple):
 class Reinforce:
     """Draws candidates from a policy and makes those likelier that beat the moving mean of the rewards.
 
-    The gradient of `advantage · log-probability + entropy_weight · entropy`, averaged over the batch, goes
-    through Adam. With `normalise` an advantage is measured in mean distances from the baseline, so that
-    one learning rate suits rewards of any scale.
+    The gradient of `advantage · log-probability + entropy_weight · entropy` goes through Adam. With
+    `normalise` an advantage is measured in mean distances from the baseline, so that one learning rate
+    suits rewards of any scale; with one trial a step it suits batches of any size too. The defaults did
+    best on toy spaces of 4 to 20 choices within 64 to 512 trials.
 
     Raises: InputError if a number is out of its range.
     """
 
     policy: Policy = Factorised()  # noqa: RUF009  # frozen, hence safe to share
-    learning_rate: float = 0.1
-    baseline_decay: float = 0.9
-    entropy_weight: float = 0.01
+    learning_rate: float = 0.12
+    baseline_decay: float = 0.95
+    """What a trial leaves of the averages before it."""
+    entropy_weight: float = 0.15
     normalise: bool = True
     minibatch: int | None = 1
     """Trials a step of Adam averages over; None takes the whole batch in one."""
@@ -108,6 +112,10 @@ class Reinforce:
             raise InputError(f"Reinforce's baseline_decay must be in [0, 1), got {self.baseline_decay!r}.")
         if not self.entropy_weight >= 0:
             raise InputError(f"Reinforce's entropy_weight must be at least 0, got {self.entropy_weight!r}.")
+        if self.minibatch is not None and (type(self.minibatch) is not int or self.minibatch < 1):
+            raise InputError(
+                f"Reinforce's minibatch must be a whole number of at least 1, or none, got {self.minibatch!r}."
+            )
         if type(self.bins) is not int or self.bins < 1:
             raise InputError(f"Reinforce's bins must be a whole number of at least 1, got {self.bins!r}.")
 
@@ -124,7 +132,7 @@ class Reinforce:
         return state.encoding.decode(drawn.codes, drawn.uniforms, notes)
 
     def tell(self, state: ReinforceState, trials: Sequence[Trial]) -> ReinforceState:
-        """The state after one step of Adam on the whole batch. Raises: InputError on several objectives."""
+        """The state after the batch's steps of Adam. Raises: InputError on several objectives."""
         values = rewards(trials)
         # The first batch has no past to be compared with, so it is compared with itself.
         before = state.baseline if state.baseline.weight else state.baseline.update(values, self.baseline_decay)

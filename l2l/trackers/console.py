@@ -90,12 +90,16 @@ class Progress:
 
     def draw(self, elapsed: float) -> rich.console.RenderableType:
         """The progress as eight lines that fit a terminal of 80 columns."""
-        head = _grid(ratio=1)
+        head = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        head.add_column(ratio=1)
+        head.add_column(justify="right", no_wrap=True)
         head.add_row(Text(self.name, "bold", no_wrap=True, overflow="ellipsis"), Text(_duration(elapsed)))
         head.add_row(
             ProgressBar(total=max(self.total, 1), completed=self.done), Text(f"{self.done}/{self.total}", "bold")
         )
-        body = _grid(ratio=None)
+        body = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        body.add_column(width=7)
+        body.add_column(ratio=1)
         for label, value in {
             "best": self.winner(),
             "pace": f"{_rate(self.pace(elapsed))} candidates a minute, {self.outlook(elapsed)}",
@@ -156,6 +160,8 @@ class Console:
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Leaves the final figures standing."""
+        if self._progress.ended:
+            return
         self._progress = replace(self._progress, ended="interrupted" if result is None else "finished")
         if self._live is not None:
             self._live.stop()
@@ -175,14 +181,6 @@ class Console:
         self._said = self._clock()
         if line and self._screen is not None:
             self._screen.print(Text(line), soft_wrap=True)
-
-
-def _grid(ratio: int | None) -> Table:
-    """Two columns; with a ratio the first takes all the width that the second leaves."""
-    grid = Table.grid(padding=(0, 2, 0, 0), expand=ratio is not None)
-    grid.add_column(ratio=ratio)
-    grid.add_column(justify="right" if ratio else "left", no_wrap=True)
-    return grid
 
 
 def _ledger(seconds: Mapping[str, float]) -> Table:

@@ -31,6 +31,8 @@ _QUIET: Mapping[str, Any] = {
     "x_save_requirements": False,
 }
 _MODES = ("online", "offline", "disabled")
+# The public server under its older and its newer name; a login for either will do.
+_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 _SECRET = re.compile(
     r"(^|[_.-])(pass(word|wd)?|pwd|secrets?|token|(api|access|private)[_-]?key|credentials?|auth)([_.-]|$)", re.I
 )
@@ -51,7 +53,7 @@ class Wandb:
 
     def __init__(self, project: str = "l2l", mode: str | None = None, entity: str | None = None) -> None:
         if mode is not None and mode not in _MODES:
-            raise InputError(f"wandb: there is no mode {mode!r}: {nearest(mode, _MODES)}")
+            raise InputError(f"wandb: there is no mode {mode!r}: {nearest(str(mode), _MODES)}")
         self._project = project
         self._entity = entity
         self._mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
@@ -74,7 +76,9 @@ class Wandb:
         # Made by us: where it cannot make the folder, wandb turns to the temporary one without a word.
         self._folder.mkdir(parents=True, exist_ok=True)
         self._read_marker()
-        self._search = self._open("search", run.name, _settings(run))
+        # The log of wandb's own service would else go to the user's cache folder, or all over the terminal.
+        with _environment("WANDB_CACHE_DIR", os.environ.get("WANDB_CACHE_DIR") or str(self._run.directory)):
+            self._search = self._open("search", run.name, _settings(run))
         for trial in finished:
             self._log(trial)
 
@@ -180,11 +184,13 @@ class Wandb:
             self._token, self._logged = lines[0], set(lines[1:])
         else:
             self._token = secrets.token_hex(4)
-        # Written anew, so that a line cut off does not spoil the next.
-        self._marker.write_text("".join(f"{line}\n" for line in [self._token, *sorted(self._logged)]), encoding="utf-8")
+        # Written anew, so that a line cut off does not spoil the next; a kill here leaves the old file whole.
+        fresh = self._marker.with_suffix(".new")
+        fresh.write_text("".join(f"{line}\n" for line in [self._token, *sorted(self._logged)]), encoding="utf-8")
+        fresh.replace(self._marker)
         for folder in self._folder.glob(f"*run-*-{self._token}-*"):
             if folder.name.partition(f"-{self._token}-")[2] not in self._logged:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
 
 
@@ -192,10 +198,12 @@ def _has_key() -> bool:
     """Whether wandb has a key to log in with."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    own = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
+    hosts = (own,) if own and own not in _HOSTS else _HOSTS
     for path in [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            return netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+            logins = netrc.netrc(os.path.expanduser(path))
+            return any(logins.authenticators(host) is not None for host in hosts)
     return False
 
 

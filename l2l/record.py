@@ -1,0 +1,60 @@
+"""`result.json`: what a search found and what it took, as plain JSON values."""
+
+from __future__ import annotations
+
+import collections
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from l2l.fingerprint import settings
+from l2l.types import Executor, Outcome, Trial
+
+VERSION = 1
+
+
+def title(part: object) -> str:
+    """A part's short name: its class in lower case."""
+    return type(part).__name__.lower()
+
+
+def environment(executor: Executor) -> dict[str, Any]:
+    """What the last digits may depend on: versions, processor and the executor's settings."""
+    versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
+    return {**machine, **versions, **settings(executor=executor)}
+
+
+def describe(trial: Trial) -> dict[str, Any]:
+    """The best trial as `result.json` names it."""
+    assert trial.reward is not None
+    return {
+        "number": trial.number,
+        "reward": trial.reward[0] if len(trial.reward) == 1 else list(trial.reward),
+        "values": dict(trial.candidate.values),
+        "metrics": dict((trial.outcome or Outcome()).metrics),
+    }
+
+
+def common_reason(trials: Sequence[Trial]) -> str:
+    """Why most trials failed."""
+    reasons = collections.Counter((trial.outcome or Outcome()).error or "no reason given" for trial in trials)
+    return reasons.most_common(1)[0][0]
+
+
+def held_out(metric: str, winner: Trial, scores: Mapping[str, float]) -> dict[str, Any]:
+    """The test scores: of the winner's own weights, and the mean and standard deviation over further seeds."""
+    others = [value for name, value in scores.items() if name.startswith("test_seed_")]
+    mean = sum(others) / len(others) if others else None
+    spread = None
+    if mean is not None:
+        spread = (sum((value - mean) ** 2 for value in others) / max(len(others) - 1, 1)) ** 0.5
+    return {
+        "metric": metric,
+        "trial": scores["test"],
+        "mean": mean,
+        "std": spread,
+        "seeds": len(others),
+        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[metric] == scores["loaded"],
+    }

@@ -1,0 +1,239 @@
+"""Contract suites: the duties of each role as tests, for our own parts and for yours.
+
+Subclass one in a test file and hand it the part; pytest runs the rest:
+
+    class TestMine(SearcherContract):
+        def searcher(self):
+            return Mine()
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import json
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import pytest
+
+from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
+from l2l.types import Outcome, Searcher, Status, Trial
+
+
+def _build(values: Mapping[str, Any], spec: Any) -> None:
+    """The contract's spaces are never built."""
+
+
+SPACES: Mapping[str, SearchSpace[None]] = {
+    space.name: space
+    for space in (
+        SearchSpace({"only": Categorical(options=("one",))}, _build, "single"),
+        SearchSpace(
+            {"flag": Categorical(options=(True, 1, 1.5, None, "x")), "off": Categorical(options=(None, False))},
+            _build,
+            "plain",
+        ),
+        SearchSpace(
+            {
+                "rate": Real(low=1e-5, high=1e-1, log=True),
+                "mix": Real(low=-1, high=1),
+                "fixed": Real(low=0.5, high=0.5),
+                "units": Integer(low=1, high=5000, log=True),
+                "size": Integer(low=16, high=64, step=16),
+            },
+            _build,
+            "numbers",
+        ),
+        SearchSpace(
+            {
+                "optimizer": Categorical(options=("sgd", "adam")),
+                "momentum": Real(low=0, high=0.99, when={"optimizer": "sgd"}),
+                "layers": Integer(low=1, high=100),
+                "second": Integer(low=8, high=128, log=True, when={"layers": list(range(2, 101))}),
+            },
+            _build,
+            "conditional",
+        ),
+        SearchSpace(
+            {
+                "kind": Categorical(options=("dense", "conv", "none")),
+                "norm": Categorical(options=(False, True), when={"kind": ["dense", "conv"]}),
+                "decay": Real(low=0.5, high=1, when={"norm": True}),
+                "kernel": Integer(low=1, high=7, step=2, when={"kind": "conv", "norm": True}),
+                "depthwise": Categorical(options=(True, False), when={"kernel": [3, 5, 7]}),
+            },
+            _build,
+            "nested",
+        ),
+    )
+}
+"""Every kind of choice and condition, by name."""
+
+BEST = {"a": 2, "b": "y", "c": 3, "d": 0.7}
+"""The optimum of `TOY`, with reward 1."""
+
+TOY = SearchSpace(
+    {
+        "a": Integer(low=0, high=4),
+        "b": Categorical(options=("x", "y", "z", "w")),
+        "c": Integer(low=0, high=3, when={"b": ["y", "z"]}),
+        "d": Real(low=0, high=1),
+    },
+    _build,
+    "toy",
+)
+
+
+def toy_reward(values: Mapping[str, Any]) -> float:
+    """Reward of a candidate of `TOY`: 1 at `BEST`, falling with the distance to it."""
+    loss = abs(values["a"] - 2) / 4 + abs(values["d"] - 0.7)
+    loss += {"y": 0.0, "z": 0.2, "x": 0.6, "w": 0.6}[values["b"]]
+    return 1 - (loss + (3 - values.get("c", 1)) / 5) / 2
+
+
+def finished(candidates: Sequence[Candidate], first: int, reward: Callable[[Candidate], float | None]) -> list[Trial]:
+    """One batch of finished trials; a candidate whose reward is None has failed."""
+    count = len(candidates)
+
+    def trial(position: int, candidate: Candidate) -> Trial:
+        value = reward(candidate)
+        cohort = tuple(range(first, first + count))
+        if value is None:
+            outcome = Outcome(error="diverged at step 7.")
+            return Trial(first + position, candidate, (first, count), cohort, Status.FAILED, outcome)
+        outcome = Outcome({"accuracy": value})
+        return Trial(first + position, candidate, (first, count), cohort, Status.COMPLETE, outcome, (value,))
+
+    return [trial(position, candidate) for position, candidate in enumerate(candidates)]
+
+
+class SearcherContract(abc.ABC):
+    """What every searcher owes its caller. Set `learns = False` for one that does not learn from rewards."""
+
+    learns = True
+    trials = 160
+    """Within which it must beat chance on `TOY`."""
+
+    @abc.abstractmethod
+    def searcher(self) -> Searcher[Any]:
+        """A searcher that can search any space for one objective."""
+
+    def search(
+        self,
+        space: SearchSpace[Any],
+        reward: Callable[[Candidate], float | None],
+        trials: int,
+        seed: int = 0,
+        batch: int = 8,
+    ) -> tuple[Any, list[list[Trial]]]:
+        """A short search: the last state, and the batches of trials."""
+        searcher, key = self.searcher(), jax.random.key(seed)
+        state, batches = searcher.init(space, key), list[list[Trial]]()
+        for first in range(0, trials, batch):
+            asked = searcher.ask(state, jax.random.fold_in(key, first), min(batch, trials - first))
+            batches.append(finished(asked, first, reward))
+            state = searcher.tell(state, batches[-1])
+        return state, batches
+
+    @pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
+    def test_asks_valid_candidates(self, space: SearchSpace[Any]) -> None:
+        _, batches = self.search(space, _arbitrary, 24)
+        assert [len(batch) for batch in batches] == [8, 8, 8]
+        for trial in (trial for batch in batches for trial in batch):
+            found = trial.candidate
+            assert space.candidate(found.values) == found
+            assert list(found.values) == [name for name in space.choices if name in found.values]
+            assert json.loads(json.dumps(found.note, allow_nan=False)) == found.note
+
+    def test_asks_one_at_a_time(self) -> None:
+        _, batches = self.search(TOY, _reward, 5, batch=1)
+        assert [len(batch) for batch in batches] == [1] * 5
+
+    def test_ask_is_pure(self) -> None:
+        searcher, (state, _) = self.searcher(), self.search(TOY, _reward, 24)
+        before = pickle.dumps(state)
+        first, again = (searcher.ask(state, jax.random.key(1), 8) for _ in range(2))
+        assert (first, [each.note for each in first]) == (again, [each.note for each in again])
+        searcher.ask(state, jax.random.key(2), 1)
+        assert searcher.ask(state, jax.random.key(1), 8) == first
+        assert pickle.dumps(state) == before
+
+    def test_tell_leaves_its_state_alone(self) -> None:
+        searcher, (state, batches) = self.searcher(), self.search(TOY, _reward, 16)
+        before = pickle.dumps(state)
+        searcher.tell(state, batches[0])
+        assert pickle.dumps(state) == before
+
+    def test_replayed_tells_give_the_same_asks(self) -> None:
+        state, batches = self.search(TOY, _reward, 40)
+        searcher = self.searcher()
+        replayed = searcher.init(TOY, jax.random.key(0))
+        for batch in batches:
+            # The store gives back values and notes as JSON does.
+            stored = [
+                TOY.candidate(json.loads(json.dumps(dict(t.candidate.values))), dict(t.candidate.note)) for t in batch
+            ]
+            replayed = searcher.tell(replayed, finished(stored, batch[0].number, _reward))
+        assert searcher.ask(replayed, jax.random.key(9), 8) == self.searcher().ask(state, jax.random.key(9), 8)
+        assert searcher.summary(replayed) == self.searcher().summary(state)
+
+    def test_state_survives_a_copy(self) -> None:
+        searcher, (state, batches) = self.searcher(), self.search(TOY, _reward, 24)
+        expected = searcher.ask(state, jax.random.key(3), 8)
+        later = searcher.ask(searcher.tell(state, batches[0]), jax.random.key(4), 8)
+        for twin in (pickle.loads(pickle.dumps(state)), copy.deepcopy(state)):
+            assert self.searcher().ask(twin, jax.random.key(3), 8) == expected
+            assert self.searcher().ask(searcher.tell(twin, batches[0]), jax.random.key(4), 8) == later
+
+    def test_learns_from_candidates_it_did_not_ask_for(self) -> None:
+        searcher = self.searcher()
+        state = searcher.init(TOY, jax.random.key(0))
+        others = [TOY.candidate(BEST), TOY.candidate({"a": 0, "b": "x", "d": 0.0})] * 4
+        for first in (0, 8):
+            state = searcher.tell(state, finished(others, first, _reward))
+        assert len(searcher.ask(state, jax.random.key(1), 8)) == 8
+
+    @pytest.mark.parametrize("failing", ["all", "first", "some", "last"])
+    def test_copes_with_failed_trials(self, failing: str) -> None:
+        count = 0
+
+        def reward(candidate: Candidate) -> float | None:
+            nonlocal count
+            count += 1
+            failed = {"all": True, "first": count <= 12, "some": count % 3 == 0, "last": count > 16}
+            return None if failed[failing] else _reward(candidate)
+
+        state, _ = self.search(TOY, reward, 32)
+        searcher = self.searcher()
+        for candidate in searcher.ask(state, jax.random.key(1), 8):
+            assert TOY.candidate(candidate.values) == candidate
+        assert all(math.isfinite(value) for value in searcher.summary(state).values())
+
+    @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+    def test_copes_with_any_scale_of_reward(self, scale: float) -> None:
+        state, _ = self.search(TOY, lambda candidate: scale * _reward(candidate), 24)
+        assert len(self.searcher().ask(state, jax.random.key(1), 8)) == 8
+        assert all(math.isfinite(value) for value in self.searcher().summary(state).values())
+
+    def test_beats_chance(self) -> None:
+        if not self.learns:
+            pytest.skip("does not learn from rewards")
+        late: list[float] = []
+        for seed in range(3):
+            _, batches = self.search(TOY, _reward, self.trials, seed)
+            late += [trial.reward[0] for batch in batches[-4:] for trial in batch if trial.reward]
+        # Chance gives 0.36 on average.
+        assert sum(late) / len(late) > 0.5
+
+
+def _reward(candidate: Candidate) -> float:
+    return toy_reward(candidate.values)
+
+
+def _arbitrary(candidate: Candidate) -> float:
+    """A number between 0 and 1 for a candidate of any space."""
+    return int(candidate.key, 16) / 16**16

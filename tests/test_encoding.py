@@ -1,0 +1,144 @@
+"""Candidates as arrays: there and back, and the table of conditions."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l2l.encoding import Encoding, rewards, unbuilt
+from l2l.errors import InputError
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
+from l2l.testing import SPACES
+from l2l.types import Status, Trial
+
+
+def space(**choices: Choice) -> SearchSpace[None]:
+    return SearchSpace(choices, lambda values, spec: None)
+
+
+spaces = st.sampled_from(list(SPACES.values()))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(space=spaces, seed=seeds, bins=st.integers(1, 40))
+def test_codes_there_and_back(space: SearchSpace[None], seed: int, bins: int) -> None:
+    encoding = Encoding(space, bins)
+    draw = np.random.default_rng(seed)
+    sizes = encoding.tables.valid.sum(-1)
+    codes = draw.integers(0, sizes, (5, len(sizes))).astype(np.int32)
+    uniforms = draw.choice([0.0, 0.5, np.nextafter(1, 0)], codes.shape)
+    candidates = encoding.decode(codes, uniforms)
+    again, masks = encoding.encode(candidates)
+    assert np.array_equal(masks, encoding.masks(codes))
+    assert np.array_equal(again, np.where(masks, codes, 0))
+    assert all(space.candidate(each.values) == each for each in candidates)
+
+
+@given(space=spaces, seed=seeds)
+def test_every_candidate_has_codes(space: SearchSpace[None], seed: int) -> None:
+    encoding = Encoding(space)
+    candidate = space.sample(random.Random(seed))
+    codes, masks = encoding.encode([candidate])
+    assert np.array_equal(masks, encoding.masks(codes))
+    hot = encoding.one_hot(codes, masks)
+    assert hot.shape == (1, *encoding.tables.valid.shape)
+    assert np.array_equal(hot.sum(-1), masks)
+    assert np.array_equal(hot.argmax(-1), codes)
+    assert not hot[:, ~encoding.tables.valid].any()
+
+
+def test_equal_candidates_but_for_a_bin_share_codes() -> None:
+    encoding = Encoding(space(rate=Real(low=1e-4, high=1, log=True)), bins=4)
+    found = encoding.decode(np.array([[0], [1], [2], [3]]), np.full((4, 1), 0.5))
+    assert [each.values["rate"] for each in found] == pytest.approx([10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5])
+    edge = [Candidate({"rate": value}) for value in (1e-4, 1e-3 * 1.001, 1e-1 * 0.999, 1.0)]
+    assert encoding.encode(edge)[0].ravel().tolist() == [0, 1, 2, 3]
+
+
+def test_a_long_integer_is_binned_unless_others_hang_on_it() -> None:
+    long = Integer(low=1, high=100)
+    assert len(Encoding(space(n=long)).decisions[0]) == 16
+    assert len(Encoding(space(n=Integer(low=1, high=64))).decisions[0]) == 64
+    child = Categorical(options=(1, 2), when={"n": 7})
+    assert len(Encoding(space(n=long, child=child)).decisions[0]) == 100
+
+
+@given(low=st.integers(1, 50), size=st.integers(65, 3000), step=st.integers(1, 7), log=st.booleans())
+def test_the_bins_of_an_integer_part_its_values(low: int, size: int, step: int, log: bool) -> None:
+    choice = Integer(low=low, high=low + (1 if log else step) * size, step=1 if log else step, log=log)
+    (decision,) = Encoding(space(n=choice)).decisions
+    for before, after in zip(decision.bins[:-1], decision.bins[1:], strict=True):
+        assert before.high + choice.step == after.low
+    assert (decision.bins[0].low, decision.bins[-1].high) == (choice.low, choice.high)
+    assert decision.code(choice.low) == 0
+    assert decision.code(choice.high) == len(decision) - 1
+
+
+@given(low=st.floats(-1e9, 1e9), ulps=st.integers(0, 40), uniform=st.floats(0, 1, exclude_max=True))
+def test_a_range_of_a_few_floats_has_fewer_bins(low: float, ulps: int, uniform: float) -> None:
+    high = low
+    for _ in range(ulps):
+        high = math.nextafter(high, math.inf)
+    (decision,) = Encoding(space(x=Real(low=low, high=high))).decisions
+    assert 1 <= len(decision) <= 16
+    for code in range(len(decision)):
+        assert decision.code(decision.value(code, uniform)) == code
+
+
+def test_conditions_are_closed_over_ancestors() -> None:
+    encoding = Encoding(SPACES["nested"])
+    names = [decision.name for decision in encoding.decisions]
+    allowed = encoding.tables.allowed
+    # depthwise hangs on kernel > 1, and with it on norm = True and kind = conv.
+    row = allowed[names.index("depthwise")]
+    assert row[names.index("kernel")].tolist()[:4] == [False, True, True, True]
+    assert row[names.index("norm")].tolist()[:2] == [False, True]
+    assert row[names.index("kind")].tolist()[:3] == [False, True, False]
+    assert allowed[names.index("kind")].all()
+
+
+def test_notes_travel_with_the_candidates() -> None:
+    encoding = Encoding(SPACES["single"])
+    found = encoding.decode(np.zeros((2, 1), np.int32), np.zeros((2, 1)), [{"a": 1}, {"a": 2}])
+    assert [each.note for each in found] == [{"a": 1}, {"a": 2}]
+
+
+def test_an_encoding_is_a_value() -> None:
+    same = Encoding(SPACES["nested"])
+    assert same == Encoding(SPACES["nested"])
+    assert hash(same) == hash(pickle.loads(pickle.dumps(same)))
+    assert same != Encoding(SPACES["nested"], bins=4)
+    assert same != Encoding(SPACES["plain"])
+
+
+def test_a_space_with_a_local_builder_can_be_kept() -> None:
+    kept = unbuilt(space(a=Categorical(options=(1, 2))))
+    assert pickle.loads(pickle.dumps(kept)).describe() == kept.describe()
+    with pytest.raises(NotImplementedError):
+        kept.build({}, None)
+
+
+def test_rewards_of_trials() -> None:
+    candidate = Candidate({"only": "one"})
+    trials = [
+        Trial(0, candidate, (0, 2), (0, 1), Status.COMPLETE, None, (0.5,)),
+        Trial(1, candidate, (0, 2), (0, 1), Status.FAILED),
+    ]
+    assert json.dumps(rewards(trials).tolist()) == "[0.5, NaN]"
+    with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use a searcher for several"):
+        rewards([Trial(3, candidate, (0, 1), (3,), Status.COMPLETE, None, (0.5, 0.1))])
+
+
+def test_bad_input_is_refused_in_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"^an Encoding's bins must be a whole number of at least 1, got 0\.$"):
+        Encoding(SPACES["plain"], bins=0)
+    many = space(seed=Integer(low=0, high=10**6), child=Real(low=0, high=1, when={"seed": 0}))
+    with pytest.raises(InputError, match=r"^choice 'seed' has 1000001 values and others are conditional on it; "):
+        Encoding(many)

@@ -1,0 +1,131 @@
+"""A tracker that fails, hangs or dawdles, and a search that does not notice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l2l.space import Candidate, Categorical, SearchSpace
+from l2l.trackers.apart import Apart
+from l2l.types import Run, Trial
+
+RUN = Run(
+    "run", "group", Path(), {}, SearchSpace({"x": Categorical(options=(1, 2))}, lambda values, spec: None), 4, "a"
+)
+TRIALS = [Trial(number, Candidate({"x": 1}), (0, 4), (number,)) for number in range(4)]
+
+
+class Recorder:
+    """Writes down what it is told; `fails` names the event that raises, `gate` is what a start waits for."""
+
+    def __init__(self, fails: str = "", gate: threading.Event | None = None) -> None:
+        self.events: list[Any] = []
+        self.fails = fails
+        self.gate = gate
+
+    def note(self, name: str, *what: Any) -> None:
+        self.events.append((name, *what))
+        if name == self.fails:
+            raise SystemExit("no\nreason")
+
+    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+        if self.gate is not None:
+            self.gate.wait()
+        self.note("start", run.name, [trial.number for trial in finished], threading.current_thread())
+
+    def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
+        self.note("tell", trial.number, dict(seconds))
+
+    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+        self.note("learned", [trial.number for trial in batch], dict(summary))
+
+    def finish(self, result: Mapping[str, Any] | None) -> None:
+        self.note("finish", result)
+
+
+def search(tracker: Apart) -> None:
+    tracker.start(RUN, iter(TRIALS[:1]))
+    for trial in TRIALS[1:]:
+        tracker.tell(trial, {"train": trial.number})
+    tracker.learned(TRIALS, {"baseline": 0.5})
+
+
+def test_events_arrive_in_order_in_another_daemon_thread() -> None:
+    lines: list[str] = []
+    recorder = Recorder()
+    apart = Apart(recorder, lines.append)
+    search(apart)
+    apart.finish({"best": 1})
+    thread = recorder.events[0][3]
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+    assert [event[:3] for event in recorder.events] == [
+        ("start", "run", [0]),
+        ("tell", 1, {"train": 1}),
+        ("tell", 2, {"train": 2}),
+        ("tell", 3, {"train": 3}),
+        ("learned", [0, 1, 2, 3], {"baseline": 0.5}),
+        ("finish", {"best": 1}),
+    ]
+    assert not apart.hanging
+    assert lines == []
+
+
+def test_what_the_search_writes_on_afterwards_is_not_seen() -> None:
+    gate = threading.Event()
+    recorder = Recorder(gate=gate)
+    apart = Apart(recorder)
+    apart.start(RUN, [])
+    ledger = {"train": 1.0}
+    apart.tell(TRIALS[0], ledger)
+    ledger["train"] = 2.0
+    gate.set()
+    apart.finish(None)
+    assert recorder.events[1] == ("tell", 0, {"train": 1.0})
+
+
+@pytest.mark.parametrize("fails", ["start", "tell", "learned", "finish"])
+def test_an_exception_is_one_line_and_switches_the_tracker_off(fails: str) -> None:
+    lines: list[str] = []
+    recorder = Recorder(fails)
+    apart = Apart(recorder, lines.append)
+    search(apart)
+    apart.finish({})
+    apart.tell(TRIALS[0], {})
+    assert lines == ["tracker Recorder is switched off: SystemExit: no reason"]
+    assert [name for name, *_ in recorder.events].count(fails) == (2 if fails == "finish" else 1)
+    # The display it may have put up is taken down.
+    assert recorder.events[-1] == ("finish", None)
+    assert not apart.hanging
+
+
+def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
+    lines: list[str] = []
+    gate = threading.Event()
+    apart = Apart(Recorder(gate=gate), lines.append, capacity=2, patience=0.05)
+    search(apart)
+    # One event is being worked on or the first of two that wait.
+    assert apart.dropped in (2, 3)
+    apart.finish({})
+    assert apart.hanging
+    assert lines == [
+        "tracker Recorder was left behind after 0.05 s with 2 events waiting; nothing of the search itself is lost.",
+        f"tracker Recorder was too slow: {apart.dropped} events were dropped.",
+    ]
+    gate.set()
+
+
+def test_a_tracker_that_was_never_started_finishes_at_once() -> None:
+    Apart(Recorder()).finish(None)
+
+
+def test_the_log_is_where_a_failure_is_told_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    apart = Apart(Recorder("tell"))
+    search(apart)
+    apart.finish(None)
+    assert [record.name for record in caplog.records] == ["l2l"]
+    assert "switched off" in caplog.text
