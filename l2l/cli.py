@@ -113,8 +113,10 @@ def _search(words: list[str]) -> None:
         try:
             plain: Any = OmegaConf.to_container(cfg, resolve=True)
             about = HydraConfig.get()
-            if about.mode == RunMode.MULTIRUN and plain["group"] is None:
-                plain["group"] = Path(about.sweep.dir).name
+            if about.mode == RunMode.MULTIRUN:
+                choices = "-".join(str(about.runtime.choices[name]) for name in ("space", "task", "searcher"))
+                plain["out"] = plain["out"] or f"{about.sweep.dir}/{about.job.num}-{choices}"
+                plain["group"] = plain["group"] or Path(about.sweep.dir).name
             _run(plain)
         except (InputError, SearchError) as error:
             if failures:
@@ -204,6 +206,10 @@ def _run(plain: dict[str, Any]) -> None:
     config.check(plain)
     from hydra.utils import instantiate
 
+    if not str(plain["executor"]["_target_"]).endswith(".Inline"):
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the workers
     with _translated():
         call = instantiate(plain, _convert_="all")
     result = call(config=plain)

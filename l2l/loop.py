@@ -70,7 +70,7 @@ class _Search:
 
     def tell(self, state: Any, batch: Sequence[Trial]) -> Any:
         """The searcher's state after a whole batch; trackers see its summary."""
-        with self.timed("controller"):
+        with self.controller():
             state = self.searcher.tell(state, batch)
             summary = self.searcher.summary(state)
         for tracker in self.trackers:
@@ -79,7 +79,7 @@ class _Search:
 
     def replay(self) -> Any:
         """The searcher's state: a fold over the stored batches."""
-        with self.timed("controller"):
+        with self.controller():
             state = self.searcher.init(self.space, jax.random.fold_in(self.key, ASK))
         return functools.reduce(self.tell, self.log.batches(), state)
 
@@ -88,7 +88,7 @@ class _Search:
         if running := self.log.running():
             return running
         first, size = self.log.next(size)
-        with self.timed("controller"):
+        with self.controller():
             key = jax.random.fold_in(jax.random.fold_in(self.key, ASK), first + 1)
             candidates = self.searcher.ask(state, key, size)
         opened = self.log.open(candidates, cohorts(candidates, self.space, first))
@@ -97,8 +97,8 @@ class _Search:
     def run(self, todo: Sequence[Trial]) -> None:
         """Runs trials; each is rewarded, stored and shown as it finishes."""
         for trial in self.executor.run(self.objective, todo):
-            self.charge(trial.outcome)
             closed = self.log.close(gate(trial, self.reward))
+            self.charge(closed.outcome)  # what has passed the gate is numbers
             for tracker in self.trackers:
                 tracker.tell(closed, self.ledger())
 
@@ -108,13 +108,14 @@ class _Search:
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
     @contextlib.contextmanager
-    def timed(self, name: str) -> Generator[None]:
-        """Adds what happens inside to the ledger."""
+    def controller(self) -> Generator[None]:
+        """Runs a searcher on the CPU, so that its bits do not depend on the accelerator, and on the ledger."""
         started = time.perf_counter()
         try:
-            yield
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+                yield
         finally:
-            self.seconds[name] += time.perf_counter() - started
+            self.seconds["controller"] += time.perf_counter() - started
 
 
 def search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,16 +18,16 @@ def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array],
     parts: Any = chunks(examples)
 
     def score(model: Callable[[Array], Array], x: Array, y: Array) -> dict[str, Array]:
-        def chunk(totals: Mapping[str, Array] | None, part: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
+        def sums(part: tuple[Array, Array]) -> dict[str, Array]:
             index, weight = part
-            scores = task.score(model(x[index]), y[index])
-            sums = {name: jnp.sum(values * weight) for name, values in scores.items()}
-            return {name: sums[name] + (totals[name] if totals else 0.0) for name in sums}, None
+            return {name: jnp.sum(each * weight) for name, each in task.score(model(x[index]), y[index]).items()}
 
-        start, _ = chunk(None, jax.tree.map(lambda part: part[0], parts))
         if len(parts[0]) == 1:
-            return start
-        return jax.lax.scan(chunk, start, jax.tree.map(lambda part: part[1:], parts))[0]
+            return sums(jax.tree.map(lambda part: part[0], parts))
+        # Starting from zeros keeps the model in the program once, not once more for the first chunk.
+        shapes = jax.eval_shape(sums, jax.tree.map(lambda part: part[0], parts))
+        start = jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes)
+        return jax.lax.scan(lambda totals, part: (jax.tree.map(jnp.add, totals, sums(part)), None), start, parts)[0]
 
     return score
 

@@ -17,8 +17,12 @@ class Inline:
         """Nothing to start: what trials print is seen here."""
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Every trial with its outcome, in the objective's order."""
-        return objective(trials)
+        """Every trial with its outcome, in the objective's order, then those that it left out, without one."""
+        owed = {trial.number: trial for trial in trials}
+        for trial in objective(trials):
+            owed.pop(trial.number, None)
+            yield trial
+        yield from owed.values()
 
     def close(self) -> None:
         """Nothing was started."""

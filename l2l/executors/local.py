@@ -61,8 +61,17 @@ class Local:
         self._log = directory / "log.txt"
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Every trial exactly once with its outcome, as they finish."""
-        packed = cloudpickle.dumps(objective)
+        """Every trial exactly once with its outcome, as they finish.
+
+        Raises: InputError if the objective cannot be pickled.
+        """
+        try:
+            packed = cloudpickle.dumps(objective)
+        except Exception as error:
+            raise InputError(
+                f"the objective cannot be handed to a worker process ({type(error).__name__}: {error}); "
+                "executor=inline runs it in this one."
+            ) from error
         waiting = deque(_cohorts(trials))
         suspects: deque[list[Trial]] = deque()
         retried: set[int] = set()

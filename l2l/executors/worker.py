@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -49,18 +50,29 @@ def _unpack(content: bytes) -> Any:
 
 
 def _answers(objective: Any, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """Every trial with an outcome, whatever the objective does."""
-    owed = {trial.number: trial for trial in trials}
-    try:
-        if isinstance(objective, Exception):
-            raise objective
-        for trial in objective(trials):
-            owed.pop(trial.number)
-            yield trial
-    except Exception as error:
-        log.exception("trials %s crashed", list(owed))
-        for trial in owed.values():
-            yield replace(trial, outcome=Outcome(error=f"crashed: {type(error).__name__}: {error}"))
+    """Every trial with an outcome, whatever the objective does; one that has failed has failed on its own."""
+    waiting = deque([list(trials)])
+    while waiting:
+        owed = {trial.number: trial for trial in waiting[0]}
+        alone = len(waiting.popleft()) == 1
+        try:
+            if isinstance(objective, Exception):
+                raise objective
+            for trial in objective(list(owed.values())):
+                owed.pop(trial.number)
+                yield trial
+        except Exception as error:
+            log.exception("trials %s crashed", list(owed))
+            if alone or isinstance(objective, Exception):
+                failure = Outcome(error=f"crashed: {type(error).__name__}: {error}")
+                yield from (replace(trial, outcome=failure) for trial in owed.values())
+            elif owed:  # An objective goes cohort by cohort: what raised is one of the first that is owed.
+                suspected = next(iter(owed.values())).cohort
+                rest = [trial for trial in owed.values() if trial.cohort != suspected]
+                singles = [[trial] for trial in owed.values() if trial.cohort == suspected]
+                waiting.extendleft(reversed([*singles, rest] if rest else singles))
+        else:
+            yield from owed.values()  # without an outcome, which is one too
 
 
 def _listen(pipe: Connection, orders: queue.SimpleQueue[Any]) -> None:

@@ -163,6 +163,8 @@ class Console:
         if self._progress.ended:
             return
         self._progress = replace(self._progress, ended="interrupted" if result is None else "finished")
+        if result is not None:  # the end of a search takes its time too
+            self._progress = replace(self._progress, seconds=dict(result.get("seconds") or self._progress.seconds))
         if self._live is not None:
             self._live.stop()
             self._live = None

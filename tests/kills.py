@@ -1,0 +1,306 @@
+"""Not a test: starts one search over and over, kills it at random instants, and holds what is left against a whole one.
+
+Every life is the real command, and every death is SIGKILL, to the driver alone or to the whole process group.
+A quarter of the kills falls into the start, some of them into the recovery from the kill before. `test_kill.py`
+uses this; by hand:
+
+    python tests/kills.py [KILLS [SEED]]       # real trainings on the digits; prints a table, exits with 1 if it is red
+    python tests/kills.py KILLS SEED searcher._target_=toys.Forgetful  # the negative control: no replay
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+
+MLP = [
+    "space=mlp", "space.widths=[8,16]", "space.depth=[1,2]", "space.activations=[relu]",
+    "space.normalisations=[none]", "space.optimizers=[adamw]", "space.batch_sizes=[64]",
+]  # fmt: skip
+COMMON = ["task=digits", "searcher=reinforce", "executor=local", "store=sqlite", "tracker=none", *MLP]
+REAL = [*COMMON, "objective.epochs=1", "final.seeds=1"]
+"""A search that trains."""
+TOY = [*COMMON, "objective._target_=toys.Hashed", "~final"]
+"""One that only looks as if: see `toys.py`."""
+FORGETFUL, CARELESS = "searcher._target_=toys.Forgetful", "store._target_=toys.Careless"
+"""The negative controls: without replay, and without the trials that were running."""
+PATIENCE = 300.0
+"""Seconds after which a life that neither ends nor gets anywhere is stuck."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as it is typed; `folder` holds the run folders."""
+
+    folder: Path
+    words: Sequence[str]
+    trials: int
+    batch: int
+
+    def start(self, run: str) -> Life:
+        """The command, as a process group of its own."""
+        words = ["search", f"out={run}", f"trials={self.trials}", f"batch={self.batch}", *self.words]
+        # A kill can leave a torn entry in JAX's cache of programs, so that it must not be anybody else's.
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.folder / "programs")) + "-kills"
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(Path(__file__).parent)}
+        with (self.folder / f"{run}.txt").open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from l2l.cli import main; main()", *words],
+                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        return Life(process, self.folder / run)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A process that runs the command."""
+
+    process: subprocess.Popen[bytes]
+    run: Path
+
+    def inside(self) -> bool:
+        """Whether it has taken the run folder."""
+        with suppress(OSError, ValueError):
+            return int((self.run / "lock").read_text()) == self.process.pid
+        return False
+
+    def ended(self) -> int:
+        """How many trials have ended, read beside the driver."""
+        with suppress(sqlite3.Error):
+            uri = f"{(self.run / 'study.db').absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True)) as reader:
+                return reader.execute("select count(*) from trials where state != 'RUNNING'").fetchone()[0]
+        return 0
+
+    def until(self, holds: Callable[[], bool], patience: float = PATIENCE) -> bool:
+        """Waits until something holds: False if the process ends before. Raises: TimeoutError if neither comes."""
+        deadline = time.monotonic() + patience
+        while not holds():
+            if self.process.poll() is not None:
+                return False
+            if time.monotonic() > deadline:
+                self.kill(group=True)
+                raise TimeoutError(f"a search got nowhere within {patience:g} s")
+            time.sleep(0.01)
+        return True
+
+    def survives(self, seconds: float) -> bool:
+        """Whether it is alive after so long."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is None
+
+    def kill(self, group: bool) -> int:
+        """Kills the driver or its whole group; how many of its processes are there 5 seconds later."""
+        (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        deadline = time.monotonic() + 5.0
+        while (left := members(self.process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for each in left:
+            os.kill(each, signal.SIGKILL)
+        return len(left)
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session, orphans among them."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, its = entry.read_text().rpartition(")")[2].split()[:4]
+            if int(its) == session and state != "Z":
+                found.append(int(entry.parent.name))
+    return found
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a life is killed: a share of the usual time after so many trials have ended, or after its birth."""
+
+    after: int | None
+    share: float
+    group: bool
+
+
+def plan(kills: int, trials: int, seed: int) -> list[Kill]:
+    """Random kills, a quarter of them in the start: of the first life, and of lives that recover."""
+    draw = random.Random(seed)
+    early = -(-kills // 4)
+    after = sorted(draw.randrange(trials) for _ in range(kills - early))
+    after[-1:] = [trials] * bool(after)  # the last one falls into the hand-over
+    made = [Kill(each, draw.random(), draw.random() < 0.5) for each in after]
+    for i in range(early):
+        made.insert(draw.randint(1, len(made)) if i else 0, Kill(None, draw.random(), draw.random() < 0.5))
+    return made
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A search that nothing interrupts, and how long its parts take, in seconds."""
+
+    run: Path
+    birth: float
+    """Until the first trial has ended."""
+    batch: float
+    handover: float
+
+
+def whole(search: Search, run: str = "whole") -> Whole:
+    """Runs a search to its end. Raises: RuntimeError if it fails."""
+    born, life = time.monotonic(), search.start(run)
+    life.until(lambda: life.ended() > 0)
+    first = time.monotonic()
+    life.until(lambda: life.ended() == search.trials)
+    last = time.monotonic()
+    if code := life.process.wait(PATIENCE):
+        raise RuntimeError(f"exit code {code}: {(search.folder / f'{run}.txt').read_text()}")
+    batches = search.trials / search.batch
+    return Whole(life.run, first - born, (last - first) / batches, time.monotonic() - last)
+
+
+@dataclass
+class Report:
+    """What the kills did; all but the first three must be 0."""
+
+    kills: int = 0
+    in_start: int = 0
+    double: int = 0
+    """Of these, kills of a recovery from a kill."""
+    lost: int = 0
+    """Ended trials that were missing, or no longer the same, at any later kill or at the end."""
+    duplicated: int = 0
+    stuck: int = 0
+    differing: int = 0
+    """Values that are not those of the whole search."""
+    orphans: int = 0
+    problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def wrong(self) -> dict[str, Any]:
+        """What is not as it should be; empty if all is well."""
+        return {name: value for name, value in list(vars(self).items())[3:] if value}
+
+    def table(self) -> str:
+        """The figures as Markdown."""
+        names = [each.name.replace("_", " ") for each in fields(self)[:-1]]
+        cells = [str(value) for value in astuple(self)[:-1]]
+        lines = [f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), cells)]
+        return "\n".join([*lines, *self.problems])
+
+
+def torment(search: Search, usual: Whole, kills: Sequence[Kill], run: str = "killed") -> Report:
+    """Kills a search as planned, lets it end, and compares it with the whole one."""
+    report, kept = Report(), dict[int, Any]()
+    folder = search.folder / run
+    for i, kill in enumerate(kills):
+        share, left, code = kill.share, None, 0
+        while left is None and not code:
+            life = search.start(run)
+            left = _kill(life, kill, share, search, usual)
+            code = left is None and life.process.returncode
+            share /= 2  # if it was done before its time: again, on what is then a recovery
+        if left is None:
+            break
+        report.kills += 1
+        report.orphans += left
+        report.in_start += kill.after is None
+        report.double += kill.after is None and i > 0
+        note(report, kept, rows(folder))
+    if code := search.start(run).process.wait(PATIENCE):
+        report.problems.append(f"exit code {code}: {(search.folder / f'{run}.txt').read_text().strip()[-500:]}")
+    note(report, kept, rows(folder))
+    return compare(report, folder, usual.run)
+
+
+def _kill(life: Life, kill: Kill, share: float, search: Search, usual: Whole) -> int | None:
+    """Lets a life be until it is killed: the number of orphans, or None if it ended by itself."""
+    seconds = usual.birth
+    if (target := kill.after) is not None:
+        if not life.until(lambda: life.inside() and life.ended() >= target):
+            return None
+        seconds = usual.handover if target == search.trials else usual.batch
+    return life.kill(kill.group) if life.survives(share * seconds) else None
+
+
+def note(report: Report, kept: dict[int, Any], found: Sequence[Any]) -> None:
+    """Counts the trials that had ended at an earlier kill and are no longer what they were, to the microsecond."""
+    now = {row[0]: row for row in found if row[1] not in ("RUNNING", "WAITING")}
+    report.lost += sum(now.get(number) != row for number, row in kept.items())
+    kept.update(now)
+
+
+def compare(report: Report, run: Path, other: Path) -> Report:
+    """The report with what is wrong with `run`, if `other` is right."""
+    found, expected = rows(run), rows(other)
+    numbers, right = [row[0] for row in found], {row[0] for row in expected}
+    report.lost += len(right - set(numbers))
+    report.duplicated = len(numbers) - len(right & set(numbers))
+    report.stuck = sum(row[1] in ("RUNNING", "WAITING") for row in found)
+    pairs = [*zip(found, expected, strict=False), *zip(results(run), results(other), strict=True)]
+    report.differing = sum(timeless(one) != timeless(another) for one, another in pairs)
+    return report
+
+
+def rows(run: Path) -> list[Any]:
+    """A study's trials as Optuna reads them, from a copy, so that what a crash has left stays as it is."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for file in ("study.db", "study.db-wal"):
+            if (run / file).exists():
+                shutil.copy(run / file, copy)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = RDBStorage(f"sqlite:///{copy}/study.db")
+        try:
+            trials = optuna.load_study(study_name=None, storage=storage).trials if storage.get_all_studies() else []
+            return [(each.number, each.state.name, each.values, each.params, each.user_attrs) for each in trials]
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def results(run: Path) -> list[Any]:
+    """What the other files of a run folder hold."""
+    table = (run / "trials.csv").read_text() if (run / "trials.csv").exists() else ""
+    record = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else {}
+    best = {path.name: path.read_bytes() for path in (run / "best").glob("*")}
+    record = {name: record.get(name) for name in ("trials", "best", "test")}
+    return [list(csv.DictReader(table.splitlines())), record, best]
+
+
+def timeless(made: Any) -> Any:
+    """The same without the seconds that something took."""
+    if isinstance(made, dict):
+        return {name: timeless(each) for name, each in made.items() if not str(name).startswith("seconds")}
+    return [timeless(each) for each in made] if isinstance(made, list | tuple) else made
+
+
+def main(kills: int = 20, seed: int = 0, *words: str) -> int:
+    """Prints the table of a real search's kills; 1 if it is red."""
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(Path(folder), [*REAL, *words], trials=32, batch=8)
+        usual = whole(search)
+        report = torment(search, usual, plan(kills, search.trials, seed))
+        print(report.table())
+        return bool(report.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:3]), *sys.argv[3:]))

@@ -1,0 +1,103 @@
+"""Kills at random instants: nothing is lost, doubled or stuck, and every value is the uninterrupted search's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import kills
+import pytest
+from kills import CARELESS, FORGETFUL, REAL, TOY, Kill, Report, Search, Whole, plan, torment, whole
+
+IN_A_BATCH = [Kill(after=7, share=0.0, group=True)]
+"""While the second of four batches runs: one has been learnt from."""
+
+
+def toy(folder: Path, *words: str) -> Search:
+    return Search(folder, [*TOY, *words], trials=24, batch=6)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The toy search that nothing interrupts."""
+    return whole(toy(tmp_path_factory.mktemp("usual")))
+
+
+def test_a_killed_search_ends_as_if_nothing_had_happened(tmp_path: Path, usual: Whole) -> None:
+    report = torment(toy(tmp_path), usual, plan(7, 24, seed=1))
+    assert report.wrong == {}
+    assert report.kills == 7
+    assert report.in_start == 2
+
+
+def test_without_replay_the_harness_sees_another_search(tmp_path: Path, usual: Whole) -> None:
+    report = torment(toy(tmp_path, FORGETFUL), usual, IN_A_BATCH)
+    assert report.differing > 0
+    assert (report.lost, report.duplicated, report.stuck) == (0, 0, 0)
+
+
+def test_without_what_was_running_the_harness_sees_stuck_and_further_trials(tmp_path: Path, usual: Whole) -> None:
+    report = torment(toy(tmp_path, CARELESS), usual, IN_A_BATCH)
+    assert report.stuck > 0
+    assert report.duplicated == report.stuck
+
+
+def test_a_trial_that_changes_or_goes_is_lost(usual: Whole, tmp_path: Path) -> None:
+    report, found = Report(), kills.rows(usual.run)
+    kept = {row[0]: row for row in found}
+    kills.note(report, kept, [(*found[0][:2], [2.0], *found[0][3:]), *found[2:]])
+    assert report.lost == 2
+    report = kills.compare(Report(), tmp_path, usual.run)
+    assert report.lost == 24
+
+
+def test_real_trainings_are_killed_too(tmp_path: Path) -> None:
+    search = Search(tmp_path, [*REAL, "space.depth=[1,1]", "objective.lanes=2"], trials=8, batch=4)
+    usual = whole(search)
+    report = torment(search, usual, [Kill(6, 0.2, group=False), Kill(8, 0.5, group=True)])
+    assert report.wrong == {}
+    assert report.kills == 2
+    assert (usual.run / "best" / "weights.safetensors").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_kills_of_real_trainings(tmp_path: Path) -> None:
+    search = Search(tmp_path, REAL, trials=32, batch=8)
+    report = torment(search, whole(search), plan(20, 32, seed=0))
+    print(report.table())
+    assert report.wrong == {}
+    assert (report.kills, report.in_start) == (20, 5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("group", [False, True])
+def test_an_interrupt_ends_it_in_good_order_and_it_goes_on(
+    tmp_path: Path, usual: Whole, number: int, code: int, group: bool
+) -> None:
+    search = toy(tmp_path)
+    life = search.start("run")
+    assert life.until(lambda: life.ended() >= 9)
+    (os.killpg if group else os.kill)(life.process.pid, number)  # a terminal sends Ctrl-C to the whole group
+    assert life.process.wait(60) == code
+    assert kills.members(life.process.pid) == []
+    # One sentence, the lock is gone, and the database is whole in one file.
+    name = signal.Signals(number).name
+    text = f"l2l: interrupted by {name}; nothing is lost, the same command with out= continues.\n"
+    assert (tmp_path / "run.txt").read_text() == text
+    assert {path.name for path in life.run.iterdir()} <= {"study.db", "config.yaml", "log.txt"}
+    assert 9 <= sum(row[1] == "COMPLETE" for row in kills.rows(life.run)) < 24
+    assert search.start("run").process.wait(kills.PATIENCE) == 0
+    assert kills.compare(Report(), life.run, usual.run).wrong == {}
+
+
+def test_a_second_driver_is_refused_and_the_first_one_does_not_notice(tmp_path: Path, usual: Whole) -> None:
+    search = toy(tmp_path)
+    first = search.start("run")
+    assert first.until(first.inside)
+    second = search.start("run")
+    assert second.process.wait(60) == 2
+    assert f"in use by another search (process {first.process.pid})" in (tmp_path / "run.txt").read_text()
+    assert first.process.wait(kills.PATIENCE) == 0
+    assert kills.compare(Report(), first.run, usual.run).wrong == {}

@@ -1,0 +1,70 @@
+"""Not a test: objectives that run no model, and parts that break a promise; by name in a configuration, or imported."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from l2l.searchers.reinforce import Reinforce, ReinforceState
+from l2l.space import SearchSpace
+from l2l.store import Store, TrialLog
+from l2l.types import Outcome, Trial
+
+
+@dataclass
+class Hashed:
+    """A reward out of the seed, the number and the candidate; `rounds` is how much work it takes."""
+
+    space: SearchSpace[Any]
+    task: Any
+    seed: int = 0
+    rounds: int = 100_000
+
+    def check(self) -> None:
+        """Every space can be hashed."""
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """The trials, one by one."""
+        for trial in trials:
+            yield replace(trial, outcome=self.outcome(trial))
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """What a trial measures."""
+        started = time.perf_counter()
+        name = f"{self.seed} {trial.number}".encode()
+        digest = hashlib.pbkdf2_hmac("sha256", name, trial.candidate.key.encode(), self.rounds)
+        accuracy = int.from_bytes(digest[:6]) / 2**48
+        return Outcome({"accuracy": accuracy}, {"train": time.perf_counter() - started}, {"accuracy": [accuracy]})
+
+
+_ASKED: list[bool] = []
+
+
+@dataclass(frozen=True)
+class Forgetful(Reinforce):
+    """REINFORCE without replay: what it is told before a process has asked anything is lost."""
+
+    def ask(self, state: ReinforceState, key: Any, count: int) -> Any:
+        """As ever."""
+        _ASKED.append(True)
+        return super().ask(state, key, count)
+
+    def tell(self, state: ReinforceState, trials: Sequence[Trial]) -> ReinforceState:
+        """The state as it was, in a replay."""
+        return super().tell(state, trials) if _ASKED else state
+
+
+@dataclass(frozen=True)
+class Careless(Store):
+    """A store that never says what is running."""
+
+    @contextmanager
+    def attach(self, *arguments: Any, **named: Any) -> Generator[TrialLog]:
+        """The log of a careless store."""
+        with super().attach(*arguments, **named) as log:
+            log.running = list
+            yield log
