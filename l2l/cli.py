@@ -130,15 +130,17 @@ def _search(words: list[str]) -> None:
     except ValueError as error:  # some of Hydra's own checks raise no more than that
         if composed or isinstance(error, InputError):
             raise
-        raise InputError(_sentence(error)) from error
+        raise InputError(_hydra_sentence([error])) from error
     if failures:
         raise failures[0]
 
 
 def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Overrides with `++` before arguments of a group's class: YAML files list only what differs from its defaults."""
-    pattern = re.compile(rf"^({'|'.join(groups)})\.[^=]+=")
-    return [f"++{word}" if pattern.match(word) else word for word in words]
+    """Overrides as Hydra wants them: `++` before arguments of a group's class, `~` for a group that is null."""
+    # YAML files list only what differs from a class's defaults, so to Hydra any other argument is a new one.
+    argument, nothing = (re.compile(rf"({'|'.join(groups)}){end}") for end in (r"\.[^=]+=.*", "=null"))
+    words = [f"++{word}" if argument.fullmatch(word) else word for word in words]
+    return [f"~{word.removesuffix('=null')}" if nothing.fullmatch(word) else word for word in words]
 
 
 @contextlib.contextmanager
@@ -165,15 +167,25 @@ def _hydra_sentence(causes: Sequence[BaseException]) -> str:
 
     text = "\n".join(str(cause) for cause in causes)
     known = [each.name for each in fields(SearchConfig) if not each.name.startswith("_")]
-    if (found := re.search(r"Could not override '(\w+)", text)) and found[1] not in known:
-        return f"the key {found[1]!r} is unknown: {nearest(found[1], known)}"
-    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
+    if found := re.search(r"Could not override '(\w+)", text):
+        if found[1] not in known:
+            return f"the key {found[1]!r} is unknown: {nearest(found[1], known)}"
+        return f"{found[1]} takes no such value: give {found[1]}=NAME or {found[1]}.ARGUMENT=VALUE."
+    if found := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
         options = re.search(r"Available options in '[^']+':\s*((?:\s+\S+\n?)+)", text)
         return f"{found[1]} has no value {found[2]!r}: {nearest(found[2], options[1].split() if options else ())}"
     if found := re.search(r"Error merging override (\S+)", text):
         reason = str(causes[-1]).splitlines()[0]
         return f"{found[1]} does not fit: {reason}."
-    return f"{text.splitlines()[0].rstrip('.')}."
+    if "override_grammar" in text:
+        reason = ", ".join(text.splitlines()[:-1])
+        return f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, special signs in quotes."
+    if found := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{found[1]} gives several values: add -m to sweep over them, or write a list as KEY=[A,B]."
+    if found := re.search(r"Config group override must be a string or a list. Got (\w+)", text):
+        return f"a group was given a value of type {found[1]}: expected the name of one of its values, GROUP=NAME."
+    first = " ".join(text.split("\n\n")[0].split())
+    return f"{first.split('. ')[0].rstrip('.')}."
 
 
 def _resume(words: list[str]) -> None:
@@ -228,8 +240,7 @@ def _ending(result: Any, plain: dict[str, Any]) -> str:
     space, task = plain["space"]["_target_"], plain["task"]
     own = not space.startswith("search_spaces.")
     modules = ["l2l", task["_target_"].rpartition(".")[0], *([space.rpartition(".")[0]] if own else [])]
-    arguments = ", ".join(f"{name}={value!r}" for name, value in task.items() if name != "_target_")
-    handed = f", space={space}()" if own else ""
+    handed = f", space={_call(plain['space'])}" if own else ""
     spread = f", {test['mean']:.4f} ± {test['std']:.4f} over {test['seeds']} seeds" if test["seeds"] else ""
     return f"""\
 test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{spread})
@@ -237,4 +248,10 @@ best: {best}
 
     import {", ".join(modules)}
     model = l2l.load({str(best)!r}{handed})
-    print(l2l.evaluate(model, {task["_target_"]}({arguments})))"""
+    print(l2l.evaluate(model, {_call(task)}))"""
+
+
+def _call(node: dict[str, Any]) -> str:
+    """The Python call that a configuration stands for."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
+    return f"{node['_target_']}({arguments})"

@@ -9,7 +9,7 @@ import platform
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,21 @@ def compilation_cache() -> dict[str, str]:
 def check(config: Mapping[str, Any]) -> None:
     """Holds every part of a configuration against the signature that its `_target_` names.
 
-    Raises: InputError for a part without `_target_`, a key that the target does not take, or a value of the
-        wrong type.
+    Raises: InputError for an unknown part, one without `_target_`, a key that the target does not take, or a
+        value of the wrong type.
     """
+    known = [each.name for each in fields(SearchConfig)]
+    for name in config:
+        if name not in known:
+            raise InputError(f"the key {name!r} is unknown: {nearest(name, known[2:])}")
     for group in GROUPS:
-        node = config[group]
-        parts = {f"{group}.{name}": part for name, part in node.items()} if group == "tracker" else {group: node}
+        node: Any = config.get(group)
+        several = group == "tracker" and isinstance(node, Mapping)
+        parts = {f"{group}.{name}": part for name, part in node.items()} if several else {group: node}
         for path, part in parts.items():
-            if part is not None and (not isinstance(part, Mapping) or "_target_" not in part):
+            if part is None and group == "final":
+                continue
+            if not isinstance(part, Mapping) or "_target_" not in part:
                 raise InputError(f"{path} names no _target_; choose one of the group's values: {group}=NAME.")
             _check_node(path, part)
 
@@ -124,7 +131,8 @@ def _locate(path: str, name: Any) -> Any:
     try:
         return get_object(name)
     except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        cause = error.__cause__ or error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise InputError(
             f"{path}._target_ names {name!r}, which cannot be imported ({reason}); "
             "expected the dotted path of a class or function that Python finds from this folder."
@@ -148,7 +156,12 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value if arguments)
-    return True
+    return not _is_part(hint)
+
+
+def _is_part(hint: Any) -> bool:
+    """Whether the annotation is a class of ours: no plain value is one, only a node with a `_target_` makes it."""
+    return inspect.isclass(hint) and hint.__module__.startswith("l2l.")
 
 
 def _words(hint: Any) -> str:
@@ -159,6 +172,8 @@ def _words(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if isinstance(typing.get_origin(hint), type) and issubclass(typing.get_origin(hint), Sequence):
-        return f"a list of {_words(arguments[0])} values" if arguments else "a list"
+        return f"a list, each entry {_words(arguments[0])}" if arguments else "a list"
+    if _is_part(hint):
+        return f"a node whose _target_ makes a {hint.__name__}"
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     return plain.get(hint) or getattr(hint, "__name__", str(hint))

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,8 +57,8 @@ class _Search:
     trackers: Sequence[Tracker]
     space: SearchSpace[Any]
     key: Key
+    started: float
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
-    started: float = field(default_factory=time.perf_counter)
 
     def ledger(self) -> dict[str, float]:
         """Seconds so far, in total and by what they went to."""
@@ -105,7 +106,8 @@ class _Search:
     def charge(self, outcome: Outcome | None) -> None:
         """Adds what a run took to the ledger."""
         for name, value in (outcome or Outcome()).seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + value
+            if math.isfinite(value):  # what an objective says is not ours to trust
+                self.seconds[name] = self.seconds.get(name, 0.0) + value
 
     @contextlib.contextmanager
     def controller(self) -> Generator[None]:
@@ -144,6 +146,7 @@ def search(
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
+    started = time.perf_counter()
     for name, value, low in (("trials", trials, 1), ("batch", batch, 1), ("seed", seed, 0)):
         if type(value) is not int or value < low:
             raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
@@ -158,7 +161,7 @@ def search(
     with store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log:
         directory.mkdir(parents=True, exist_ok=True)
         watchers = [Apart(each) for each in tracker.values()]
-        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed))
+        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started)
         record: dict[str, Any] | None = None
         try:
             if config is not None:

@@ -28,7 +28,7 @@ from sqlalchemy.engine import Engine
 from l2l.errors import InputError
 from l2l.rows import table
 from l2l.store import Store
-from l2l.testing_store import SPACE, ended, point
+from l2l.testing.stores import SPACE, ended, point
 from l2l.types import Trial
 
 TRIALS, BATCH = 6, 3

@@ -4,8 +4,8 @@ Every life is the real command, and every death is SIGKILL, to the driver alone 
 A quarter of the kills falls into the start, some of them into the recovery from the kill before. `test_kill.py`
 uses this; by hand:
 
-    python tests/kills.py [KILLS [SEED]]       # real trainings on the digits; prints a table, exits with 1 if it is red
-    python tests/kills.py KILLS SEED searcher._target_=toys.Forgetful  # the negative control: no replay
+    python tests/kills.py [KILLS [SEED [OVERRIDES]]]            # real trainings; prints a table, exits with 1 if red
+    python tests/kills.py 4 0 searcher._target_=toys.Forgetful  # the negative control: no replay
 """
 
 from __future__ import annotations
@@ -23,30 +23,26 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import RDBStorage
 
-MLP = [
-    "space=mlp", "space.widths=[8,16]", "space.depth=[1,2]", "space.activations=[relu]",
-    "space.normalisations=[none]", "space.optimizers=[adamw]", "space.batch_sizes=[64]",
+COMMON = [
+    "task=digits", "searcher=reinforce", "executor=local", "store=sqlite", "tracker=none", "space=mlp",
+    "space.widths=[8,16]", "space.depth=[1,2]", "space.activations=[relu]", "space.normalisations=[none]",
+    "space.optimizers=[adamw]", "space.batch_sizes=[64]",
 ]  # fmt: skip
-COMMON = ["task=digits", "searcher=reinforce", "executor=local", "store=sqlite", "tracker=none", *MLP]
-REAL = [*COMMON, "objective.epochs=1", "final.seeds=1"]
-"""A search that trains."""
-TOY = [*COMMON, "objective._target_=toys.Hashed", "~final"]
-"""One that only looks as if: see `toys.py`."""
+REAL = [*COMMON, "objective.epochs=1", "final.seeds=1"]  # trains
+TOY = [*COMMON, "objective._target_=toys.Hashed", "~final"]  # only looks as if: see `toys.py`
+# The negative controls: without replay, and without the trials that were running.
 FORGETFUL, CARELESS = "searcher._target_=toys.Forgetful", "store._target_=toys.Careless"
-"""The negative controls: without replay, and without the trials that were running."""
-PATIENCE = 300.0
-"""Seconds after which a life that neither ends nor gets anywhere is stuck."""
+PATIENCE = 300.0  # seconds after which a life that neither ends nor gets anywhere is stuck
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(NamedTuple):
     """A search as it is typed; `folder` holds the run folders."""
 
     folder: Path
@@ -69,8 +65,7 @@ class Search:
         return Life(process, self.folder / run)
 
 
-@dataclass(frozen=True)
-class Life:
+class Life(NamedTuple):
     """A process that runs the command."""
 
     process: subprocess.Popen[bytes]
@@ -90,33 +85,37 @@ class Life:
                 return reader.execute("select count(*) from trials where state != 'RUNNING'").fetchone()[0]
         return 0
 
-    def until(self, holds: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    def until(self, holds: Callable[[], bool]) -> bool:
         """Waits until something holds: False if the process ends before. Raises: TimeoutError if neither comes."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE
         while not holds():
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > deadline:
                 self.kill(group=True)
-                raise TimeoutError(f"a search got nowhere within {patience:g} s")
+                raise TimeoutError(f"a search got nowhere within {PATIENCE:g} s")
             time.sleep(0.01)
         return True
 
-    def survives(self, seconds: float) -> bool:
-        """Whether it is alive after so long."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
-        return self.process.poll() is None
+    def finish(self) -> int:
+        """The exit code."""
+        self.until(lambda: False)
+        return self.process.returncode
 
-    def kill(self, group: bool) -> int:
-        """Kills the driver or its whole group; how many of its processes are there 5 seconds later."""
+    def kill(self, group: bool, after: float = 0.0) -> int | None:
+        """Kills the driver or its group after some seconds: how many are left 5 seconds later, None if it had ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(after)
+            return None
         (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process.wait() != -signal.SIGKILL:
+            return None
         deadline = time.monotonic() + 5.0
         while (left := members(self.process.pid)) and time.monotonic() < deadline:
             time.sleep(0.01)
         for each in left:
-            os.kill(each, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         return len(left)
 
 
@@ -131,8 +130,7 @@ def members(session: int) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class Kill:
+class Kill(NamedTuple):
     """When a life is killed: a share of the usual time after so many trials have ended, or after its birth."""
 
     after: int | None
@@ -152,8 +150,7 @@ def plan(kills: int, trials: int, seed: int) -> list[Kill]:
     return made
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """A search that nothing interrupts, and how long its parts take, in seconds."""
 
     run: Path
@@ -163,47 +160,48 @@ class Whole:
     handover: float
 
 
-def whole(search: Search, run: str = "whole") -> Whole:
+def whole(search: Search) -> Whole:
     """Runs a search to its end. Raises: RuntimeError if it fails."""
-    born, life = time.monotonic(), search.start(run)
+    born, life = time.monotonic(), search.start("whole")
     life.until(lambda: life.ended() > 0)
     first = time.monotonic()
     life.until(lambda: life.ended() == search.trials)
     last = time.monotonic()
-    if code := life.process.wait(PATIENCE):
-        raise RuntimeError(f"exit code {code}: {(search.folder / f'{run}.txt').read_text()}")
-    batches = search.trials / search.batch
-    return Whole(life.run, first - born, (last - first) / batches, time.monotonic() - last)
+    if code := life.finish():
+        raise RuntimeError(f"exit code {code}: {(search.folder / 'whole.txt').read_text()}")
+    return Whole(life.run, first - born, (last - first) * search.batch / search.trials, time.monotonic() - last)
 
 
 @dataclass
 class Report:
-    """What the kills did; all but the first three must be 0."""
+    """What the kills did."""
 
     kills: int = 0
     in_start: int = 0
-    double: int = 0
-    """Of these, kills of a recovery from a kill."""
+    recoveries: int = 0
+    """Those of the kills in the start that hit the recovery from the kill before."""
     lost: int = 0
     """Ended trials that were missing, or no longer the same, at any later kill or at the end."""
     duplicated: int = 0
     stuck: int = 0
     differing: int = 0
-    """Values that are not those of the whole search."""
+    """Trials and files with a value that is not the whole search's."""
     orphans: int = 0
     problems: list[str] = field(default_factory=list[str])
+    ended: list[int] = field(default_factory=list[int])
+    """How many trials had ended at each kill."""
 
     @property
     def wrong(self) -> dict[str, Any]:
         """What is not as it should be; empty if all is well."""
-        return {name: value for name, value in list(vars(self).items())[3:] if value}
+        named = ("lost", "duplicated", "stuck", "differing", "orphans", "problems")
+        return {name: value for name in named if (value := getattr(self, name))}
 
     def table(self) -> str:
         """The figures as Markdown."""
-        names = [each.name.replace("_", " ") for each in fields(self)[:-1]]
-        cells = [str(value) for value in astuple(self)[:-1]]
-        lines = [f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), cells)]
-        return "\n".join([*lines, *self.problems])
+        names, figures = list(vars(self))[:8], list(map(str, vars(self).values()))[:8]
+        lines = [f"| {' | '.join(row)} |" for row in (names, ["---"] * 8, figures)]
+        return "\n".join([*lines, f"ended trials at each kill: {self.ended}", *self.problems])
 
 
 def torment(search: Search, usual: Whole, kills: Sequence[Kill], run: str = "killed") -> Report:
@@ -211,23 +209,20 @@ def torment(search: Search, usual: Whole, kills: Sequence[Kill], run: str = "kil
     report, kept = Report(), dict[int, Any]()
     folder = search.folder / run
     for i, kill in enumerate(kills):
-        share, left, code = kill.share, None, 0
-        while left is None and not code:
-            life = search.start(run)
-            left = _kill(life, kill, share, search, usual)
-            code = left is None and life.process.returncode
-            share /= 2  # if it was done before its time: again, on what is then a recovery
-        if left is None:
-            break
+        share, life = kill.share, search.start(run)
+        while (left := _kill(life, kill, share, search, usual)) is None:
+            if life.process.returncode:
+                return compare(report, folder, usual.run, life.process.returncode)
+            share, life = share / 2, search.start(run)  # it was done before its time: again, on what it left
         report.kills += 1
         report.orphans += left
         report.in_start += kill.after is None
-        report.double += kill.after is None and i > 0
+        report.recoveries += kill.after is None and i > 0
         note(report, kept, rows(folder))
-    if code := search.start(run).process.wait(PATIENCE):
-        report.problems.append(f"exit code {code}: {(search.folder / f'{run}.txt').read_text().strip()[-500:]}")
+        report.ended.append(len(kept))
+    code = search.start(run).finish()
     note(report, kept, rows(folder))
-    return compare(report, folder, usual.run)
+    return compare(report, folder, usual.run, code)
 
 
 def _kill(life: Life, kill: Kill, share: float, search: Search, usual: Whole) -> int | None:
@@ -237,7 +232,7 @@ def _kill(life: Life, kill: Kill, share: float, search: Search, usual: Whole) ->
         if not life.until(lambda: life.inside() and life.ended() >= target):
             return None
         seconds = usual.handover if target == search.trials else usual.batch
-    return life.kill(kill.group) if life.survives(share * seconds) else None
+    return life.kill(kill.group, share * seconds)
 
 
 def note(report: Report, kept: dict[int, Any], found: Sequence[Any]) -> None:
@@ -247,8 +242,10 @@ def note(report: Report, kept: dict[int, Any], found: Sequence[Any]) -> None:
     kept.update(now)
 
 
-def compare(report: Report, run: Path, other: Path) -> Report:
-    """The report with what is wrong with `run`, if `other` is right."""
+def compare(report: Report, run: Path, other: Path, code: int = 0) -> Report:
+    """The report with what is wrong with `run`, which ended with `code`, if `other` is right."""
+    if code:
+        report.problems.append(f"exit code {code}: {run.with_name(f'{run.name}.txt').read_text().strip()[-500:]}")
     found, expected = rows(run), rows(other)
     numbers, right = [row[0] for row in found], {row[0] for row in expected}
     report.lost += len(right - set(numbers))
@@ -278,11 +275,12 @@ def rows(run: Path) -> list[Any]:
 
 def results(run: Path) -> list[Any]:
     """What the other files of a run folder hold."""
-    table = (run / "trials.csv").read_text() if (run / "trials.csv").exists() else ""
-    record = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else {}
-    best = {path.name: path.read_bytes() for path in (run / "best").glob("*")}
-    record = {name: record.get(name) for name in ("trials", "best", "test")}
-    return [list(csv.DictReader(table.splitlines())), record, best]
+    found = {
+        path.name: path.read_bytes() for name in ("trials.csv", "result.json", "best/*") for path in run.glob(name)
+    }
+    table = csv.DictReader(found.pop("trials.csv", b"").decode().splitlines())
+    record = json.loads(found.pop("result.json", b"{}"))
+    return [list(table), [record.get(name) for name in ("trials", "best", "test")], found]
 
 
 def timeless(made: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from l2l.errors import InputError
 from l2l.store import Store
-from l2l.testing_store import SPACE
+from l2l.testing.stores import SPACE
 
 CRASHES = Path(__file__).with_name("crashes.py")
 

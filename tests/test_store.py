@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from l2l.errors import InputError, SearchError
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store import Store
-from l2l.testing_store import SPACE, StoreContract, ended, exact, point
+from l2l.testing.stores import SPACE, StoreContract, ended, exact, point
 from l2l.types import Outcome, Status
 
 

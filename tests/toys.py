@@ -41,6 +41,15 @@ class Hashed:
         return Outcome({"accuracy": accuracy}, {"train": time.perf_counter() - started}, {"accuracy": [accuracy]})
 
 
+@dataclass
+class Failing(Hashed):
+    """Fails every trial, every third for a reason of its own."""
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """Why it failed."""
+        return Outcome({"accuracy": 1.0}, error="out of luck" if trial.number % 3 else f"odd thing {trial.number}")
+
+
 _ASKED: list[bool] = []
 
 

@@ -6,11 +6,14 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -27,6 +30,10 @@ ARCHITECTURE, WEIGHTS, CARD, SUMS = "architecture.json", "weights.safetensors", 
 BUILT_IN = {"cnn": "search_spaces.cnn", "mlp": "search_spaces.mlp"}
 """The closed list of spaces that a file may name; any other space is handed in by the caller."""
 
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")
+_DTYPES = {"BOOL": "bool", "BF16": "bfloat16"} | {
+    f"{kind[0].upper()}{bits}": f"{kind}{bits}" for kind in ("float", "int", "uint") for bits in (8, 16, 32, 64)
+}
 _FIELDS = {"version": int, "space": str, "values": dict, "inputs": list, "outputs": int, "examples": int, "epochs": int}
 
 
@@ -34,10 +41,10 @@ def save(
     directory: Path, space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, module: nnx.Module, card: str
 ) -> None:
     """Writes `architecture.json`, `weights.safetensors`, `MODEL.md` (`card`) and their SHA-256, all or nothing."""
-    architecture = {"version": VERSION, "space": space.name, "values": dict(values), **spec._asdict()}
+    architecture = {"version": VERSION, "space": _name(space), "values": dict(values), **spec._asdict()}
     files = {
         ARCHITECTURE: (json.dumps(architecture, indent=2, allow_nan=False) + "\n").encode(),
-        WEIGHTS: safetensors.numpy.save({name: np.asarray(v[...]) for name, v in variables(module).items()}),
+        WEIGHTS: safetensors.numpy.save({name: np.asarray(v[...], order="C") for name, v in variables(module).items()}),
         CARD: card.encode(),
     }
     files[SUMS] = "".join(f"{_digest(content)}  {name}\n" for name, content in files.items()).encode()
@@ -85,24 +92,55 @@ def load(
 
     def make(streams: nnx.Rngs) -> nnx.Module:
         channels = spec.inputs[-1:]
-        return Standardised(build(values, spec).model(streams), np.zeros(channels), np.ones(channels))
+        return Standardised(build(values, spec).model(streams), jnp.zeros(channels), jnp.ones(channels))
 
+    # Shapes alone first: what a file asks for is allocated once its own tensors have that size.
     try:
-        shapes = {
-            name: variable.shape for name, variable in variables(nnx.eval_shape(lambda: make(nnx.Rngs(0)))).items()
-        }
+        expected = variables(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     except Exception as error:
         raise InputError(
             f"{directory / ARCHITECTURE} does not describe a model of the space {architecture['space']!r} "
             f"({type(error).__name__}: {error}); was it written with another version of that space?"
         ) from error
-    _compare(directory, shapes, tensors)
+    if isinstance(values, _Read) and (unread := [name for name in values if name not in values.read]):
+        raise InputError(
+            f"{directory / ARCHITECTURE} has a value for {unread[0]!r}, which the space {architecture['space']!r} does "
+            "not know: upgrade l2l to load it."
+        )
+    _compare(directory, expected, tensors)
     module = make(rngs or nnx.Rngs(0))
     for name, variable in variables(module).items():
         if weights or isinstance(variable, Statistic):
-            variable[...] = tensors[name]
+            variable[...] = jnp.asarray(tensors[name])
     module.eval()
     return module
+
+
+class _Read(Mapping[str, Any]):
+    """Values that remember which of them were read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self.read = values, set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def is_built_in(space: SearchSpace[Any]) -> bool:
+    """Whether `load` finds the space by its name."""
+    return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
+
+
+def _name(space: SearchSpace[Any]) -> str:
+    """The space's name in the file; a user's own that bears a built-in name is told apart."""
+    return f"{space.name} (own)" if space.name in BUILT_IN and not is_built_in(space) else space.name
 
 
 def _digest(content: bytes) -> str:
@@ -114,23 +152,30 @@ def _verified(directory: Path) -> dict[str, bytes]:
     if not (directory / SUMS).is_file():
         raise InputError(f"{directory} holds no found model ({SUMS} is missing); expected the best/ folder of a run.")
     contents: dict[str, bytes] = {}
-    for line in (directory / SUMS).read_bytes().decode(errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        place = directory / name
-        if Path(name).name != name or place.resolve().parent != directory.resolve():
-            raise InputError(
-                f"{directory / SUMS} names {name!r}, a path that leaves the folder; do not use this model."
-            )
-        if not place.is_file():
-            raise InputError(f"{place} is missing; copy the whole folder again.")
-        content = place.read_bytes()
-        if _digest(content) != digest:
-            raise InputError(f"{place} is damaged: its SHA-256 differs from {SUMS}; copy the folder again.")
-        contents[name] = content
+    for line in filter(None, re.split(r"(?<=\n)", _bytes(directory, SUMS).decode(errors="replace"))):
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise InputError(f"{directory / SUMS} is damaged at the line {line!r}; copy the whole folder again.")
+        contents[found[2]] = _bytes(directory, found[2])
+        if _digest(contents[found[2]]) != found[1]:
+            raise InputError(f"{directory / found[2]} is damaged: its SHA-256 differs from {SUMS}; copy it again.")
     for name in (ARCHITECTURE, WEIGHTS, CARD):
         if name not in contents:
             raise InputError(f"{directory / SUMS} does not list {name}; copy the whole folder again.")
     return contents
+
+
+def _bytes(directory: Path, name: str) -> bytes:
+    """The content of a file that lies in the folder itself."""
+    place = directory / name
+    try:
+        if os.path.dirname(os.path.realpath(place)) != os.path.realpath(directory):
+            raise InputError(f"{directory} names {name!r}, a path that leaves the folder; do not use this model.")
+        if not place.is_file():
+            raise InputError(f"{place} is missing; copy the whole folder again.")
+        return place.read_bytes()
+    except OSError as error:
+        raise InputError(f"{place} cannot be read ({error.strerror}); copy the whole folder again.") from error
 
 
 def _architecture(directory: Path, content: bytes) -> dict[str, Any]:
@@ -141,15 +186,25 @@ def _architecture(directory: Path, content: bytes) -> dict[str, Any]:
         raise InputError(f"{place} is not JSON ({error}); copy the folder again.") from None
     if not isinstance(found, dict) or type(found.get("version")) is not int:
         raise InputError(f"{place} has no version; expected a file that l2l wrote.")
+    if found["version"] < 1:
+        raise InputError(f"{place} has the version {found['version']}; expected a file that l2l wrote.")
     if found["version"] > VERSION:
         raise InputError(f"{place} is of version {found['version']}, newer than {VERSION}: upgrade l2l to load it.")
     for name, kind in _FIELDS.items():
         if type(found.get(name)) is not kind:
-            raise InputError(f"{place}: {name!r} must be of type {kind.__name__}, got {found.get(name)!r}.")
+            raise InputError(f"{place}: {name!r} must be of type {kind.__name__}, got {_kind(found.get(name))}.")
     sizes = [*found["inputs"], found["outputs"], found["examples"], found["epochs"]]
     if not found["inputs"] or any(type(size) is not int or size < 1 for size in sizes):
         raise InputError(f"{place}: inputs, outputs, examples and epochs must be whole numbers of at least 1.")
+    for name, value in found["values"].items():
+        if not (value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))):
+            raise InputError(f"{place}: the value of {name!r} must be one that a choice can have, got {_kind(value)}.")
     return found
+
+
+def _kind(value: object) -> str:
+    """A value's type, and a number itself; whatever else a file holds may be too long or too deep to be shown."""
+    return f"{type(value).__name__} {value}" if isinstance(value, bool | int | float) else type(value).__name__
 
 
 def _build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Learner] | None) -> tuple[Any, Any]:
@@ -164,23 +219,27 @@ def _build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Lea
             f"{directory} was found in the space {name!r}, which is not built in; hand yours in: "
             f"l2l.load(path, space=my_space.space()); built in: {nearest('', BUILT_IN)}"
         )
-    return importlib.import_module(BUILT_IN[name]).build, values
+    return importlib.import_module(BUILT_IN[name]).build, _Read(values)
 
 
 def _tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        return {
+            name: np.frombuffer(view["data"], jnp.dtype(_DTYPES[view["dtype"]])).reshape(view["shape"])
+            for name, view in safetensors.deserialize(content)
+        }
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{directory / WEIGHTS} is not a safetensors file ({error}); copy the folder again.") from None
 
 
-def _compare(directory: Path, shapes: dict[str, tuple[int, ...]], tensors: dict[str, np.ndarray]) -> None:
+def _compare(directory: Path, expected: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     place = directory / WEIGHTS
-    for name, shape in shapes.items():
+    for name, variable in expected.items():
+        wanted = f"{variable.dtype} {list(variable.shape)}"
         if name not in tensors:
-            raise InputError(f"{place} lacks the tensor {name!r} of shape {list(shape)}; it belongs to another model.")
-        if tensors[name].shape != tuple(shape):
-            raise InputError(f"{place}: {name!r} has shape {list(tensors[name].shape)}, expected {list(shape)}.")
+            raise InputError(f"{place} lacks the tensor {name!r} ({wanted}); it belongs to another model.")
+        if (got := f"{tensors[name].dtype} {list(tensors[name].shape)}") != wanted:
+            raise InputError(f"{place}: the tensor {name!r} is {got}, expected {wanted}; it belongs to another model.")
     for name in tensors:
-        if name not in shapes:
+        if name not in expected:
             raise InputError(f"{place} has a tensor {name!r} that the architecture does not know.")

@@ -1,0 +1,21 @@
+"""Contract suites: the duties of each role as tests, for our own parts and for yours.
+
+Subclass one in a test file and hand it the part; pytest runs the rest:
+
+    class TestMine(SearcherContract):
+        def searcher(self):
+            return Mine()
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Before they are imported: a failed assertion then shows its values, as in a test file.
+pytest.register_assert_rewrite("l2l.testing.searchers", "l2l.testing.spaces", "l2l.testing.stores")
+
+from l2l.testing.searchers import SPACES, TOY, SearcherContract, finished, toy_reward  # noqa: E402
+from l2l.testing.spaces import SpaceContract  # noqa: E402
+from l2l.testing.stores import StoreContract  # noqa: E402
+
+__all__ = ["SPACES", "TOY", "SearcherContract", "SpaceContract", "StoreContract", "finished", "toy_reward"]

@@ -1,0 +1,171 @@
+"""What every space of models must do, as tests: subclass `SpaceContract` in a test file and name the space."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import json
+import pickle
+import random
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from l2l.space import Candidate, SearchSpace
+from l2l.types import Learner, Spec
+
+
+class _Read(Mapping[str, Any]):
+    """Values that remember which of them were read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self.read = values, set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class SpaceContract(abc.ABC):
+    """What a space owes the engine. Set `traces = False` for one whose `build` needs plain numbers."""
+
+    traces = True
+    """Whether `build` takes its traced values as arrays, so that candidates can share a program."""
+    spec = Spec(inputs=(8, 8, 1), outputs=10, examples=512, epochs=2)
+    """What the task asks of the models."""
+
+    @abc.abstractmethod
+    def space(self) -> SearchSpace[Learner]:
+        """The space under test."""
+
+    def programs(self) -> list[Candidate]:
+        """Candidates in which every option appears, one for each choice of static values."""
+        space = self.space()
+        return list({json.dumps(space.static(candidate)): candidate for candidate in space.cover()}.values())
+
+    def few(self, count: int = 2) -> list[Candidate]:
+        """Random candidates, for what takes seconds."""
+        return [self.space().sample(random.Random(seed)) for seed in range(count)]
+
+    def model(self, learner: Learner, seed: int = 0) -> Any:
+        """The untrained model, in training mode."""
+        model = learner.model(nnx.Rngs(seed, params=seed, dropout=seed + 1))
+        model.train()
+        return model
+
+    def logits(self, values: Mapping[str, Any]) -> list[Any]:
+        """Shapes of two examples' logits, in training and in evaluation, found without any arithmetic."""
+
+        def run(x: Any) -> list[Any]:
+            model = self.model(self.space().build(values, self.spec))
+            trained = model(x)
+            model.eval()
+            return [trained, model(x)]
+
+        return nnx.eval_shape(run, jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32))
+
+    def test_candidates_are_data(self) -> None:
+        space = self.space()
+        for candidate in [*space.cover(), *self.few(20)]:
+            stored = json.loads(json.dumps(dict(candidate.values), allow_nan=False))
+            assert space.candidate(stored) == candidate
+
+    def test_every_option_gives_logits_and_every_value_is_used(self) -> None:
+        for candidate in self.programs():
+            values = _Read(candidate.values)
+            with named(candidate):
+                for found in self.logits(values):
+                    assert found.shape == (2, self.spec.outputs)
+                    assert jnp.issubdtype(found.dtype, jnp.floating)
+                assert values.read == set(candidate.values)
+
+    def test_batches_fit_the_training_split(self) -> None:
+        for candidate in self.programs():
+            with named(candidate):
+                size = self.space().build(candidate.values, self.spec).batch_size
+                assert type(size) is int
+                assert 1 <= size <= self.spec.examples
+
+    def test_traced_values_may_be_arrays(self) -> None:
+        if not self.traces:
+            pytest.skip("needs plain numbers")
+        space = self.space()
+
+        def run(static: Mapping[str, Any], traced: Mapping[str, Any], x: Any) -> Any:
+            learner = space.build({**static, **traced}, self.spec)
+            model = self.model(learner)
+            weights = nnx.state(model, nnx.Param)
+            updates = learner.optimizer.update(weights, learner.optimizer.init(weights), weights)
+            return model(x), updates, jnp.asarray(learner.label_smoothing)
+
+        inputs = jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32)
+        for candidate in self.programs():
+            static = space.static(candidate)
+            numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in space.traced(candidate)}
+            with named(candidate):
+                logits, _, smoothing = jax.eval_shape(functools.partial(run, static), numbers, inputs)
+                assert (logits.shape, smoothing.shape) == ((2, self.spec.outputs), ())
+
+    def test_first_weights_are_a_function_of_the_key(self) -> None:
+        for candidate in self.few():
+            learner = self.space().build(candidate.values, self.spec)
+            first, again, other = (
+                jax.tree.leaves(nnx.state(self.model(learner, seed), nnx.Param)) for seed in (0, 0, 1)
+            )
+            with named(candidate):
+                assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+                assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+    def test_a_step_changes_weights_and_keeps_them_finite(self) -> None:
+        for candidate in self.few():
+            learner = self.space().build(candidate.values, self.spec)
+            graph, weights, rest = nnx.split(self.model(learner), nnx.Param, ...)
+            with named(candidate):
+                value, after = jax.jit(functools.partial(self.step, learner, graph))(weights, rest)
+                assert np.isfinite(value)
+                pairs = list(zip(jax.tree.leaves(weights), jax.tree.leaves(after), strict=True))
+                assert any(not np.array_equal(a, b) for a, b in pairs)
+                assert all(np.isfinite(b).all() for _, b in pairs)
+
+    def step(self, learner: Learner, graph: Any, weights: Any, rest: Any) -> Any:
+        """Loss and weights of one step on 16 examples of noise."""
+        x = jax.random.normal(jax.random.key(0), (16, *self.spec.inputs))
+        y = jnp.arange(16) % self.spec.outputs
+
+        def loss(weights: Any) -> Any:
+            logits = nnx.merge(graph, weights, rest, copy=True)(x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        updates, _ = learner.optimizer.update(gradient, learner.optimizer.init(weights), weights)
+        return value, optax.apply_updates(weights, updates)
+
+    def test_travels_to_worker_processes(self) -> None:
+        space = self.space()
+        arrived = pickle.loads(cloudpickle.dumps(space))
+        assert (arrived.name, arrived.describe()) == (space.name, space.describe())
+        assert callable(arrived.build(self.few(1)[0].values, self.spec).model)
+
+
+@contextmanager
+def named(candidate: Candidate) -> Generator[None]:
+    """Adds the candidate to whatever goes wrong inside."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"candidate: {dict(candidate.values)}")
+        raise

@@ -1,0 +1,205 @@
+"""Training trials: what is refused before, what fails alone, and what every outcome holds."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from l2l.errors import InputError
+from l2l.objectives.trained import Trained, reason
+from l2l.reward import Metric, best, gate
+from l2l.space import Candidate, Categorical, Real, SearchSpace
+from l2l.tasks.digits import Digits
+from l2l.types import Learner, Outcome, Spec, Status, Trial
+from search_spaces import mlp
+
+TASK = Digits(epochs=1)
+SMALL = mlp.space(depth=(1, 1), widths=(8,), batch_sizes=(128,))
+
+
+class Net(nnx.Module):
+    """A user's model of stock layers; stock dropout needs its rate as a plain number."""
+
+    def __init__(self, rate: Any, spec: Spec, rngs: nnx.Rngs) -> None:
+        self.hidden = nnx.Linear(math.prod(spec.inputs), 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.drop = nnx.Dropout(rate, rngs=rngs)
+        self.head = nnx.Linear(8, spec.outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.drop(nnx.relu(self.norm(self.hidden(x.reshape(len(x), -1))))))
+
+
+def stock(values: Mapping[str, Any], spec: Spec) -> Learner:
+    """Makes `Net`, but crashes on rates above a half, as can only be seen of a plain number."""
+
+    def model(rngs: nnx.Rngs) -> Net:
+        if isinstance(values["rate"], float) and values["rate"] > 0.5:
+            raise RuntimeError(f"a rate of {values['rate']} is too much")
+        return Net(values["rate"], spec, rngs)
+
+    return Learner(model, optax.adam(values["learning_rate"]), batch_size=128)
+
+
+def own(**choices: Any) -> SearchSpace[Learner]:
+    """A user's space."""
+    return SearchSpace({"learning_rate": Real(low=1e-9, high=1e30), **choices}, stock, "own")
+
+
+STOCK = own(rate=Real(low=0, high=0.9))
+
+
+def trials(candidates: list[Candidate]) -> list[Trial]:
+    """One batch and one cohort of running trials."""
+    numbers = tuple(range(len(candidates)))
+    return [Trial(n, candidate, (0, len(numbers)), numbers) for n, candidate in enumerate(candidates)]
+
+
+def plain(rate: float, learning_rate: float = 0.01) -> Candidate:
+    return STOCK.candidate({"learning_rate": learning_rate, "rate": rate})
+
+
+def lone(build: Any, **choices: Any) -> SearchSpace[Learner]:
+    return SearchSpace(choices or {"only": Categorical(options=(1,))}, build, "lone")
+
+
+def outcome(trial: Trial) -> Outcome:
+    assert trial.outcome is not None
+    return trial.outcome
+
+
+@pytest.mark.parametrize("name", ["epochs", "lanes"])
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "many"])
+def test_bad_arguments(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^objective\.{name} must be a whole number of at least 1, got {value!r}\.$"):
+        Trained(SMALL, TASK, **{name: value})
+
+
+def test_check_takes_what_can_be_trained() -> None:
+    for space in (SMALL, STOCK, mlp.space()):
+        Trained(space, TASK).check()
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda values, spec: values["width"], r"cannot build the candidate \{'only': 1\}: KeyError: 'width'"),
+        (lambda values, spec: None, "cannot build the candidate .*NoneType"),
+        (lambda values: None, "cannot build the candidate .*TypeError"),
+        (lambda values, spec: Learner(Net, optax.sgd(0.1), 1078), "batch_size of 1078 cannot be taken from the 1077"),
+        (lambda values, spec: Learner(Net, optax.sgd(0.1), 0), "batch_size of 0 cannot be taken"),
+    ],
+)
+def test_check_refuses_what_cannot(build: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        Trained(lone(build), TASK).check()
+    assert "\n" not in str(caught.value)
+
+
+def test_check_lets_a_spaces_own_refusal_through() -> None:
+    def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+        raise InputError("this space takes images only.")
+
+    with pytest.raises(InputError, match=r"^this space takes images only\.$"):
+        Trained(lone(build), TASK).check()
+
+
+def test_check_sees_every_option() -> None:
+    sizes = Categorical(options=(64, 5000, 128))
+    with pytest.raises(InputError, match="5000"):
+        Trained(lone(lambda values, spec: Learner(Net, optax.sgd(0.1), values["size"]), size=sizes), TASK).check()
+
+
+def test_a_key_is_a_function_of_seed_and_number() -> None:
+    words = {
+        (seed, number): tuple(np.asarray(jax.random.key_data(Trained(SMALL, TASK, seed=seed).key(number))))
+        for seed in (0, 1)
+        for number in (0, 1, 2)
+    }
+    assert len(set(words.values())) == 6
+    again = Trained(mlp.space(), Digits(epochs=3), seed=1, lanes=2).key(2)
+    assert tuple(np.asarray(jax.random.key_data(again))) == words[1, 2]
+
+
+def test_outcomes() -> None:
+    fixed = SMALL.static(SMALL.complete(lambda name, choice: choice.at(0.0)))
+    candidates = [SMALL.complete(lambda name, choice, q=q: fixed.get(name, choice.at(q))) for q in (0.2, 0.5, 0.8)]
+    objective = Trained(SMALL, TASK, epochs=2)
+    done = list(objective(trials(candidates)))
+    assert [trial.number for trial in done] == [0, 1, 2]
+    for trial in done:
+        found = outcome(trial)
+        assert found.error is None
+        assert set(found.metrics) == {"accuracy", "loss", "train_loss", "parameters"}
+        assert found.metrics["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+        assert {name: len(values) for name, values in found.curve.items()} == dict.fromkeys(found.curve, 2)
+        assert {name: values[-1] for name, values in found.curve.items()}.items() <= found.metrics.items()
+        assert set(found.seconds) == {"trace", "compile", "train"}
+        assert all(value >= 0 for value in found.seconds.values())
+        assert all(type(value) is float for value in found.metrics.values())
+    assert len({outcome(trial).metrics["loss"] for trial in done}) == 3
+
+    # Alone after a crash, in another process: the same bits.
+    arrived = pickle.loads(cloudpickle.dumps(objective))
+    (again,) = arrived(trials(candidates)[1:2])
+    assert outcome(again).metrics == outcome(done[1]).metrics
+    assert outcome(again).curve == outcome(done[1]).curve
+
+
+def test_a_model_that_needs_plain_numbers_gets_them_and_one_crash_stays_one() -> None:
+    candidates = [plain(0.0), plain(0.75), plain(0.5)]
+    done = list(Trained(STOCK, TASK)(trials(candidates)))
+    assert [outcome(trial).error for trial in done] == [
+        None,
+        "crashed: RuntimeError: a rate of 0.75 is too much",
+        None,
+    ]
+    assert outcome(done[0]).metrics["loss"] != outcome(done[2]).metrics["loss"]
+    assert [trial.number for trial in done] == [0, 1, 2]
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_its_step() -> None:
+    (wild,) = Trained(STOCK, TASK)(trials([plain(0.0, 1e30)]))
+    (calm,) = Trained(STOCK, TASK)(trials([plain(0.0)]))
+    error = outcome(wild).error
+    assert error is not None
+    assert error.startswith("diverged: the loss was not finite at step ")
+    assert 1 < int(error.rsplit(" ", 1)[1]) <= 1077 // 128
+    closed = [gate(wild, Metric("accuracy")), gate(replace(calm, number=1), Metric("accuracy"))]
+    assert (closed[0].status, closed[0].reward) == (Status.FAILED, None)
+    assert best(closed) == closed[1]
+
+
+def test_a_cohort_that_crashes_fails_with_the_reason() -> None:
+    def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+        return Learner(lambda rngs: nnx.Linear(3, 10, rngs=rngs), optax.sgd(0.1), batch_size=128)
+
+    space = lone(build, rate=Real(low=0, high=1))
+    done = list(Trained(space, TASK)(trials([space.candidate({"rate": rate}) for rate in (0.1, 0.2)])))
+    for trial in done:
+        assert str(outcome(trial).error).startswith("crashed: TypeError: dot_general requires contracting dimensions")
+        assert outcome(trial).metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("no\nmore"), "crashed: ValueError: no"),
+        (ValueError(), "crashed: ValueError: "),
+        (MemoryError("gone"), "out of memory: gone"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory: RESOURCE_EXHAUSTED: 3 GB"),
+        (InputError("too large."), "refused: too large."),
+    ],
+)
+def test_reasons_are_one_line(error: Exception, words: str) -> None:
+    assert reason(error) == words
