@@ -139,6 +139,10 @@ def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
     """Overrides as Hydra wants them: `++` before arguments of a group's class, `~` for a group that is null."""
     # YAML files list only what differs from a class's defaults, so to Hydra any other argument is a new one.
     argument, nothing = (re.compile(rf"({'|'.join(groups)}){end}") for end in (r"\.[^=]+=.*", "=null"))
+    gone = {found[1] for word in words if (found := nothing.fullmatch(word))}
+    for word in words:
+        if (found := argument.fullmatch(word)) and found[1] in gone:
+            raise InputError(f"{word} has nothing to change: {found[1]}=null leaves that part out.")
     words = [f"++{word}" if argument.fullmatch(word) else word for word in words]
     return [f"~{word.removesuffix('=null')}" if nothing.fullmatch(word) else word for word in words]
 
@@ -184,6 +188,8 @@ def _hydra_sentence(causes: Sequence[BaseException]) -> str:
         return f"{found[1]} gives several values: add -m to sweep over them, or write a list as KEY=[A,B]."
     if found := re.search(r"Config group override must be a string or a list. Got (\w+)", text):
         return f"a group was given a value of type {found[1]}: expected the name of one of its values, GROUP=NAME."
+    if found := re.search(r"Error in call to target '([^']+)'", text):
+        return f"{found[1]} could not be called: {type(causes[-1]).__name__}: {_sentence(causes[-1]).rstrip('.')}."
     first = " ".join(text.split("\n\n")[0].split())
     return f"{first.split('. ')[0].rstrip('.')}."
 
@@ -204,7 +210,7 @@ def _resume(words: list[str]) -> None:
     try:
         plain = yaml.safe_load(place.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{place} is not YAML: {_sentence(error)}") from None
+        raise InputError(f"{place} is not YAML ({_sentence(error)}); restore it from a copy.") from None
     if not isinstance(plain, dict) or plain.get("_target_") != "l2l.loop.search":
         raise InputError(f"{place} is not the configuration of a search.")
     _run({**plain, "out": words[0]})

@@ -115,9 +115,8 @@ def _check_call(path: str, node: Mapping[str, Any]) -> None:
         if name.startswith("_") and name.endswith("_"):
             continue
         if name not in parameters:
-            raise InputError(
-                f"{path}.{name} is unknown: {node['_target_']} does not take it; {nearest(name, parameters)}"
-            )
+            advice = nearest(name, parameters) if parameters else "it takes none."
+            raise InputError(f"{path}.{name} is unknown: {node['_target_']} does not take it; {advice}")
         if value == "???":
             raise InputError(f"{path}.{name} has no value; give {path}.{name}=VALUE.")
         if name in hints and not _fits(value, hints[name]):

@@ -72,6 +72,8 @@ def space(
     low, high = recipe.span("depth", depth)
     filters, kernels = recipe.positive("filters", filters), recipe.positive("kernels", kernels)
     poolings = recipe.known("pooling", poolings, POOLINGS)
+    # At full resolution every later layer costs four times as much: the first layer pools if it may.
+    first = tuple(each for each in poolings if each != "none") or poolings
     activations = recipe.known("activation", activations, ACTIVATIONS)
     normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
     found: dict[str, Choice] = {"depth": Integer(low=low, high=high)}
@@ -83,6 +85,6 @@ def space(
             f"layer{n}_activation": Categorical(options=activations, when=when),
             f"layer{n}_normalisation": Categorical(options=normalisations, when=when),
             f"layer{n}_skip": Categorical(options=(False, True), when=when),
-            f"layer{n}_pooling": Categorical(options=poolings, when=when),
+            f"layer{n}_pooling": Categorical(options=poolings if n > 1 else first, when=when),
         }
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="cnn")

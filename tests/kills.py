@@ -178,18 +178,14 @@ class Report:
 
     kills: int = 0
     in_start: int = 0
-    recoveries: int = 0
-    """Those of the kills in the start that hit the recovery from the kill before."""
-    lost: int = 0
-    """Ended trials that were missing, or no longer the same, at any later kill or at the end."""
+    recoveries: int = 0  # those of the kills in the start that hit the recovery from the kill before
+    lost: int = 0  # ended trials that were missing, or no longer the same, at any later kill or at the end
     duplicated: int = 0
     stuck: int = 0
-    differing: int = 0
-    """Trials and files with a value that is not the whole search's."""
+    differing: int = 0  # trials and files with a value that is not the whole search's
     orphans: int = 0
     problems: list[str] = field(default_factory=list[str])
-    ended: list[int] = field(default_factory=list[int])
-    """How many trials had ended at each kill."""
+    ended: list[int] = field(default_factory=list[int])  # at each kill
 
     @property
     def wrong(self) -> dict[str, Any]:

@@ -54,11 +54,13 @@ class Local:
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
         self.workers = self.workers or len(_gpus()) or 1
-        self.threads = self.threads or max(len(os.sched_getaffinity(0)) // self.workers, 1)
+        self.threads = self.threads or max(_cores() // self.workers, 1)
 
     def start(self, directory: Path) -> None:
-        """Workers print to `directory / "log.txt"` from now on."""
+        """Starts the workers, which get ready while the driver does; they print to `directory / "log.txt"`."""
         self._log = directory / "log.txt"
+        assert self.workers is not None
+        self._alive = self._alive or [self._start(slot) for slot in range(self.workers)]
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish.
@@ -174,6 +176,11 @@ def _cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(trial.cohort, []).append(trial)
     return list(groups.values())
+
+
+def _cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import queue
@@ -28,6 +29,8 @@ def main(descriptor: int) -> None:
     pipe = Connection(descriptor)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
+    # A second's work that nearly every objective needs, done while the driver makes up the first batch.
+    threading.Thread(target=importlib.import_module, args=("jax",), daemon=True).start()
     objective: Any = None
     while True:
         kind, content = orders.get()

@@ -28,7 +28,7 @@ class TestCnn(SpaceContract):
     spec = Spec(inputs=(9, 7, 3), outputs=4, examples=130, epochs=1)
 
     def space(self) -> SearchSpace[Learner]:
-        return cnn.space()
+        return cnn.space(depth=(1, 2))
 
 
 class TestOneByOne(SpaceContract):
@@ -66,34 +66,33 @@ class TestOwn(SpaceContract):
         return SearchSpace({**OWN, "learning_rate": Real(low=1e-4, high=1e-1, log=True)}, build_own, "own")
 
 
-def broken(build: Callable[..., Learner], **choices: Any) -> SpaceContract:
-    """The contract over a space that breaks it."""
+def changed(**changes: Any) -> Callable[..., Learner]:
+    """`build_own`, but for these fields of the learner."""
+    return lambda values, spec: build_own(values, spec)._replace(**changes)
 
+
+@pytest.mark.parametrize(
+    ("build", "test", "words"),
+    [
+        (build_own, "test_traced_values_may_be_arrays", "bool"),
+        (build_own, "test_every_option_gives_logits_and_every_value_is_used", "idle"),
+        (lambda values, spec: build_own(values, spec._replace(outputs=3)), "test_every_option", "3"),
+        (changed(batch_size=64.0), "test_batches_fit_the_training_split", "float"),
+        (changed(batch_size=513), "test_batches_fit_the_training_split", "513"),
+        (changed(optimizer=optax.sgd(0.0)), "test_a_step_changes_weights_and_keeps_them_finite", "any"),
+        (changed(optimizer=optax.sgd(math.inf)), "test_a_step_changes_weights_and_keeps_them_finite", "all"),
+    ],
+)
+def test_the_contract_notices_what_a_space_does_wrong(build: Callable[..., Learner], test: str, words: str) -> None:
     class Broken(SpaceContract):
         def space(self) -> SearchSpace[Learner]:
-            return SearchSpace({**OWN, "learning_rate": Real(low=0.1, high=1.0), **choices}, build, "broken")
+            choices = {**OWN, "learning_rate": Real(low=0.1, high=1), "idle": Categorical(options=(1, 2))}
+            return SearchSpace(choices, build, "broken")
 
-    return Broken()
-
-
-def test_the_contract_notices_what_a_space_does_wrong() -> None:
-    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
-        broken(build_own).test_traced_values_may_be_arrays()
-    assert "candidate: {'units': 1, " in caught.value.__notes__[0]
-    with pytest.raises(AssertionError, match="idle"):
-        contract = broken(build_own, idle=Categorical(options=(1, 2)))
-        contract.test_every_option_gives_logits_and_every_value_is_used()
-    with pytest.raises(AssertionError):
-        contract = broken(lambda values, spec: build_own(values, spec._replace(outputs=3)))
-        contract.test_every_option_gives_logits_and_every_value_is_used()
-    with pytest.raises(AssertionError):
-        broken(
-            lambda values, spec: build_own(values, spec)._replace(batch_size=64.0)
-        ).test_batches_fit_the_training_split()
-    with pytest.raises(AssertionError):
-        broken(
-            lambda values, spec: build_own(values, spec)._replace(optimizer=optax.sgd(0.0))
-        ).test_a_step_changes_weights_and_keeps_them_finite()
+    (name,) = (each for each in dir(Broken) if each.startswith(test))
+    with pytest.raises((AssertionError, jax.errors.TracerBoolConversionError), match=words) as caught:
+        getattr(Broken(), name)()
+    assert any(note.startswith("candidate: {'units': ") for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("make", [mlp.space, cnn.space])
@@ -107,9 +106,7 @@ def test_static_and_traced(make: Callable[..., SearchSpace[Learner]]) -> None:
     for candidate in space.cover():
         layers = {name.split("_")[0] for name in candidate.values if name.startswith("layer")}
         assert layers == {f"layer{n}" for n in range(1, candidate.values["depth"] + 1)}
-        assert [name for name in candidate.values if name in rates] == [
-            f"{candidate.values['optimizer']}_learning_rate"
-        ]
+        assert rates & set(candidate.values) == {f"{candidate.values['optimizer']}_learning_rate"}
 
 
 def test_the_schedule_rises_and_falls() -> None:
@@ -157,14 +154,14 @@ def test_weights_decay_but_biases_do_not() -> None:
         ({"optimizers": ("adam",)}, "optimizer 'adam' is unknown: did you mean 'adamw'?"),
         ({"batch_sizes": (0,)}, "batch_sizes must be whole numbers of at least 1, got 0."),
         ({"batch_sizes": (64, 64)}, "a Categorical's options must differ, 64 stands twice."),
-        ({"batch_sizes": ()}, "a Categorical needs at least one option, got an empty list."),
-        ({"optimizers": ()}, "a Categorical needs at least one option, got an empty list."),
+        ({"batch_sizes": ()}, "at least one"),
+        ({"optimizers": ()}, "at least one"),
     ],
 )
 def test_bad_arguments(make: Callable[..., SearchSpace[Learner]], arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         make(**arguments)
-    assert str(caught.value).startswith(words)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +171,7 @@ def test_bad_arguments(make: Callable[..., SearchSpace[Learner]], arguments: dic
         (mlp.space, {"widths": (8.0,)}, "widths must be whole numbers of at least 1, got 8.0."),
         (cnn.space, {"filters": ("8",)}, "filters must be whole numbers of at least 1, got '8'."),
         (cnn.space, {"kernels": (0,)}, "kernels must be whole numbers of at least 1, got 0."),
-        (cnn.space, {"poolings": ("mean",)}, "pooling 'mean' is unknown: expected one of 'average', 'max', 'none'."),
+        (cnn.space, {"poolings": ("mean",)}, "pooling 'mean' is unknown: did you mean 'max'?"),
     ],
 )
 def test_bad_arguments_of_one_space(make: Callable[..., Any], arguments: dict[str, Any], words: str) -> None:

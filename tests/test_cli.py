@@ -1,0 +1,311 @@
+"""The command line: what it prints, where it writes, and one sentence and exit code 2 for every bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+
+import l2l
+from l2l import cli, config
+
+TINY = ("executor=inline", "tracker=none", "trials=1", "batch=1", "objective.epochs=1")
+SMALL = ("space.depth=[1,1]", "space.widths=[8]", "space.batch_sizes=[128]")
+CHILD = """
+import sys
+from l2l.cli import main
+main(["--help"])
+print([name for name in ("jax", "hydra", "optuna", "wandb", "numpy", "flax", "rich", "yaml") if name in sys.modules])
+"""
+WILD = """
+import optax
+from flax import nnx
+from l2l.space import Categorical, Real, SearchSpace
+from l2l.types import Learner
+
+
+class Flat(nnx.Module):
+    def __init__(self, spec, rngs):
+        self.head = nnx.Linear(64, spec.outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(x.reshape(len(x), -1))
+
+
+def build(values, spec):
+    return Learner(lambda rngs: Flat(spec, rngs), optax.sgd(values["learning_rate"]), batch_size=128)
+
+
+def space(rate: float = 0.1, batch: int = 128):
+    if batch == 13:
+        raise ValueError("thirteen is unlucky")
+    return SearchSpace({"learning_rate": Real(low=rate, high=rate)}, build, "wild")
+"""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a command in this process, in an empty folder."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    handlers = {number: signal.getsignal(number) for number in cli.INTERRUPTED}
+
+    def call(*words: str) -> Ended:
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            cli.main(words)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    sys.modules.pop("wild", None)
+
+
+def refused(ended: Ended) -> str:
+    """The one sentence of a command that ended with code 2."""
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    assert ended.err.startswith("l2l: ")
+    assert ended.err.count("\n") == 1
+    sentence = ended.err.removeprefix("l2l: ").strip()
+    assert sentence.endswith((".", "?"))
+    return sentence
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+def test_help_and_version_need_nothing(run: Run) -> None:
+    for words in ((), ("--help",), ("-h",), ("help",)):
+        ended = run(*words)
+        assert (ended.code, ended.out, ended.err) == (0, cli.HELP, "")
+    assert run("--version") == Ended(0, f"l2l {l2l.__version__}\n", "")
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_search_help_lists_every_value_of_every_group(run: Run, folder: Path) -> None:
+    ended = run("search", "--help")
+    assert ended.code == 0
+    for place in (path for path in config.folder().iterdir() if path.is_dir()):
+        assert f"{place.name}: {', '.join(sorted(path.stem for path in place.glob('*.yaml')))}\n" in ended.out
+    for name in ("trials: 64", "batch: 8", "_target_: l2l.searchers.reinforce.Reinforce"):
+        assert name in ended.out
+    assert list(folder.iterdir()) == []
+
+
+def test_the_configuration_is_shown(run: Run, folder: Path) -> None:
+    ended = run("search", "--cfg", "job", "searcher=tpe", "trials=3", "space.widths=[8]", "final=null")
+    assert ended.code == 0
+    shown = yaml.safe_load(ended.out)
+    assert (shown["trials"], shown["searcher"]) == (3, {"_target_": "l2l.searchers.optuna.Tpe"})
+    assert (shown["space"]["widths"], shown["final"]) == ([8], None)
+    assert list(folder.iterdir()) == []
+
+
+BAD = {
+    "serch": "there is no command 'serch': did you mean 'search'?",
+    "search trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
+    "search +trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
+    "search searcher=reinforc": "searcher has no value 'reinforc': did you mean 'reinforce' or 'reinforce_lstm'?",
+    "search experiment=none": "experiment has no value 'none': expected one of 'digits_cnn'.",
+    "search searcher.learningrate=3": "searcher.learningrate is unknown: l2l.searchers.reinforce.Reinforce does not "
+    "take it; did you mean 'learning_rate'?",
+    "search trials=many": "trials=many does not fit: Value 'many' of type 'str' could not be converted to Integer.",
+    "search trials=2.5": "trials=2.5 does not fit: Value '2.5' of type 'float' could not be converted to Integer.",
+    "search trials=null": "trials=null does not fit: field 'trials' is not Optional.",
+    "search trials=0": "trials must be a whole number of at least 1, got 0.",
+    "search batch=0": "batch must be a whole number of at least 1, got 0.",
+    "search seed=-1": "seed must be a whole number of at least 0, got -1.",
+    "search trials=1,2": "trials=1,2 gives several values: add -m to sweep over them, or write a list as KEY=[A,B].",
+    "search trials": "an override could not be read (Error parsing override 'trials', missing EQUAL at '<EOF>'): "
+    "expected GROUP=NAME or KEY=VALUE, special signs in quotes.",
+    "search final=3": "a group was given a value of type int: expected the name of one of its values, GROUP=NAME.",
+    "search space={a:1}": "space takes no such value: give space=NAME or space.ARGUMENT=VALUE.",
+    "search space=null": "space names no _target_; choose one of the group's values: space=NAME.",
+    "search final=null final.seeds=3": "final.seeds=3 has nothing to change: final=null leaves that part out.",
+    "search space._target_=nowhere.space": "space._target_ names 'nowhere.space', which cannot be imported (No module "
+    "named 'nowhere'); expected the dotted path of a class or function that Python finds from this folder.",
+    "search space.depth=[3,1]": "depth must be [low, high] with 1 <= low <= high, got [3, 1].",
+    "search space.widths=8": "space.widths must be a list, each entry a whole number, got 8.",
+    "search space.activations=[rulu]": "activation 'rulu' is unknown: did you mean 'relu' or 'elu' or 'silu'?",
+    "search searcher.policy=3": "searcher.policy must be a node whose _target_ makes a Policy, got 3.",
+    "search reward=constrained": "reward.limit has no value; give reward.limit=VALUE.",
+    "search executor.workers=2": "executor.workers is unknown: l2l.executors.inline.Inline does not take it; it takes "
+    "none.",
+    "search executor=local executor.workers=0": "executor.workers must be a whole number of at least 1, got 0.",
+    "search task.epochs=x": "task.epochs must be a whole number, got 'x'.",
+    "search space.batch_sizes=[5000]": "a batch_size of 5000 cannot be taken from the 1077 examples of the training "
+    "split of 'digits'; leave it out of the space.",
+    "search task=idx_images": "task.name has no value; give task.name=VALUE.",
+    "search space._target_=wild.space space.batch=13": "wild.space could not be called: ValueError: thirteen "
+    "is unlucky.",
+    "resume": "resume takes one run folder: l2l resume RUN.",
+    "resume -x": "resume takes one run folder: l2l resume RUN.",
+    "resume a b": "resume takes one run folder: l2l resume RUN.",
+    "resume nowhere": "nowhere/config.yaml is missing: expected the folder of a search that `l2l search` began; one "
+    "that was begun in Python continues with the same call of l2l.search(..., out=RUN).",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_is_one_sentence(run: Run, folder: Path, words: str) -> None:
+    (folder / "wild.py").write_text(WILD)
+    before = contents(folder)
+    command, *overrides = words.split()
+    assert refused(run(command, *(("executor=inline",) if command == "search" else ()), *overrides)) == BAD[words]
+    assert {name: each for name, each in contents(folder).items() if "__pycache__" not in name} == before
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "is not the configuration of a search"),
+        ("_target_: os.system", "is not the configuration of a search"),
+        ("_target_: l2l.loop.search", "space names no _target_"),
+        ("_target_: l2l.loop.search\nfoo: 3", "the key 'foo' is unknown: "),
+    ],
+)
+def test_a_folder_that_cannot_be_resumed(run: Run, folder: Path, text: str, words: str) -> None:
+    (folder / "config.yaml").write_text(text)
+    assert words in refused(run("resume", "."))
+    assert contents(folder) == {"config.yaml": text.encode()}
+
+
+def images(place: Path, label: int = 9) -> None:
+    """A data set of 40 images of 4x4 pixels in MNIST's four files."""
+    place.mkdir(exist_ok=True)
+    for stem, count in (("train", 40), ("t10k", 10)):
+        pixels = struct.pack(">4I", 0x803, count, 4, 4) + bytes(range(16)) * count
+        labels = struct.pack(">2I", 0x801, count) + bytes(n % 10 for n in range(count - 1)) + bytes([label])
+        (place / f"{stem}-images-idx3-ubyte").write_bytes(pixels)
+        (place / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
+
+
+def cut(place: Path) -> None:
+    path = place / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def wrong(place: Path) -> None:
+    path = place / "train-labels-idx1-ubyte"
+    path.write_bytes(b"\x00\x00\x08\x03" + path.read_bytes()[4:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda place: (place / "t10k-labels-idx1-ubyte").unlink(), "there is no file t10k-labels-idx1-ubyte"),
+        (cut, "train-images-idx3-ubyte: expected"),
+        (wrong, "train-labels-idx1-ubyte"),
+        (lambda place: images(place, label=10), "expected labels from 0 to 9, got 10"),
+    ],
+)
+def test_damaged_data_is_named(run: Run, folder: Path, damage: Callable[[Path], object], words: str) -> None:
+    images(folder / "data")
+    damage(folder / "data")
+    before = contents(folder)
+    task = ("task=idx_images", "task.name=tiny", "task.path=data", "task.validation=8")
+    assert words in refused(run("search", *TINY, *task, "space.batch_sizes=[8]"))
+    assert contents(folder) == before
+
+
+def test_a_search_from_start_to_end(run: Run, folder: Path) -> None:
+    search = ("search", *TINY, *SMALL, "out=run")
+    ended = run(*search, "final.seeds=0")
+    assert (ended.code, ended.err) == (0, "")
+    expected = {"config.yaml", "result.json", "study.db", "trials.csv"}
+    assert expected == {name for name in contents(folder / "run") if not name.startswith("best/")}
+    record = json.loads((folder / "run/result.json").read_text())
+    assert record["trials"] == {"complete": 1, "failed": 0, "pruned": 0}
+
+    # The lines that are printed at the end do what they say.
+    shown, told = ended.out.split("\n\n")
+    assert f"test accuracy {record['test']['trial']:.4f} (trial 0)" in shown
+    namespace: dict[str, Any] = {"print": lambda scores: namespace.update(scores=scores)}
+    exec("\n".join(line.strip() for line in told.splitlines()), namespace)
+    assert namespace["scores"]["accuracy"] == record["best"]["metrics"]["accuracy"]
+
+    # Another search is kept off the folder, and nothing in it changes.
+    before = contents(folder)
+    sentence = refused(run(*search, "seed=1", "space.widths=[16]", "searcher.learning_rate=0.5"))
+    for words in ("run holds another study: ", "searcher.learning_rate 0.12 -> 0.5", "seed 0 -> 1", "[8] -> [16]"):
+        assert words in sentence
+    assert sentence.endswith("choose another out= or give the old values.")
+    assert contents(folder) == before
+    (folder / "file").write_text("x")
+    assert "cannot lock file/lock: " in refused(run("search", *TINY, *SMALL, "out=file"))
+
+    # The same one goes on: to more trials, or from the folder alone.
+    assert run(*search, "trials=2", "final=null").code == 0
+    assert json.loads((folder / "run/result.json").read_text())["trials"]["complete"] == 2
+    assert run("resume", "run") == Ended(0, f"results: {folder / 'run'}\n", "")
+
+
+def test_a_search_in_which_every_trial_fails(run: Run, folder: Path) -> None:
+    (folder / "wild.py").write_text(WILD)
+    ended = run("search", *TINY, "trials=2", "out=run", "space._target_=wild.space", "space.rate=1e38")
+    assert (ended.code, ended.out) == (1, "")
+    reason = "all 2 trials failed, most often because: diverged: the loss was not finite at step "
+    assert ended.err.startswith(f"l2l: {reason}")
+    record = json.loads((folder / "run/result.json").read_text())
+    assert (record["best"], record["test"], record["trials"]["failed"]) == (None, None, 2)
+    assert not (folder / "run/best").exists()
+
+
+def test_a_users_own_space_with_arguments(run: Run, folder: Path) -> None:
+    (folder / "wild.py").write_text(WILD)
+    ended = run("search", *TINY, "out=run", "space._target_=wild.space", "space.rate=0.01", "final.seeds=0")
+    assert ended.code == 0
+    assert "import l2l, l2l.tasks.digits, wild\n" in ended.out
+    assert f"l2l.load({str(folder / 'run/best')!r}, space=wild.space(rate=0.01))" in ended.out
+
+
+def test_a_sweep_shares_a_group_and_survives_a_bad_job(run: Run, folder: Path) -> None:
+    ended = run("search", "-m", *TINY, *SMALL, "final=null", "seed=0,1")
+    assert (ended.code, ended.err) == (0, "")
+    (sweep,) = (folder / "runs").iterdir()
+    assert {path.name[1:] for path in sweep.iterdir() if path.is_dir()} == {"-mlp-digits-reinforce"}
+    found = [yaml.safe_load(path.read_text()) for path in sorted(sweep.glob("*/config.yaml"))]
+    assert [(each["seed"], each["group"]) for each in found] == [(0, sweep.name), (1, sweep.name)]
+
+    ended = run("search", "-m", *TINY, *SMALL, "final=null", "hydra.sweep.dir=second", "trials=0,1")
+    assert ended.code == 2
+    assert ended.err == "l2l: trials must be a whole number of at least 1, got 0.\n"
+    assert {path.parent.name for path in Path("second").glob("*/result.json")} == {"1-mlp-digits-reinforce"}
+
+
+def test_the_installed_command(folder: Path) -> None:
+    script = Path(sys.executable).with_name("l2l")
+    done = subprocess.run([script, "serch"], capture_output=True, text=True, env=dict(os.environ))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "l2l: there is no command 'serch': did you mean 'search'?\n"
