@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -33,7 +34,8 @@ def describe(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "reward": trial.reward[0] if len(trial.reward) == 1 else list(trial.reward),
         "values": dict(trial.candidate.values),
-        "metrics": dict((trial.outcome or Outcome()).metrics),
+        # JSON has no infinity; an objective of one's own may leave one in a metric that is not the reward.
+        "metrics": {n: v if math.isfinite(v) else None for n, v in (trial.outcome or Outcome()).metrics.items()},
     }
 
 
