@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def search(
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
+    # The accelerators belong to the workers: this process must not take their memory if it looks at one.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return loop.search(
         space,
         task or Digits(),

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -49,7 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"l2l {__version__}")
         return
     commands = {"search": _search, "resume": _resume}
-    sys.exit(_guarded(commands.get(words[0]) or _unknown(words[0], commands), words[1:]))
+    code = _guarded(commands.get(words[0]) or _unknown(words[0], commands), words[1:])
+    if any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
+        # A tracker was left behind: what it hangs in would hold up the interpreter's own end as well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _unknown(word: str, commands: dict[str, Any]) -> Callable[[list[str]], None]:
@@ -78,10 +85,9 @@ def _guarded(command: Callable[[list[str]], None], words: list[str]) -> int:
         return 1
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
-        print(
-            f"l2l: interrupted by {number.name}; nothing is lost, the same command with out= continues.",
-            file=sys.stderr,
-        )
+        place = next(iter(getattr(error, "__notes__", ())), None)
+        then = f"nothing is lost: `l2l resume {place}` continues." if place else "no search had begun."
+        print(f"l2l: interrupted by {number.name}; {then}", file=sys.stderr)
         return INTERRUPTED[number]
     return 0
 
@@ -101,7 +107,7 @@ def _search(words: list[str]) -> None:
 
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions come to `_translated`, not to the screen
-    sys.path.insert(0, os.getcwd())  # a user's own space lies in the folder the command is typed in
+    sys.path.append(os.getcwd())  # a user's own space lies in the folder the command is typed in
 
     failures: list[Exception] = []
     composed: list[bool] = []
@@ -206,7 +212,7 @@ def _resume(words: list[str]) -> None:
             f"{place} is missing: expected the folder of a search that `l2l search` began; "
             "one that was begun in Python continues with the same call of l2l.search(..., out=RUN)."
         )
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())
     try:
         plain = yaml.safe_load(place.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -224,17 +230,13 @@ def _run(plain: dict[str, Any]) -> None:
     config.check(plain)
     from hydra.utils import instantiate
 
-    if not str(plain["executor"]["_target_"]).endswith(".Inline"):
+    with _translated():
+        call = instantiate(plain, _convert_="all")
+    if not call.keywords["executor"].in_process:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the workers
-    with _translated():
-        call = instantiate(plain, _convert_="all")
-    result = call(config=plain)
-    print(_ending(result, plain))
-    if result.hanging:
-        sys.stdout.flush()
-        os._exit(0)
+    print(_ending(call(config=plain), plain))
 
 
 def _ending(result: Any, plain: dict[str, Any]) -> str:
@@ -248,9 +250,12 @@ def _ending(result: Any, plain: dict[str, Any]) -> str:
     modules = ["l2l", task["_target_"].rpartition(".")[0], *([space.rpartition(".")[0]] if own else [])]
     handed = f", space={_call(plain['space'])}" if own else ""
     spread = f", {test['mean']:.4f} ± {test['std']:.4f} over {test['seeds']} seeds" if test["seeds"] else ""
+    warning = (
+        "" if test["reproduced"] else "\nThe winner's training came out otherwise here; best/ has the scores above."
+    )
     return f"""\
 test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{spread})
-best: {best}
+best: {best}{warning}
 
     import {", ".join(modules)}
     model = l2l.load({str(best)!r}{handed})

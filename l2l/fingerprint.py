@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2l.errors import InputError
 from l2l.space import SearchSpace
+from l2l.types import Task
 
 FORMAT = 1
 """Version of everything the store writes; a file of a later one is refused."""
@@ -17,31 +21,58 @@ _ABSENT = object()
 _SHOWN = 5
 
 
-def settings(**parts: Any) -> dict[str, Any]:
-    """The settings of a search's parts by dotted name, as plain values: what its history depends on."""
+def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
+    """The settings of a search's parts by dotted name, as plain values; `skip` names arguments to leave out."""
     flat: dict[str, Any] = {}
 
     def walk(name: str, value: Any) -> None:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
-            for each in dataclasses.fields(value):
-                if each.init and each.name not in ("space", "task", "seed"):
-                    walk(f"{name}.{each.name}", getattr(value, each.name))
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             for key, entry in value.items():
                 walk(f"{name}.{key}", entry)
         elif isinstance(value, list | tuple):
-            flat[name] = [
-                entry if isinstance(entry, bool | int | float | str | None) else str(entry) for entry in value
-            ]
+            flat[name] = [each if isinstance(each, bool | int | float | str | None) else str(each) for each in value]
         elif value is None or isinstance(value, bool | int | float | str):
             flat[name] = value
+        elif isinstance(value, os.PathLike):
+            flat[name] = os.fspath(value)
         else:
             flat[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+            for field, entry in _arguments(value).items():
+                if field not in skip:
+                    walk(f"{name}.{field}", entry)
 
     for name, part in parts.items():
         walk(name, part)
     return flat
+
+
+def _arguments(part: Any) -> dict[str, Any]:
+    """What a part was made with: a dataclass's fields, or the plain public attributes of any other object."""
+    if dataclasses.is_dataclass(part):
+        return {each.name: getattr(part, each.name) for each in dataclasses.fields(part) if each.init}
+    plain = bool | int | float | str | None
+    public = {name: value for name, value in getattr(part, "__dict__", {}).items() if not name.startswith("_")}
+    return {name: value for name, value in public.items() if isinstance(value, plain)}
+
+
+def builder(space: SearchSpace[Any]) -> dict[str, Any]:
+    """What a space builds with, as far as it has a name: the function, and a partial's arguments."""
+    build, found = space.build, {"space": space.name}
+    if isinstance(build, functools.partial):
+        found["space.build.arguments"] = str([*build.args, *sorted(build.keywords.items())])
+        build = build.func
+    names = (getattr(build, name, type(build).__name__) for name in ("__module__", "__qualname__"))
+    return {**found, "space.build": ".".join(names)}
+
+
+def data(task: Task) -> str:
+    """Digest of the training and validation splits: other data in the same place are another search."""
+    digest = hashlib.sha256()
+    for split in ("train", "validation"):
+        for array in task.load(split):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def record(settings: Mapping[str, Any], space: SearchSpace[Any], objectives: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +42,6 @@ class Result:
     trials: Sequence[Trial]
     record: Mapping[str, Any]
     """What `result.json` holds."""
-    hanging: bool = False
-    """Whether a tracker was left behind, so that only `os._exit` ends the process."""
 
 
 @dataclass
@@ -64,7 +63,7 @@ class _Search:
         """Seconds so far, in total and by what they went to."""
         total = time.perf_counter() - self.started
         known = {**self.seconds, "store": self.log.seconds}
-        workers = getattr(self.executor, "workers", None) or 1
+        workers = self.executor.workers or 1
         trained = sum(known[name] for name in ("trace", "compile", "train", "evaluate")) / workers
         known["idle"] = max(0.0, total - trained - known["controller"] - known["store"])
         return {"total": total, **known}
@@ -147,17 +146,15 @@ def search(
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
     started = time.perf_counter()
-    for name, value, low in (("trials", trials, 1), ("batch", batch, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < low:
-            raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
-    task.check()
-    made = objective(space=space, task=task, seed=seed)
-    made.check()
-    settings = fingerprint.settings(task=task, searcher=searcher, objective=made, reward=reward, batch=batch, seed=seed)
-    directory = Path(out) if out is not None else _new_folder(f"{space.name}-{task.name}-{title(searcher)}")
+    reward = named(reward, task.metric)
+    limits = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
+    made, settings = _checked(space, task, searcher, objective, reward, executor, limits)
+    if final is not None:
+        final(objective=made, directory=Path())  # refuses its arguments before there is a folder
+    directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, trials, task.metric)
-    reward = named(reward, task.metric)
+    about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
     with store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log:
         directory.mkdir(parents=True, exist_ok=True)
         watchers = [Apart(each) for each in tracker.values()]
@@ -171,22 +168,58 @@ def search(
             for watcher in watchers:
                 watcher.start(run, finished)
             _drive(held, trials, batch)
-            record = ended = _conclude(held, run, task, ending, {"seed": seed, "searcher": title(searcher)})
+            record = ended = _conclude(held, run, task, ending, about)
+        except KeyboardInterrupt as stop:
+            stop.add_note(str(directory))
+            raise
         finally:
             executor.close()
             for watcher in watchers:
                 watcher.finish(record)
         if ended["best"] is None:
-            raise SearchError(
-                f"all {len(log.trials())} trials failed, most often because: {common_reason(log.trials())}"
-            )
-        return Result(directory, best(log.trials()), log.trials(), ended, any(each.hanging for each in watchers))
+            why = common_reason((trial.outcome or Outcome()).error for trial in log.trials())
+            raise SearchError(f"all {len(log.trials())} trials failed, most often because: {why}")
+        return Result(directory, best(log.trials()), log.trials(), ended)
+
+
+def _checked(
+    space: SearchSpace[Any],
+    task: Task,
+    searcher: Searcher[Any],
+    objective: Callable[..., Objective],
+    reward: Reward,
+    executor: Executor,
+    limits: Mapping[str, tuple[Any, int, int | None]],
+) -> tuple[Objective, dict[str, Any]]:
+    """The objective and the search's settings, once every part has said that it can take the others."""
+    for name, (value, low, high) in limits.items():
+        if type(value) is not int or value < low or (high is not None and value > high):
+            span = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise InputError(f"{name} must be a whole number {span}, got {value!r}.")
+    trials, batch, seed = (value for value, _, _ in limits.values())
+    task.check()
+    made = objective(space=space, task=task, seed=seed)
+    made.check()
+    executor.check(made)
+    # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        draw = random.Random(0)
+        size = min(batch, trials)
+        candidates = [space.sample(draw) for _ in range(size)]
+        ended = [
+            Trial(n, each, (0, size), (n,), Status.COMPLETE, Outcome(), (0.0,) * reward.length)
+            for n, each in enumerate(candidates)
+        ]
+        searcher.tell(searcher.init(space, jax.random.key(0)), ended)
+    parts = fingerprint.settings(searcher=searcher, reward=reward, batch=batch, seed=seed, task=task)
+    parts |= fingerprint.settings(objective=made, skip=("space", "task", "seed"))
+    return made, {**parts, "task.data": fingerprint.data(task), **fingerprint.builder(space)}
 
 
 def _drive(held: _Search, trials: int, batch: int) -> None:
     """Runs batches until there are enough trials, from wherever the store says that the search stands."""
     state = held.replay()
-    while held.log.count() < trials or held.log.running():
+    while held.log.count() < max(trials, len(held.log.trials())):
         held.run(held.todo(state, min(batch, trials - held.log.count())))
         state = held.tell(state, held.log.batches()[-1])
 
@@ -204,12 +237,13 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, abou
         "version": VERSION,
         "space": held.space.name,
         "task": task.name,
-        **about,
+        "searcher": about["searcher"],
+        "seed": about["seed"],
         "trials": {name: counts[name] for name in ("complete", "failed", "pruned")},
         "best": winner and describe(winner),
         "test": test,
         "seconds": held.ledger(),
-        "environment": environment(held.executor),
+        "environment": about["environment"],
     }
     files.replace(run.directory / "result.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     return record
@@ -236,11 +270,22 @@ def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int
     return [tuple(groups[name]) for name in names]
 
 
-def _new_folder(name: str) -> Path:
-    """A run folder that does not exist yet."""
+def _folder(out: str | Path | None, name: str) -> Path:
+    """The run folder: the given one, or a new one that no other search has taken."""
+    if out is not None:
+        if not str(out):
+            raise InputError("out is empty; give the run's folder as out=FOLDER.")
+        return Path(out)
     stem = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    candidates = [stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1000))]
-    return next(each for each in candidates if not each.exists())
+    for folder in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1000))):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}); choose a place with out=FOLDER.") from None
+        return folder
+    raise InputError(f"{stem} and a thousand like it exist already; choose a folder with out=FOLDER.")
 
 
 def _write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import math
 import platform
-from collections.abc import Mapping, Sequence
+import re
+import statistics
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -39,24 +41,23 @@ def describe(trial: Trial) -> dict[str, Any]:
     }
 
 
-def common_reason(trials: Sequence[Trial]) -> str:
-    """Why most trials failed."""
-    reasons = collections.Counter((trial.outcome or Outcome()).error or "no reason given" for trial in trials)
-    return reasons.most_common(1)[0][0]
+def common_reason(reasons: Iterable[str | None]) -> str:
+    """The reason that stands most often, in the words of its first trial; numbers in it do not tell two apart."""
+    texts = [reason or "no reason given" for reason in reasons]
+    kinds = [re.sub(r"\d+", "#", text) for text in texts]
+    return texts[kinds.index(collections.Counter(kinds).most_common(1)[0][0])]
 
 
 def held_out(metric: str, winner: Trial, scores: Mapping[str, float]) -> dict[str, Any]:
     """The test scores: of the winner's own weights, and the mean and standard deviation over further seeds."""
     others = [value for name, value in scores.items() if name.startswith("test_seed_")]
-    mean = sum(others) / len(others) if others else None
-    spread = None
-    if mean is not None:
-        spread = (sum((value - mean) ** 2 for value in others) / max(len(others) - 1, 1)) ** 0.5
+    mean = statistics.fmean(others) if others else None
+    spread = (statistics.stdev(others) if len(others) > 1 else 0.0) if others else None
     return {
         "metric": metric,
         "trial": scores["test"],
         "mean": mean,
         "std": spread,
         "seeds": len(others),
-        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[metric] == scores["loaded"],
+        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[metric] == scores.get("loaded"),
     }

@@ -12,6 +12,9 @@ from typing import Any
 from l2l.errors import InputError, nearest
 from l2l.types import Outcome, Reward, Status, Trial
 
+LIMIT = 1e30
+"""No reward is larger than this: sums and squares of rewards stay finite."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -114,7 +117,7 @@ def named(reward: Reward, metric: str) -> Reward:
     return reward
 
 
-def gate(trial: Trial, reward: Reward, low: float = -math.inf, high: float = math.inf) -> Trial:
+def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT) -> Trial:
     """The finished trial: with a reward of finite numbers in `[low, high]`, or FAILED with the reason.
 
     Every reward passes here before it is stored, learnt from or called the best. A trial that its objective

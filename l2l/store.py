@@ -77,8 +77,9 @@ class Store:
     ) -> Generator[TrialLog]:
         """The trials of the search in `directory`, for one driver at a time; a new study if there is none.
 
-        `settings` are what the history depends on (seed, searcher, task, versions), as JSON values by name.
-        `name` tells studies of one server apart. In memory there is neither lock nor file.
+        `settings` are what the history depends on (seed, searcher, task), as JSON values by name.
+        `name` tells studies of one server apart; that no other machine drives the same one
+        is up to its users. In memory there is neither lock nor file.
 
         Raises: InputError if another driver holds the study, it was made with other settings or is no study
             of ours; nothing is written then. SearchError if the database fails later.

@@ -180,6 +180,20 @@ class Objective(Protocol):
 class Executor(Protocol):
     """Runs an objective somewhere."""
 
+    @property
+    def workers(self) -> int | None:
+        """How many cohorts run at a time (None: one)."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether trials run in the driver's process, which then needs the accelerators."""
+        ...
+
+    def check(self, objective: Objective) -> None:
+        """Refuses an objective that cannot be taken where trials run. Raises: InputError."""
+        ...
+
     def start(self, directory: Path) -> None:
         """The search begins; what is printed while trials run goes to `directory / "log.txt"`."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import struct
@@ -54,8 +55,6 @@ def space(rate: float = 0.1, batch: int = 128):
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
-
     code: int
     out: str
     err: str
@@ -65,7 +64,18 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Logging as it was: Hydra's setting `disabled` closes every handler, and with one of them pytest's own files."""
+    monkeypatch.setattr(logging, "_handlerList", [])
+    level, loggers = logging.root.level, [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+    yield
+    logging.root.setLevel(level)
+    for logger in loggers:
+        logger.disabled = False
+
+
+@pytest.fixture
+def run(folder: Path, logs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a command in this process, in an empty folder."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -135,15 +145,10 @@ BAD = {
     "search trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
     "search +trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
     "search searcher=reinforc": "searcher has no value 'reinforc': did you mean 'reinforce' or 'reinforce_lstm'?",
-    "search experiment=none": "experiment has no value 'none': expected one of 'digits_cnn'.",
     "search searcher.learningrate=3": "searcher.learningrate is unknown: l2l.searchers.reinforce.Reinforce does not "
     "take it; did you mean 'learning_rate'?",
     "search trials=many": "trials=many does not fit: Value 'many' of type 'str' could not be converted to Integer.",
-    "search trials=2.5": "trials=2.5 does not fit: Value '2.5' of type 'float' could not be converted to Integer.",
-    "search trials=null": "trials=null does not fit: field 'trials' is not Optional.",
     "search trials=0": "trials must be a whole number of at least 1, got 0.",
-    "search batch=0": "batch must be a whole number of at least 1, got 0.",
-    "search seed=-1": "seed must be a whole number of at least 0, got -1.",
     "search trials=1,2": "trials=1,2 gives several values: add -m to sweep over them, or write a list as KEY=[A,B].",
     "search trials": "an override could not be read (Error parsing override 'trials', missing EQUAL at '<EOF>'): "
     "expected GROUP=NAME or KEY=VALUE, special signs in quotes.",
@@ -156,20 +161,12 @@ BAD = {
     "search space.depth=[3,1]": "depth must be [low, high] with 1 <= low <= high, got [3, 1].",
     "search space.widths=8": "space.widths must be a list, each entry a whole number, got 8.",
     "search space.activations=[rulu]": "activation 'rulu' is unknown: did you mean 'relu' or 'elu' or 'silu'?",
-    "search searcher.policy=3": "searcher.policy must be a node whose _target_ makes a Policy, got 3.",
-    "search reward=constrained": "reward.limit has no value; give reward.limit=VALUE.",
-    "search executor.workers=2": "executor.workers is unknown: l2l.executors.inline.Inline does not take it; it takes "
-    "none.",
     "search executor=local executor.workers=0": "executor.workers must be a whole number of at least 1, got 0.",
-    "search task.epochs=x": "task.epochs must be a whole number, got 'x'.",
     "search space.batch_sizes=[5000]": "a batch_size of 5000 cannot be taken from the 1077 examples of the training "
     "split of 'digits'; leave it out of the space.",
-    "search task=idx_images": "task.name has no value; give task.name=VALUE.",
     "search space._target_=wild.space space.batch=13": "wild.space could not be called: ValueError: thirteen "
     "is unlucky.",
     "resume": "resume takes one run folder: l2l resume RUN.",
-    "resume -x": "resume takes one run folder: l2l resume RUN.",
-    "resume a b": "resume takes one run folder: l2l resume RUN.",
     "resume nowhere": "nowhere/config.yaml is missing: expected the folder of a search that `l2l search` began; one "
     "that was begun in Python continues with the same call of l2l.search(..., out=RUN).",
 }
@@ -211,22 +208,16 @@ def images(place: Path, label: int = 9) -> None:
         (place / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
 
 
-def cut(place: Path) -> None:
-    path = place / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def wrong(place: Path) -> None:
-    path = place / "train-labels-idx1-ubyte"
-    path.write_bytes(b"\x00\x00\x08\x03" + path.read_bytes()[4:])
+def spoil(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda place: (place / name).write_bytes(change((place / name).read_bytes()))
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda place: (place / "t10k-labels-idx1-ubyte").unlink(), "there is no file t10k-labels-idx1-ubyte"),
-        (cut, "train-images-idx3-ubyte: expected"),
-        (wrong, "train-labels-idx1-ubyte"),
+        (spoil("train-images-idx3-ubyte", lambda content: content[:-7]), "train-images-idx3-ubyte: expected"),
+        (spoil("train-labels-idx1-ubyte", lambda content: b"\0\0\x08\x03" + content[4:]), "train-labels-idx1-ubyte: "),
         (lambda place: images(place, label=10), "expected labels from 0 to 9, got 10"),
     ],
 )
@@ -243,8 +234,8 @@ def test_a_search_from_start_to_end(run: Run, folder: Path) -> None:
     search = ("search", *TINY, *SMALL, "out=run")
     ended = run(*search, "final.seeds=0")
     assert (ended.code, ended.err) == (0, "")
-    expected = {"config.yaml", "result.json", "study.db", "trials.csv"}
-    assert expected == {name for name in contents(folder / "run") if not name.startswith("best/")}
+    found = {name.split("/")[0] for name in contents(folder / "run")}
+    assert found == {"config.yaml", "result.json", "study.db", "trials.csv", "best"}
     record = json.loads((folder / "run/result.json").read_text())
     assert record["trials"] == {"complete": 1, "failed": 0, "pruned": 0}
 
@@ -275,8 +266,7 @@ def test_a_search_in_which_every_trial_fails(run: Run, folder: Path) -> None:
     (folder / "wild.py").write_text(WILD)
     ended = run("search", *TINY, "trials=2", "out=run", "space._target_=wild.space", "space.rate=1e38")
     assert (ended.code, ended.out) == (1, "")
-    reason = "all 2 trials failed, most often because: diverged: the loss was not finite at step "
-    assert ended.err.startswith(f"l2l: {reason}")
+    assert ended.err.startswith("l2l: all 2 trials failed, most often because: diverged: the loss was not finite")
     record = json.loads((folder / "run/result.json").read_text())
     assert (record["best"], record["test"], record["trials"]["failed"]) == (None, None, 2)
     assert not (folder / "run/best").exists()
@@ -297,7 +287,6 @@ def test_a_sweep_shares_a_group_and_survives_a_bad_job(run: Run, folder: Path) -
     assert {path.name[1:] for path in sweep.iterdir() if path.is_dir()} == {"-mlp-digits-reinforce"}
     found = [yaml.safe_load(path.read_text()) for path in sorted(sweep.glob("*/config.yaml"))]
     assert [(each["seed"], each["group"]) for each in found] == [(0, sweep.name), (1, sweep.name)]
-
     ended = run("search", "-m", *TINY, *SMALL, "final=null", "hydra.sweep.dir=second", "trials=0,1")
     assert ended.code == 2
     assert ended.err == "l2l: trials must be a whole number of at least 1, got 0.\n"

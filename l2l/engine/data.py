@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from l2l.errors import InputError
+from l2l.nn.initial import generator
 from l2l.types import Key, Spec, Task
 
 
@@ -43,12 +43,6 @@ def statistics(task: Task, data: Data) -> tuple[np.ndarray, np.ndarray]:
     axes = tuple(range(data.x.ndim - 1))
     scale = data.x.std(axes, dtype=np.float64)
     return data.x.mean(axes, dtype=np.float64).astype(np.float32), np.where(scale > 0, scale, 1.0).astype(np.float32)
-
-
-def generator(key: Key) -> np.random.Generator:
-    """A counter-based host generator that is a function of the key alone."""
-    words = np.asarray(jax.random.key_data(key)).reshape(-1)[:2]
-    return np.random.Generator(np.random.Philox(key=words.astype(np.uint64)))
 
 
 def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:

@@ -74,6 +74,28 @@ def prepare(
         return Graphs(train, nnx.graphdef(model)), Lane(params, rest, numbers, steps)
 
 
+def shareable(
+    build: Build, static: Mapping[str, Value], traced: Mapping[str, Value], spec: Spec, graphs: Graphs
+) -> bool:
+    """Whether the model is the same program whatever its traced values, as far as building it shows.
+
+    It is built once more with abstract values: a model that needs one as a plain number cannot be built then, and
+    one that keeps it in a closure differs from the real one.
+    """
+
+    def make(numbers: Mapping[str, Array], key: Key) -> nnx.Module:
+        channels = np.zeros(spec.inputs[-1], np.float32)
+        model = Standardised(build({**static, **numbers}, spec).model(streams(key)), channels, channels)
+        model.train()
+        return model
+
+    numbers = {name: jnp.zeros((), jnp.float32) for name in traced}
+    try:
+        return nnx.graphdef(nnx.eval_shape(make, numbers, jax.random.key(0))) == graphs.train
+    except Exception:  # what a model raises that was promised a number is its own affair
+        return False
+
+
 def streams(key: Key) -> nnx.Rngs:
     """The random streams of a trial's modules."""
     return nnx.Rngs(

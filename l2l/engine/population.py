@@ -13,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.engine import data as data_
-from l2l.engine.fit import Build, Fitted, Graphs, Lane, make_train, prepare
+from l2l.engine.fit import Build, Fitted, Graphs, Lane, make_train, prepare, shareable
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
 KEPT = 32
 """Programs kept in memory; a distinct one holds about 25 MiB of the host until JAX's caches are cleared."""
+
+
+class NotShareable(TypeError):
+    """A model has its traced values built in, so that no other candidate can use its program."""
 
 
 class Program(NamedTuple):
@@ -75,6 +79,8 @@ class Population:
         built = time.perf_counter() - started
         seconds = {"trace": built, "compile": 0.0}
         if program is None or program.graphs != graphs:
+            if not exact and not shareable(self.build, static, traced[0], self.spec, graphs):
+                raise NotShareable("a traced value was built into the model")
             program, seconds = self._compile(make_train(
                 self.build, static, self.spec, self.task, graphs, self.validation
             ), graphs, stacked, lanes)  # fmt: skip

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import cloudpickle
 
+from l2l.config import compilation_cache
 from l2l.errors import InputError
 from l2l.types import Objective, Outcome, Trial
 
@@ -45,7 +46,9 @@ class Local:
 
     workers: int | None = None
     threads: int | None = None
+    in_process = False
     _log: Path | None = field(default=None, init=False, repr=False)
+    _variables: dict[str, str] = field(default_factory=dict[str, str], init=False, repr=False)
     _alive: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -56,24 +59,21 @@ class Local:
         self.workers = self.workers or len(_gpus()) or 1
         self.threads = self.threads or max(_cores() // self.workers, 1)
 
+    def check(self, objective: Objective) -> None:
+        """Refuses an objective that cannot be pickled. Raises: InputError."""
+        _packed(objective)
+
     def start(self, directory: Path) -> None:
         """Starts the workers, which get ready while the driver does; they print to `directory / "log.txt"`."""
         self._log = directory / "log.txt"
         assert self.workers is not None
+        # Taken before a tracker's thread can be at work on it.
+        self._variables = {**os.environ, **compilation_cache()}
         self._alive = self._alive or [self._start(slot) for slot in range(self.workers)]
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Every trial exactly once with its outcome, as they finish.
-
-        Raises: InputError if the objective cannot be pickled.
-        """
-        try:
-            packed = cloudpickle.dumps(objective)
-        except Exception as error:
-            raise InputError(
-                f"the objective cannot be handed to a worker process ({type(error).__name__}: {error}); "
-                "executor=inline runs it in this one."
-            ) from error
+        """Every trial exactly once with its outcome, as they finish. Raises: InputError as `check` does."""
+        packed = _packed(objective)
         waiting = deque(_cohorts(trials))
         suspects: deque[list[Trial]] = deque()
         retried: set[int] = set()
@@ -133,13 +133,18 @@ class Local:
             suspects.append(suspected)
             return
         for trial in suspected:
-            yield replace(trial, outcome=Outcome(error=f"crashed: the worker process died twice ({_cause(code)})"))
+            yield replace(
+                trial,
+                outcome=Outcome(
+                    error=f"crashed: the worker process died twice ({_cause(code)}); log.txt has its last words"
+                ),
+            )
 
     def _start(self, slot: int) -> Worker:
         ours, theirs = socket.socketpair()
         with theirs, self._output() as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "l2l.executors.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "l2l.executors.worker", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 env=self._environment(slot),
                 stdin=subprocess.DEVNULL,
@@ -159,7 +164,7 @@ class Local:
         pinned = {"NPROC": str(self.threads)}
         if gpus:
             pinned["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-        return {**os.environ, **pinned}
+        return {**(self._variables or {**os.environ, **compilation_cache()}), **pinned}
 
     def close(self) -> None:
         """Ends the workers at once; what they were doing is lost to nobody but them."""
@@ -168,6 +173,16 @@ class Local:
             worker.process.kill()
             worker.process.wait()
         self._alive.clear()
+
+
+def _packed(objective: Objective) -> bytes:
+    try:
+        return cloudpickle.dumps(objective)
+    except Exception as error:
+        raise InputError(
+            f"the objective cannot be handed to a worker process ({type(error).__name__}: {error}); "
+            "executor=inline runs it in this one."
+        ) from error
 
 
 def _cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -35,7 +35,7 @@ def main(descriptor: int) -> None:
     while True:
         kind, content = orders.get()
         if kind == "path":
-            sys.path[:0] = [entry for entry in content if entry not in sys.path]
+            sys.path += [entry for entry in content if entry not in sys.path]
         elif kind == "objective":
             objective = _unpack(content)
         else:

@@ -64,9 +64,12 @@ def save(
 
 
 def variables(module: nnx.Module) -> dict[str, Any]:
-    """The variables that are saved, by dotted path: all but random streams and dropout's state."""
-    kept = nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState)))
-    return {".".join(str(part) for part in path): variable for path, variable in nnx.to_flat_state(kept)}
+    """The variables that are saved, by dotted path: all but random streams and dropout's state.
+
+    An array that a model keeps outside a variable is a constant, which building the model makes again.
+    """
+    kept = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState))))
+    return {".".join(map(str, path)): each for path, each in kept if isinstance(each, nnx.Variable)}
 
 
 def load(

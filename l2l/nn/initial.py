@@ -12,9 +12,10 @@ import numpy as np
 from jax.core import Tracer
 
 
-def _generator(key: jax.Array) -> np.random.Generator:
+def generator(key: jax.Array) -> np.random.Generator:
     """A counter-based generator that is a function of the JAX key alone."""
-    return np.random.Generator(np.random.Philox(key=np.asarray(jax.random.key_data(key), np.uint64).reshape(-1)[:2]))
+    words = np.asarray(jax.random.key_data(key)).reshape(-1)[:2]
+    return np.random.Generator(np.random.Philox(key=words.astype(np.uint64)))
 
 
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
@@ -27,7 +28,7 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **
     if isinstance(key, Tracer):
         return jnp.zeros(shape, dtype)
     scale = math.sqrt(2.0 / max(math.prod(shape[:-1]), 1))
-    drawn = _generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
+    drawn = generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
     return jax.device_put(drawn.astype(dtype))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from l2l.engine.cohort import cohorts
@@ -18,6 +17,7 @@ from l2l.engine.fit import Fitted
 from l2l.errors import InputError
 from l2l.export.module import load, save
 from l2l.objectives.trained import Trained
+from l2l.record import held_out
 from l2l.types import Key, Outcome, Trial
 
 SEEDS = 1 << 16
@@ -85,8 +85,8 @@ class Final:
 
     def _card(self, trial: Trial, metrics: dict[str, float]) -> str:
         task, spec = self.objective.task, self.objective.population.spec
-        others = [value for name, value in metrics.items() if name.startswith("test_seed_")]
-        spread = f"{np.mean(others):.4f} ± {np.std(others, ddof=len(others) > 1):.4f}" if others else "not measured"
+        test = held_out(task.metric, trial, metrics)
+        spread = f"{test['mean']:.4f} ± {test['std']:.4f}" if test["seeds"] else "not measured"
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
         own = "" if self.objective.space.name in ("mlp", "cnn") else ", space=my_space.space()"
         return f"""# A {self.objective.space.name} for {task.name}
@@ -97,7 +97,7 @@ Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}
 |---|---|
 | validation, this model | {metrics["validation"]:.4f} |
 | test, this model | {metrics["test"]:.4f} |
-| test, retrained under {len(others)} other seeds | {spread} |
+| test, retrained under {test["seeds"]} other seeds | {spread} |
 
 ## Load it
 

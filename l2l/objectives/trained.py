@@ -14,7 +14,7 @@ import numpy as np
 from l2l.engine.cohort import Cohort, cohorts
 from l2l.engine.data import load, specify
 from l2l.engine.fit import Fitted, Graphs
-from l2l.engine.population import Population, Prepared
+from l2l.engine.population import NotShareable, Population, Prepared
 from l2l.errors import InputError
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
@@ -26,12 +26,13 @@ Member: TypeAlias = tuple[Candidate, Key]
 Trainings: TypeAlias = tuple[Graphs, list[Fitted], dict[str, float]]
 """What one program did: its modules' static half, a fit for each member and the seconds."""
 
-PYTHON_NEEDS_A_VALUE = (
+NEEDS_ITS_VALUES = (
+    NotShareable,
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-"""What JAX raises where a model treats a traced value as a plain number."""
+"""What is raised where a model treats a traced value as a plain number."""
 
 
 @dataclass
@@ -108,13 +109,15 @@ class Trained:
         """Trains candidates that agree in their static values: graphs, fits and seconds, program by program."""
         try:
             yield self._trained(prepared.result() if prepared else self.population.prepare(members, lanes))
-        except PYTHON_NEEDS_A_VALUE:
-            yield from self._alone(members)
-
-    def _alone(self, members: Sequence[Member]) -> Iterator[Trainings]:
-        """A model that needs its numbers as plain numbers gets them: one program a candidate."""
-        for member in members:
-            yield self._trained(self.population.prepare([member], 1, exact=True))
+        except NEEDS_ITS_VALUES:
+            # A model that needs its numbers as plain numbers gets them: one program a candidate.
+            for member in members:
+                yield self._trained(self.population.prepare([member], 1, exact=True))
+        except Exception as error:
+            if lanes == 1 or not _out_of_memory(error):
+                raise
+            for member in members:  # one after the other they may fit
+                yield self._trained(self.population.prepare([member], 1))
 
     def _trained(self, prepared: Prepared) -> Trainings:
         fits, seconds = self.population.train(prepared)
@@ -132,7 +135,9 @@ class Trained:
             for _, fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes, prepared):
                 shares = {name: value / len(fits) for name, value in seconds.items()}
                 for fitted in fits:
-                    yield replace(owed.pop(0), outcome=self.outcome(fitted, shares))
+                    ended = replace(owed[0], outcome=self.outcome(fitted, shares))
+                    del owed[0]
+                    yield ended
         except Exception as error:
             log.exception("trials %s crashed", [trial.number for trial in owed])
             if len(cohort.trials) == 1:
@@ -163,8 +168,12 @@ def reason(error: BaseException) -> str:
     """Why a trial failed, in one sentence."""
     text = str(error).strip().splitlines()
     first = text[0] if text else ""
-    if "RESOURCE_EXHAUSTED" in first or isinstance(error, MemoryError):
+    if _out_of_memory(error):
         return f"out of memory: {first}"
     if isinstance(error, InputError):
         return f"refused: {first}"
     return f"crashed: {type(error).__name__}: {first}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

@@ -59,7 +59,7 @@ class Evolution:
             raise InputError(
                 f"Evolution's tournament must be at most its population ({self.population}), got {self.tournament}."
             )
-        if not self.step > 0:
+        if not 0 < self.step < math.inf:
             raise InputError(f"Evolution's step must be above 0, got {self.step!r}.")
 
     def init(self, space: SearchSpace[Any], key: Key) -> EvolutionState:

@@ -50,7 +50,7 @@ class Lstm:
         for name in ("units", "layers"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise InputError(f"an Lstm's {name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise InputError(f"an Lstm's scale must be above 0, got {self.scale!r}.")
 
     def init(self, tables: Tables, key: Key) -> LstmParams:

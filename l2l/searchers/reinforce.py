@@ -106,11 +106,11 @@ class Reinforce:
     """Codes of a Real and of a long Integer."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"Reinforce's learning_rate must be above 0, got {self.learning_rate!r}.")
         if not 0 <= self.baseline_decay < 1:
             raise InputError(f"Reinforce's baseline_decay must be in [0, 1), got {self.baseline_decay!r}.")
-        if not self.entropy_weight >= 0:
+        if not 0 <= self.entropy_weight < math.inf:
             raise InputError(f"Reinforce's entropy_weight must be at least 0, got {self.entropy_weight!r}.")
         if self.minibatch is not None and (type(self.minibatch) is not int or self.minibatch < 1):
             raise InputError(

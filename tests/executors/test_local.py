@@ -22,6 +22,7 @@ from l2l.space import Candidate
 from l2l.types import Outcome, Trial
 
 TWICE = "crashed: the worker process died twice"
+HINT = "log.txt has its last words"
 
 
 @dataclass
@@ -144,7 +145,7 @@ def test_a_candidate_that_always_kills_its_worker_fails_with_the_reason_and_alon
     executor: Local, tmp_path: Path, act: str, reason: str
 ) -> None:
     outcomes = run(executor, Acts(tmp_path), trials("ok", act, "ok", "ok"))
-    assert errors(outcomes) == {1: f"{TWICE} {reason}"}
+    assert errors(outcomes) == {1: f"{TWICE} {reason}; {HINT}"}
     assert numbers(outcomes) == {0: 0, 1: None, 2: 2, 3: 3}
     assert errors(run(executor, Acts(tmp_path), trials("ok"))) == {}
 
@@ -152,7 +153,10 @@ def test_a_candidate_that_always_kills_its_worker_fails_with_the_reason_and_alon
 def test_several_killers_fail_one_by_one(executor: Local, tmp_path: Path) -> None:
     before = descriptors()
     outcomes = run(executor, Acts(tmp_path), trials("SIGKILL", "ok", "once", "leave", "ok"))
-    assert errors(outcomes) == {0: f"{TWICE} (signal 9, SIGKILL)", 3: f"{TWICE} (exit code 3)"}
+    assert errors(outcomes) == {
+        0: f"{TWICE} (signal 9, SIGKILL); {HINT}",
+        3: f"{TWICE} (exit code 3); {HINT}",
+    }
     # Six workers have died: what is open is that of the one which lives.
     assert len(children()) == 1
     assert descriptors() <= before + 2

@@ -1,0 +1,159 @@
+"""The public names, and the search without Hydra: what the command takes by default, and what it does with failures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optax
+import pytest
+import yaml
+from flax import nnx
+
+import l2l
+from l2l import api, config, loop
+from l2l.executors.inline import Inline
+from l2l.searchers.random import Random
+from l2l.space import Candidate, Categorical, SearchSpace
+from l2l.tasks.digits import Digits
+from l2l.types import Learner, Spec, Status, Trial
+
+TASK = Digits(epochs=1)
+OPTIONS: dict[str, Any] = {"executor": Inline(), "tracker": {}, "final": None}
+
+
+class Flat(nnx.Module):
+    """A linear model."""
+
+    def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
+        self.head = nnx.Linear(64, spec.outputs, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.head(x.reshape(len(x), -1))
+
+
+def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+    return Learner(lambda rngs: Flat(spec, rngs), optax.sgd(values["rate"]), batch_size=128)
+
+
+SPACE = SearchSpace({"rate": Categorical(options=(0.1, 1e38), traced=True)}, build, "flat")
+
+
+@dataclass(frozen=True)
+class Watched(Random):
+    """Random search that keeps what it is told."""
+
+    told: list[Trial] = field(default_factory=list[Trial], compare=False)
+
+    def ask(self, state: Any, key: Any, count: int) -> Sequence[Candidate]:
+        return [SPACE.candidate({"rate": rate}) for rate in (1e38, 0.1, 1e38, 0.1)][:count]
+
+    def tell(self, state: Any, trials: Sequence[Trial]) -> Any:
+        self.told.extend(trials)
+        return super().tell(state, trials)
+
+
+def test_there_are_at_most_twenty_public_names() -> None:
+    assert len(l2l.__all__) <= 20
+    assert set(dir(l2l)) == {*l2l.__all__, "__version__"}
+    for name in l2l.__all__:
+        public = getattr(l2l, name)
+        assert public.__name__ == name
+        assert public.__doc__
+    assert not hasattr(l2l, "Study")
+    with pytest.raises(AttributeError, match="module 'l2l' has no attribute 'serach'"):
+        l2l.serach  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_package_imports_nothing_until_it_is_used() -> None:
+    program = "import sys; before = set(sys.modules); import l2l; print(sorted(set(sys.modules) - before - {'l2l'}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in eval(done.stdout)} <= {"l2l", *sys.stdlib_module_names}
+    assert not any(name.startswith("l2l.") for name in eval(done.stdout))
+
+
+def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = (inspect.signature(function).parameters for function in (api.search, loop.search))
+    assert set(ours) == set(theirs) - {"config"}
+    for name in ("trials", "batch", "seed", "out", "group"):
+        assert ours[name].default == theirs[name].default
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(loop, "search", lambda *parts, **options: given.update(dict(zip(theirs, parts, strict=False))))
+    l2l.search(SPACE)
+    chosen = {
+        group: yaml.safe_load((config.folder() / group / f"{name}.yaml").read_text())
+        for entry in yaml.safe_load((config.folder() / "search.yaml").read_text())["defaults"]
+        if isinstance(entry, dict)
+        for group, name in entry.items()
+        if group in config.GROUPS
+    }
+    assert set(chosen) == set(config.GROUPS)
+    for group in set(chosen) - {"space", "tracker"}:
+        made = given[group] if inspect.isclass(given[group]) else type(given[group])
+        assert f"{made.__module__}.{made.__qualname__}" == chosen[group]["_target_"]
+    assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {
+        name: node["_target_"].rsplit(".", 1)[1] for name, node in chosen["tracker"].items()
+    }
+
+
+def test_a_run_that_diverges_fails_and_nobody_learns_from_it(tmp_path: Path) -> None:
+    watched = Watched()
+    found = l2l.search(SPACE, TASK, watched, trials=4, batch=4, out=tmp_path / "run", **OPTIONS)
+    assert [trial.status for trial in found.trials] == [Status.FAILED, Status.COMPLETE] * 2
+    told = watched.told[-4:]  # after what a search rehearses before it begins
+    assert told == list(found.trials)
+    for trial in told:
+        assert trial.outcome is not None
+        if trial.status is Status.FAILED:
+            assert trial.reward is None
+            assert str(trial.outcome.error).startswith("diverged: the loss was not finite at step ")
+        else:
+            assert trial.reward is not None
+            assert all(map(math.isfinite, trial.reward))
+    assert found.best is not None
+    assert found.best.candidate.values == {"rate": 0.1}
+    record = json.loads((tmp_path / "run/result.json").read_text())
+    assert record["trials"] == {"complete": 2, "failed": 2, "pruned": 0}
+    assert record["test"] is None
+    assert len((tmp_path / "run/trials.csv").read_text().splitlines()) == 5
+
+
+def test_a_search_without_a_success_says_why(tmp_path: Path) -> None:
+    space = SearchSpace({"rate": Categorical(options=(1e38,), traced=True)}, build, "flat")
+    reason = "^all 2 trials failed, most often because: diverged: the loss was not finite"
+    with pytest.raises(l2l.SearchError, match=reason):
+        l2l.search(space, TASK, Random(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    assert json.loads((tmp_path / "run/result.json").read_text())["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trials": 0}, "trials must be a whole number of at least 1, got 0."),
+        ({"batch": True}, "batch must be a whole number of at least 1, got True."),
+        ({"seed": 1.0}, "seed must be a whole number "),
+    ],
+)
+def test_bad_input_writes_nothing(folder: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(l2l.InputError) as caught:
+        l2l.search(SPACE, TASK, Random(), **{**OPTIONS, **options})
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_another_search_is_left_alone(tmp_path: Path) -> None:
+    l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(l2l.InputError, match=r"run holds another study: .*task\.epochs 1 -> 2"):
+        l2l.search(SPACE, Digits(epochs=2), Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    again = l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    assert again.record["seconds"]["train"] == 0.0
