@@ -241,12 +241,14 @@ def _run(plain: dict[str, Any]) -> None:
 
 def _ending(result: Any, plain: dict[str, Any]) -> str:
     """Where the winner lies, and three lines that load and score it."""
+    from l2l.export.module import BUILT_IN
+
     test = result.record["test"]
     best = (result.directory / "best").resolve()
     if test is None:
         return f"results: {result.directory.resolve()}"
     space, task = plain["space"]["_target_"], plain["task"]
-    own = not space.startswith("search_spaces.")
+    own = space.rpartition(".")[0] not in BUILT_IN.values()
     modules = ["l2l", task["_target_"].rpartition(".")[0], *([space.rpartition(".")[0]] if own else [])]
     handed = f", space={_call(plain['space'])}" if own else ""
     spread = f", {test['mean']:.4f} ± {test['std']:.4f} over {test['seeds']} seeds" if test["seeds"] else ""

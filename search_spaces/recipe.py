@@ -19,20 +19,26 @@ LEARNING_RATES = {"adamw": (3e-4, 1e-2), "sgd": (1e-2, 3e-1), "lion": (3e-5, 1e-
 
 
 def known(what: str, given: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
-    """`given` as a tuple. Raises: InputError if one of them is not among `names`."""
+    """`given` as a tuple. Raises: InputError if it is empty or one of them is not among `names`."""
     names = tuple(names)
-    for each in (given := tuple(given)):
+    for each in (given := _some(what, given)):
         if each not in names:
             raise InputError(f"{what} {each!r} is unknown: {nearest(str(each), names)}")
     return given
 
 
 def positive(what: str, given: Sequence[int]) -> tuple[int, ...]:
-    """`given` as a tuple. Raises: InputError if one of them is not a whole number above zero."""
-    for each in (given := tuple(given)):
+    """`given` as a tuple. Raises: InputError if it is empty or one of them is not a whole number above zero."""
+    for each in (given := _some(what, given)):
         if type(each) is not int or each < 1:
             raise InputError(f"{what} must be whole numbers of at least 1, got {each!r}.")
     return given
+
+
+def _some(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
+    if not given:
+        raise InputError(f"{what}: expected at least one value, got an empty list.")
+    return tuple(given)
 
 
 def span(what: str, given: Sequence[int]) -> tuple[int, int]:

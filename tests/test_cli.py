@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import struct
@@ -64,18 +63,7 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Logging as it was: Hydra's setting `disabled` closes every handler, and with one of them pytest's own files."""
-    monkeypatch.setattr(logging, "_handlerList", [])
-    level, loggers = logging.root.level, [logging.getLogger(name) for name in logging.root.manager.loggerDict]
-    yield
-    logging.root.setLevel(level)
-    for logger in loggers:
-        logger.disabled = False
-
-
-@pytest.fixture
-def run(folder: Path, logs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a command in this process, in an empty folder."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -270,6 +258,14 @@ def test_a_search_in_which_every_trial_fails(run: Run, folder: Path) -> None:
     record = json.loads((folder / "run/result.json").read_text())
     assert (record["best"], record["test"], record["trials"]["failed"]) == (None, None, 2)
     assert not (folder / "run/best").exists()
+
+
+def test_what_a_crashed_trial_logs_is_seen(run: Run, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "wild.py").write_text(WILD.replace("x.reshape(len(x), -1)", "x"))
+    ended = run("search", *TINY, "out=run", "space._target_=wild.space")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "all 1 trials failed, most often because: crashed: TypeError: " in ended.err
+    assert "trials [0] crashed\nTraceback (most recent call last):\n" in caplog.text
 
 
 def test_a_users_own_space_with_arguments(run: Run, folder: Path) -> None:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from l2l.engine.data import Data, order
 from l2l.engine.evaluate import make_score
+from l2l.errors import InputError
 from l2l.nn.blocks import Standardised
 from l2l.space import Value
 from l2l.types import Array, Key, Learner, Spec, Task
@@ -120,7 +121,12 @@ def make_train(
 
         def loss(params: Any, rest: Any, index: Array) -> tuple[Array, Any]:
             model = nnx.merge(graphs.train, params, rest, copy=True)
-            losses = task.loss(model(data.x[index]), data.y[index], learner.label_smoothing)
+            logits = model(data.x[index])
+            if logits.shape != (len(index), spec.outputs):
+                raise InputError(
+                    f"the model gives logits of shape {list(logits.shape)}, expected {[len(index), spec.outputs]}."
+                )
+            losses = task.loss(logits, data.y[index], learner.label_smoothing)
             return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
 
         def step(carry: Any, index: Array) -> tuple[Any, Array]:

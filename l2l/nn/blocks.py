@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -23,6 +23,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 NORMALISATIONS = ("none", "batch", "layer")
 POOLINGS = ("none", "max", "average")
+
+
+def known(what: str, name: str, names: Iterable[str]) -> str:
+    """`name` itself. Raises: ValueError if it is none of `names`."""
+    if name not in (names := tuple(names)):
+        raise ValueError(f"{what} {name!r} is unknown, expected one of {', '.join(names)}")
+    return name
 
 
 class Statistic(nnx.Variable[Any]):
@@ -54,7 +61,7 @@ class Dense(nnx.Module):
         self.project = (
             linear(features_in, features, bias=False, rngs=rngs) if skip and features_in != features else None
         )
-        self.activation, self.skip = activation, skip
+        self.activation, self.skip = known("activation", activation, ACTIVATIONS), skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, in]` to `[B, out]`."""
@@ -82,7 +89,8 @@ class Convolution(nnx.Module):
         self.conv = conv(channels, filters, kernel, bias=normalisation != "batch", rngs=rngs)
         self.norm = norm(normalisation, filters, rngs=rngs)
         self.project = conv(channels, filters, 1, bias=False, rngs=rngs) if skip and channels != filters else None
-        self.activation, self.skip, self.pooling = activation, skip, pooling
+        self.activation, self.skip = known("activation", activation, ACTIVATIONS), skip
+        self.pooling = known("pooling", pooling, POOLINGS)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, in]` to `[B, H', W', out]`, half the height and width (rounded up) where it pools."""

@@ -15,7 +15,7 @@ from l2l.engine.cohort import cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fitted
 from l2l.errors import InputError
-from l2l.export.module import load, save
+from l2l.export.module import is_built_in, load, save
 from l2l.objectives.trained import Trained
 from l2l.record import held_out
 from l2l.types import Key, Outcome, Trial
@@ -88,7 +88,7 @@ class Final:
         test = held_out(task.metric, trial, metrics)
         spread = f"{test['mean']:.4f} ± {test['std']:.4f}" if test["seeds"] else "not measured"
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
-        own = "" if self.objective.space.name in ("mlp", "cnn") else ", space=my_space.space()"
+        own = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
         return f"""# A {self.objective.space.name} for {task.name}
 
 Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}.

@@ -76,6 +76,11 @@ class Trained:
                     f"space {self.space.name!r} cannot build the candidate {dict(candidate.values)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
+            if type(size) is not int:
+                raise InputError(
+                    f"space {self.space.name!r}: a batch_size is a whole number and never traced, got {size!r}; "
+                    "take it from a Categorical or an Integer."
+                )
             if not 1 <= size <= spec.examples:
                 raise InputError(
                     f"a batch_size of {size} cannot be taken from the {spec.examples} examples of the training split "

@@ -147,6 +147,7 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ({"layer1_width": "8"}, "does not describe a model"),
     ({"layer1_width": [8]}, "'layer1_width' must be one that a choice can have, got list"),
     ({"layer1_normalisation": "none"}, "lacks the tensor 'model.layers.0.linear.bias'"),
+    ({"layer1_activation": "rulu"}, "(ValueError: activation 'rulu' is unknown, expected one of relu, gelu"),
     ({"depth": 10**9}, "does not describe a model of the space 'mlp' (KeyError: 'layer2_width')"),
     ({"optimizer": "newton"}, "does not describe a model"),
     ({"batch_size": 0}, "does not describe a model"),

@@ -20,7 +20,7 @@ from l2l.executors.inline import Inline
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.searchers.random import Random
-from l2l.space import Candidate
+from l2l.space import Candidate, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Outcome, Trial
 from search_spaces import mlp
@@ -141,6 +141,15 @@ def test_a_final_run_that_fails_leaves_the_earlier_model(tmp_path: Path) -> None
     with pytest.raises(KeyError, match="newton"):
         list(final([broken]))
     assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
+
+
+def test_a_users_space_with_a_built_in_name_is_told_apart(tmp_path: Path) -> None:
+    space = SearchSpace(SPACE.choices, lambda values, spec: mlp.build(values, spec), "mlp")
+    (trial,) = Trained(space, TASK)(batch(1))
+    list(Final(Trained(space, TASK), tmp_path / "best", seeds=0)([trial]))
+    assert "space=my_space.space()" in (tmp_path / "best/MODEL.md").read_text()
+    with pytest.raises(l2l.InputError, match=r"the space 'mlp \(own\)', which is not built in"):
+        l2l.load(tmp_path / "best")
 
 
 def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

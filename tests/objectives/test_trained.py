@@ -98,6 +98,7 @@ def test_check_takes_what_can_be_trained() -> None:
         (lambda values: None, "cannot build the candidate .*TypeError"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 1078), "batch_size of 1078 cannot be taken from the 1077"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 0), "batch_size of 0 cannot be taken"),
+        (lambda values, spec: Learner(Net, optax.sgd(0.1), 64.0), "a batch_size is a whole number .* got 64.0"),
     ],
 )
 def test_check_refuses_what_cannot(build: Any, words: str) -> None:
@@ -189,6 +190,13 @@ def test_a_cohort_that_crashes_fails_with_the_reason() -> None:
     for trial in done:
         assert str(outcome(trial).error).startswith("crashed: TypeError: dot_general requires contracting dimensions")
         assert outcome(trial).metrics == {}
+
+
+@pytest.mark.parametrize("outputs", [3, 11])
+def test_logits_of_another_length_fail_the_trial(outputs: int) -> None:
+    space = lone(lambda values, spec: stock({"rate": 0.0, "learning_rate": 0.1}, spec._replace(outputs=outputs)))
+    (done,) = Trained(space, TASK)(trials([space.candidate({"only": 1})]))
+    assert outcome(done).error == f"refused: the model gives logits of shape [128, {outputs}], expected [128, 10]."
 
 
 @pytest.mark.parametrize(
