@@ -83,7 +83,7 @@ def test_an_interrupt_ends_it_in_good_order_and_it_goes_on(
     assert kills.members(life.process.pid) == []
     # One sentence, the lock is gone, and the database is whole in one file.
     name = signal.Signals(number).name
-    text = f"l2l: interrupted by {name}; nothing is lost, the same command with out= continues.\n"
+    text = f"l2l: interrupted by {name}; nothing is lost: `l2l resume run` continues.\n"
     assert (tmp_path / "run.txt").read_text() == text
     assert {path.name for path in life.run.iterdir()} <= {"study.db", "config.yaml", "log.txt"}
     assert 9 <= sum(row[1] == "COMPLETE" for row in kills.rows(life.run)) < 24

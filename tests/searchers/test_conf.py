@@ -19,7 +19,7 @@ EXPECTED = {
     "random": Random(),
     "reinforce": Reinforce(),
     "reinforce_lstm": Reinforce(policy=Lstm(), learning_rate=0.005),
-    "zoph2017": Reinforce(policy=Lstm(), learning_rate=6e-4, entropy_weight=0.0, normalise=False, minibatch=None),
+    "zoph2017": Reinforce(policy=Lstm(), learning_rate=6e-4, entropy_weight=1e-4, normalise=False, minibatch=None),
     "evolution": Evolution(),
     "tpe": Tpe(),
     "nsga2": Nsga2(),
