@@ -37,7 +37,7 @@ class Result:
     """How a search ended."""
 
     directory: Path
-    best: Trial | None
+    best: Trial
     """The complete trial of the highest reward."""
     trials: Sequence[Trial]
     record: Mapping[str, Any]
@@ -176,10 +176,15 @@ def search(
             executor.close()
             for watcher in watchers:
                 watcher.finish(record)
-        if ended["best"] is None:
-            why = common_reason((trial.outcome or Outcome()).error for trial in log.trials())
-            raise SearchError(f"all {len(log.trials())} trials failed, most often because: {why}")
-        return Result(directory, best(log.trials()), log.trials(), ended)
+        return Result(directory, _winner(log.trials()), log.trials(), ended)
+
+
+def _winner(trials: Sequence[Trial]) -> Trial:
+    """The best trial. Raises: SearchError if all have failed."""
+    if (winner := best(trials)) is None:
+        why = common_reason((trial.outcome or Outcome()).error for trial in trials)
+        raise SearchError(f"all {len(trials)} trials failed, most often because: {why}")
+    return winner
 
 
 def _checked(
