@@ -41,7 +41,7 @@ class IdxImages(Classification):
     path: str | os.PathLike[str] | None = None
     outputs: int = 10
     validation: int = 10_000
-    epochs: int = 2
+    epochs: int = 3
     downloads: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     metric: str = field(default="accuracy", init=False)
     normalise: bool = field(default=True, init=False)
