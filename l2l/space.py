@@ -38,6 +38,7 @@ class Categorical:
     options: tuple[Value, ...]
     when: When = field(default_factory=dict[str, Any])
     traced: bool = False
+    pad: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.options, str) or not isinstance(self.options, Sequence):
@@ -52,8 +53,7 @@ class Categorical:
                 raise InputError(f"a Categorical's options must be finite, got {option!r}.")
             if any(_same(option, other) for other in self.options[:position]):
                 raise InputError(f"a Categorical's options must differ, {option!r} stands twice.")
-        if self.traced and not all(_is_number(option) for option in self.options):
-            raise InputError("a traced Categorical needs numbers as options; strings and None are static.")
+        _check_padding(self.pad, self.traced, self.options)
 
     def count(self) -> int:
         """How many values there are."""
@@ -95,6 +95,7 @@ class Integer:
     log: bool = False
     when: When = field(default_factory=dict[str, Any])
     traced: bool = False
+    pad: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
@@ -106,6 +107,7 @@ class Integer:
             raise InputError(f"an Integer's step must be at least 1, got {self.step}.")
         if self.log and (self.low < 1 or self.step != 1):
             raise InputError(f"a logarithmic Integer needs low >= 1 and step 1, got low={self.low}, step={self.step}.")
+        _check_padding(self.pad, self.traced, (self.low,))
         # The highest value that a step reaches, so that `high` itself is always a value.
         object.__setattr__(self, "high", self.low + (self.high - self.low) // self.step * self.step)
 
@@ -205,7 +207,19 @@ Choice: TypeAlias = Categorical | Integer | Real
 
 def _describe(choice: Choice) -> dict[str, Any]:
     when = {parent: list(allowed(choice.when, parent)) for parent in choice.when}
-    return {"traced": choice.traced, "when": when}
+    pad = {} if isinstance(choice, Real) or choice.pad is None else {"pad": choice.pad}
+    return {"traced": choice.traced, "when": when, **pad}
+
+
+def _check_padding(pad: str | None, traced: bool, sizes: Sequence[Value]) -> None:
+    if pad is None:
+        return
+    if not isinstance(pad, str) or not pad:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"pad must be the name of the sizes that are padded together, got {pad!r}.")
+    if traced:
+        raise InputError(f"a choice is padded (pad={pad!r}) or traced, not both: a size is not traced.")
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise InputError(f"a choice that is padded (pad={pad!r}) needs whole numbers of at least 1.")
 
 
 def allowed(when: When, parent: str) -> tuple[Value, ...]:

@@ -46,8 +46,11 @@ class Learner(NamedTuple):
     model: Callable[[nnx.Rngs], nnx.Module]
     """Makes the untrained model; it maps normalised inputs `[B, *inputs]` to logits `[B, C]`."""
     optimizer: optax.GradientTransformation
-    batch_size: int = 64
+    batch_size: Any = 64
+    """Examples of a step: a whole number, or traced if there is a `microbatch`."""
     label_smoothing: Any = 0.0
+    microbatch: int | None = None
+    """Examples of a gradient, of which a step averages `batch_size / microbatch`; None: one gradient a step."""
 
 
 class Task(Protocol):

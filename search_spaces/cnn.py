@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, NORMALISATIONS, POOLINGS, Convolution, linear
 from l2l.nn.dropout import dropout
+from l2l.nn.padded import bound, if_reached, size
 from l2l.nn.pool import pool
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
@@ -25,7 +27,8 @@ class Cnn(nnx.Module):
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
         layers: list[Convolution] = []
         height, width, channels = spec.inputs
-        for n in range(1, values["depth"] + 1):
+        self.depth = bound(values["depth"])
+        for n in range(1, size(values["depth"]) + 1):
             layer = Convolution(
                 channels,
                 values[f"layer{n}_filters"],
@@ -38,19 +41,21 @@ class Cnn(nnx.Module):
             )
             layers.append(layer)
             channels = values[f"layer{n}_filters"]
-            if layer.pooling != "none":
+            if layer.pools:
                 height, width = -(-height // 2), -(-width // 2)
         self.layers = nnx.List(layers)
         self.window = -(-max(height, width) // GRID)
         self.drop = dropout(values["dropout"], rngs=rngs)
-        self.head = linear(-(-height // self.window) * -(-width // self.window) * channels, spec.outputs, rngs=rngs)
+        places = -(-height // self.window) * -(-width // self.window)
+        self.head = linear(channels * places, spec.outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images `[B, H, W, in]` to logits `[B, C]`."""
-        for layer in self.layers:
-            x = layer(x)
+        for n, layer in enumerate(self.layers, 1):
+            x = layer(x) if n == 1 or layer.pools else if_reached(n, self.depth, (layer,), x)
         x = pool("average", x, self.window)
-        return self.head(self.drop(x.reshape(x.shape[0], -1)))
+        # Channel-major, so that padded channels stand behind all others.
+        return self.head(self.drop(jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)))
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:

@@ -11,6 +11,7 @@ from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, NORMALISATIONS, Dense, linear
 from l2l.nn.dropout import dropout
+from l2l.nn.padded import Padded, bound, if_reached, size
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -22,8 +23,9 @@ class Mlp(nnx.Module):
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
         layers: list[Dense] = []
         drops: list[nnx.Module] = []
-        features = math.prod(spec.inputs)
-        for n in range(1, values["depth"] + 1):
+        features: int | Padded = math.prod(spec.inputs)
+        self.depth = bound(values["depth"])
+        for n in range(1, size(values["depth"]) + 1):
             layer = Dense(
                 features,
                 values[f"layer{n}_width"],
@@ -41,8 +43,8 @@ class Mlp(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Inputs `[B, *inputs]` to logits `[B, C]`."""
         x = x.reshape(x.shape[0], -1)
-        for layer, drop in zip(self.layers, self.drops, strict=True):
-            x = drop(layer(x))
+        for n, part in enumerate(zip(self.layers, self.drops, strict=True), 1):
+            x = part[1](part[0](x)) if n == 1 else if_reached(n, self.depth, part, x)
         return self.head(x)
 
 

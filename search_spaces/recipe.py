@@ -11,11 +11,24 @@ import optax
 from flax import nnx
 
 from l2l.errors import InputError, nearest
+from l2l.nn.padded import Picked
 from l2l.space import Categorical, Choice, Real
 from l2l.types import Learner, Spec
 
 LEARNING_RATES = {"adamw": (3e-4, 1e-2), "sgd": (1e-2, 3e-1), "lion": (3e-5, 1e-3)}
 """Peak learning rates worth searching, by optimizer: they differ by two orders of magnitude."""
+RULES: dict[str, Callable[[], Any]] = {
+    # Adam's epsilon lies above the rounding noise of a gradient that is zero in theory, so that noise stays noise.
+    "adamw": lambda: optax.scale_by_adam(eps=1e-5),
+    "lion": optax.scale_by_lion,
+    "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
+}
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "constant": jnp.ones_like,
+    "linear": lambda share: 1.0 - share,
+    "cosine": lambda share: 0.5 * (1.0 + jnp.cos(jnp.pi * share)),
+}
+"""What is left of the learning rate after a share of the steps that follow the warm-up."""
 
 
 def known(what: str, given: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
@@ -50,66 +63,100 @@ def span(what: str, given: Sequence[int]) -> tuple[int, int]:
 
 
 def choices(
-    optimizers: Sequence[str] = ("adamw", "sgd", "lion"), batch_sizes: Sequence[int] = (32, 64, 128)
+    optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
+    batch_sizes: Sequence[int] = (32, 64, 128),
+    microbatch: int | None = None,
 ) -> dict[str, Choice]:
-    """The choices that every built-in space ends with."""
+    """The choices that every built-in space ends with.
+
+    Raises: InputError if one is empty or unknown, or a batch size is no multiple of the microbatch.
+    """
     optimizers = known("optimizer", optimizers, LEARNING_RATES)
     rates: dict[str, Choice] = {}
     for name in optimizers:
         low, high = LEARNING_RATES[name]
         rates[f"{name}_learning_rate"] = Real(low=low, high=high, log=True, when={"optimizer": name})
+    for each in (batch_sizes := positive("batch_sizes", batch_sizes)):
+        if microbatch and each % microbatch:
+            raise InputError(f"batch_sizes must be multiples of {microbatch} in this space, got {each}.")
     return {
-        "optimizer": Categorical(options=optimizers),
+        "optimizer": Categorical(options=optimizers, traced=True),
         **rates,
         "weight_decay": Real(low=1e-5, high=1e-1, log=True),
-        "schedule": Categorical(options=("constant", "linear", "cosine")),
+        "schedule": Categorical(options=tuple(SCHEDULES), traced=True),
         "warmup": Real(low=0.0, high=0.2),
-        "batch_size": Categorical(options=positive("batch_sizes", batch_sizes)),
+        "batch_size": Categorical(options=batch_sizes, traced=microbatch is not None),
         "dropout": Real(low=0.0, high=0.5),
         "label_smoothing": Real(low=0.0, high=0.2),
     }
 
 
-def learner(model: Callable[[nnx.Rngs], nnx.Module], values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The model with the recipe that `values` name."""
+def learner(
+    model: Callable[[nnx.Rngs], nnx.Module], values: Mapping[str, Any], spec: Spec, microbatch: int | None = None
+) -> Learner:
+    """The model with the recipe that `values` name; batches are averaged over gradients of `microbatch` examples."""
     return Learner(
         model=model,
         optimizer=_optimizer(values, spec.steps(values["batch_size"])),
         batch_size=values["batch_size"],
         label_smoothing=values["label_smoothing"],
+        microbatch=microbatch,
     )
 
 
-def _optimizer(values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+def _optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTransformation:
     """Decoupled weight decay on matrices, whatever the rule, with the scheduled learning rate."""
     name = values["optimizer"]
-    # Adam's epsilon lies above the rounding noise of a gradient that is zero in theory, so that noise stays noise.
-    rule = {
-        "adamw": lambda: optax.scale_by_adam(eps=1e-5),
-        "lion": optax.scale_by_lion,
-        "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
-    }[name]()
+    if isinstance(name, Picked):
+        peak = jax.lax.select_n(name.index, *(values[f"{each}_learning_rate"] for each in name.options))
+        rule = _picked_rule(name)
+    else:
+        peak, rule = values[f"{name}_learning_rate"], RULES[name]()
     decay = optax.add_decayed_weights(values["weight_decay"], mask=_matrices)
-    rate = _schedule(values, values[f"{name}_learning_rate"], steps)
-    return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
+    return optax.chain(rule, decay, optax.scale_by_learning_rate(_schedule(values, peak, steps)))
+
+
+def _picked_rule(name: Picked) -> optax.GradientTransformation:
+    """The rule that data choose, in the state of the largest one: two moments and a count."""
+
+    def init(params: Any) -> Any:
+        moment = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), moment, moment)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        def by(option: str) -> Callable[..., Any]:
+            def run(updates: Any, state: Any) -> Any:
+                if option == "adamw":
+                    return RULES[option]().update(updates, state, params)
+                fields: dict[str, Any] = {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
+                own = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
+                updates, own = RULES[option]().update(updates, own, params)
+                return updates, state._replace(mu=own.trace if option == "sgd" else own.mu)
+
+            return run
+
+        return jax.lax.switch(name.index, [by(option) for option in name.options], updates, state)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _schedule(values: Mapping[str, Any], peak: Any, steps: int) -> Callable[[Any], Any]:
+def _schedule(values: Mapping[str, Any], peak: Any, steps: Any) -> Callable[[Any], Any]:
     """Linear warm-up over the share `warmup` of the steps, then the named decay towards zero."""
-    decay = {
-        "constant": lambda share: jnp.ones_like(share),
-        "linear": lambda share: 1.0 - share,
-        "cosine": lambda share: 0.5 * (1.0 + jnp.cos(jnp.pi * share)),
-    }[values["schedule"]]
+    name = values["schedule"]
     warm = values["warmup"] * steps
 
     def rate(count: Any) -> Any:
         done = jnp.asarray(count, jnp.float32)
         rising = jnp.minimum((done + 1.0) / jnp.maximum(warm, 1.0), 1.0)
-        return peak * rising * decay(jnp.clip((done - warm) / jnp.maximum(steps - warm, 1.0), 0.0, 1.0))
+        share = jnp.clip((done - warm) / jnp.maximum(steps - warm, 1.0), 0.0, 1.0)
+        if isinstance(name, Picked):
+            left = jax.lax.select_n(name.index, *(SCHEDULES[each](share) for each in name.options))
+        else:
+            left = SCHEDULES[name](share)
+        return peak * rising * left
 
     return rate

@@ -46,7 +46,7 @@ def statistics(task: Task, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
-    """Which examples each step sees, `[epochs, steps of one epoch, B]`; every epoch is a fresh permutation.
+    """Which examples each gradient sees, `[epochs, gradients of one epoch, B]`; every epoch is a fresh permutation.
 
     Raises: InputError if a batch is larger than the training split.
     """
@@ -59,9 +59,9 @@ def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
 
 
 def chunks(examples: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Indices `[M, size]` that visit every example once, and weights `[M, size]`: 0 for the filling."""
-    size = min(size, examples)
+    """Indices `[M, at most size]` that visit every example once, and weights `[M, ...]`: 0 for the filling."""
     count = -(-examples // size)
+    size = -(-examples // count)
     indices = np.arange(count * size)
     weights = (indices < examples).astype(np.float32)
     return np.minimum(indices, examples - 1).reshape(count, size).astype(np.int32), weights.reshape(count, size)

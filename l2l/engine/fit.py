@@ -11,22 +11,17 @@ import numpy as np
 import optax
 from flax import nnx
 
-from l2l.engine.data import Data, order
+from l2l.engine.bucket import Bucket, assemble
+from l2l.engine.data import Data
 from l2l.engine.evaluate import make_score
 from l2l.errors import InputError
 from l2l.nn.blocks import Standardised
-from l2l.space import Value
+from l2l.nn.padded import Bound
+from l2l.space import SearchSpace
 from l2l.types import Array, Key, Learner, Spec, Task
 
 WEIGHTS, DROPOUT, OTHER, ORDER = range(4)
 """What a trial's key is folded with: one stream for each purpose."""
-
-
-class Graphs(NamedTuple):
-    """The static half of a module, for training and for evaluation."""
-
-    train: Any
-    evaluate: Any
 
 
 class Lane(NamedTuple):
@@ -36,9 +31,11 @@ class Lane(NamedTuple):
     rest: Any
     """Every other variable: batch statistics, dropout state, the input's statistics."""
     traced: Mapping[str, Any]
-    """Traced values by name, each `[]`."""
+    """The bucket's data by name, each `[]`."""
     order: Any
-    """Examples of each step, `[epochs, steps, B]`."""
+    """Examples of each gradient, `[epochs, gradients of one epoch, M]`."""
+    accumulated: Any
+    """Gradients that make one step, `[]`."""
 
 
 class Fitted(NamedTuple):
@@ -52,51 +49,6 @@ class Fitted(NamedTuple):
     """The first step whose loss was not finite, counted from 1; 0 if there was none."""
 
 
-Build = Callable[[Mapping[str, Any], Spec], Learner]
-
-
-def prepare(
-    build: Build,
-    static: Mapping[str, Value],
-    traced: Mapping[str, Value],
-    spec: Spec,
-    statistics: tuple[np.ndarray, np.ndarray],
-    key: Key,
-) -> tuple[Graphs, Lane]:
-    """A lane's graphs and its state before the first step, drawn from the trial's key on the host."""
-    numbers = {name: np.asarray(value, np.float32) for name, value in traced.items()}
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        learner = build({**static, **{name: jnp.asarray(value) for name, value in numbers.items()}}, spec)
-        model = Standardised(learner.model(streams(key)), *statistics)
-        model.train()
-        train, params, rest = nnx.split(model, nnx.Param, ...)
-        model.eval()
-        steps = order(jax.random.fold_in(key, ORDER), spec, learner.batch_size)
-        return Graphs(train, nnx.graphdef(model)), Lane(params, rest, numbers, steps)
-
-
-def shareable(
-    build: Build, static: Mapping[str, Value], traced: Mapping[str, Value], spec: Spec, graphs: Graphs
-) -> bool:
-    """Whether the model is the same program whatever its traced values, as far as building it shows.
-
-    It is built once more with abstract values: a model that needs one as a plain number cannot be built then, and
-    one that keeps it in a closure differs from the real one.
-    """
-
-    def make(numbers: Mapping[str, Array], key: Key) -> nnx.Module:
-        channels = np.zeros(spec.inputs[-1], np.float32)
-        model = Standardised(build({**static, **numbers}, spec).model(streams(key)), channels, channels)
-        model.train()
-        return model
-
-    numbers = {name: jnp.zeros((), jnp.float32) for name in traced}
-    try:
-        return nnx.graphdef(nnx.eval_shape(make, numbers, jax.random.key(0))) == graphs.train
-    except Exception:  # what a model raises that was promised a number is its own affair
-        return False
-
-
 def streams(key: Key) -> nnx.Rngs:
     """The random streams of a trial's modules."""
     return nnx.Rngs(
@@ -106,46 +58,98 @@ def streams(key: Key) -> nnx.Rngs:
     )
 
 
-def make_train(
-    build: Build, static: Mapping[str, Value], spec: Spec, task: Task, graphs: Graphs, validation: int
-) -> Callable[[Lane, Data], Fitted]:
-    """The pure function that trains one lane over all its epochs and scores it after each of them.
+class Program:
+    """The pure function of a bucket: `[lane, data]` to what training leaves behind."""
 
-    `build` is called inside the trace with the traced values as arrays; the program is fixed by `static`.
-    `validation` is the number of validation examples.
-    """
-    score = make_score(task, validation)
+    def __init__(
+        self,
+        space: SearchSpace[Learner],
+        held: Bucket,
+        spec: Spec,
+        task: Task,
+        validation: int,
+    ) -> None:
+        self.space, self.held, self.spec, self.task = space, held, spec, task
+        self.score = make_score(task, validation)
 
-    def train(lane: Lane, data: Data) -> Fitted:
-        learner = build({**static, **lane.traced}, spec)
+    def learner(self, numbers: Mapping[str, Any]) -> Learner:
+        """The bucket's learner for a lane's data."""
+        return self.space.build(assemble(self.space, self.held, numbers), self.spec)
 
-        def loss(params: Any, rest: Any, index: Array) -> tuple[Array, Any]:
-            model = nnx.merge(graphs.train, params, rest, copy=True)
-            logits = model(data.x[index])
-            if logits.shape != (len(index), spec.outputs):
-                raise InputError(
-                    f"the model gives logits of shape {list(logits.shape)}, expected {[len(index), spec.outputs]}."
-                )
-            losses = task.loss(logits, data.y[index], learner.label_smoothing)
-            return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
+    def model(self, learner: Learner) -> nnx.Module:
+        """The bucket's model in training mode; its weights come from the lane."""
+        channels = jnp.zeros(self.spec.inputs[-1], jnp.float32)
+        model = Standardised(learner.model(streams(jax.random.key(0))), channels, channels)
+        model.train()
+        return model
 
-        def step(carry: Any, index: Array) -> tuple[Any, Array]:
+    def shapes(self, numbers: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Weights and every other variable of a lane, as shapes alone."""
+        model = nnx.eval_shape(lambda data: self.model(self.learner(data)), dict(numbers))
+        _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
+        return params, rest
+
+    def __call__(self, lane: Lane, data: Data) -> Fitted:
+        """Trains one lane over all its epochs and scores it after each of them."""
+        learner = self.learner(lane.traced)
+        model = self.model(learner)
+        graph, _, held, _ = nnx.split(model, nnx.Param, Bound, ...)
+        model.eval()
+        frozen = nnx.graphdef(model)
+        gradient = self._gradient(learner, graph, held, data)
+
+        def step(carry: Any, at: tuple[Any, Array]) -> tuple[Any, Array]:
             params, rest, optimizer, count, diverged = carry
-            (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(params, rest, index)
-            updates, optimizer = learner.optimizer.update(gradient, optimizer, params)
+            value, rest, slope = gradient(params, rest, *at, lane.accumulated)
+            updates, optimizer = learner.optimizer.update(slope, optimizer, params)
             params = optax.apply_updates(params, updates)
             diverged = jnp.where((diverged == 0) & ~jnp.isfinite(value), count + 1, diverged)
             return (params, rest, optimizer, count + 1, diverged), value
 
         def epoch(carry: Any, indices: Array) -> tuple[Any, dict[str, Array]]:
-            carry, losses = jax.lax.scan(step, carry, indices)
-            model = nnx.merge(graphs.evaluate, carry[0], carry[1], copy=True)
-            scores = score(model, data.validation_x, data.validation_y)
-            return carry, {**scores, "train_loss": jnp.mean(losses)}
+            steps = len(indices) if learner.microbatch is None else len(indices) // lane.accumulated
+
+            def body(at: Any, carry: Any) -> Any:
+                inner, value = step(carry[0], (indices, at))
+                return inner, carry[1] + value
+
+            carry, total = jax.lax.fori_loop(0, steps, body, (carry, jnp.zeros(())))
+            final = nnx.merge(frozen, carry[0], held, carry[1], copy=True)
+            scores = self.score(final, data.validation_x, data.validation_y)
+            return carry, {**scores, "train_loss": total / steps}
 
         zero = jnp.zeros((), jnp.int32)
         start = (lane.params, lane.rest, learner.optimizer.init(lane.params), zero, zero)
         (params, rest, _, _, diverged), curve = jax.lax.scan(epoch, start, lane.order)
         return Fitted(params, rest, curve, diverged)
 
-    return train
+    def _gradient(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
+        """A function to loss, other variables and gradient of one step; `accumulated` gradients are averaged."""
+
+        def loss(params: Any, rest: Any, index: Array) -> tuple[Array, Any]:
+            model: Any = nnx.merge(graph, params, held, rest, copy=True)
+            logits = model(data.x[index])
+            if logits.shape != (len(index), self.spec.outputs):
+                wanted = [len(index), self.spec.outputs]
+                raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {wanted}.")
+            losses = self.task.loss(logits, data.y[index], learner.label_smoothing)
+            return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound)))
+
+        slope = jax.value_and_grad(loss, has_aux=True)
+
+        def one(params: Any, rest: Any, indices: Array, at: Any, _: Any) -> Any:
+            (value, rest), gradient = slope(params, rest, indices[at])
+            return value, rest, gradient
+
+        def several(params: Any, rest: Any, indices: Array, at: Any, count: Any) -> Any:
+            def add(part: Any, carry: Any) -> Any:
+                total, rest, sums = carry
+                (value, rest), gradient = slope(params, rest, indices[at * count + part])
+                return total + value, rest, jax.tree.map(jnp.add, sums, gradient)
+
+            # The first one opens the sum: nothing is added to zeros where a step is one gradient.
+            (value, rest), gradient = slope(params, rest, indices[at * count])
+            total, rest, sums = jax.lax.fori_loop(1, count, add, (value, rest, gradient))
+            return total / count, rest, jax.tree.map(lambda each: each / count, sums)
+
+        return one if learner.microbatch is None else several

@@ -1,50 +1,40 @@
-"""The lanes of a cohort as one compiled program: prepared in the background, kept while they are of use."""
+"""The lanes of a cohort as one compiled program: compiled once for each bucket, kept while it is of use."""
 
 from __future__ import annotations
 
 import collections
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from l2l.engine import data as data_
-from l2l.engine.fit import Build, Fitted, Graphs, Lane, make_train, prepare, shareable
+from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, ladders, numbers
+from l2l.engine.fit import ORDER, Fitted, Lane, Program, streams
+from l2l.nn.blocks import Standardised
+from l2l.nn.padded import Bound
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
-KEPT = 32
+KEPT = 64
 """Programs kept in memory; a distinct one holds about 25 MiB of the host until JAX's caches are cleared."""
 
 
-SHORT = 10_000_000
-"""Input numbers seen by a training that counts as short."""
-
-
-class NotShareable(TypeError):
-    """A model has its traced values built in, so that no other candidate can use its program."""
-
-
-class Program(NamedTuple):
+class Compiled(NamedTuple):
     """A compiled program of P lanes."""
 
     run: Any
-    graphs: Graphs
-    lanes: int
-
-
-class Prepared(NamedTuple):
-    """A cohort that is ready to train."""
-
-    program: Program
-    stacked: Lane
-    filled: int
-    """Lanes that belong to a trial; the others are copies."""
+    params: Any
+    """Shapes of a lane's weights, by path."""
+    rest: Any
     seconds: Mapping[str, float]
 
 
@@ -54,76 +44,166 @@ class Population:
     def __init__(self, space: SearchSpace[Learner], task: Task, epochs: int | None) -> None:
         host = data_.load(task)
         self.task, self.space = task, space
-        self.build: Build = space.build
         self.spec = data_.specify(task, host, epochs)
         self.statistics = data_.statistics(task, host)
         self.validation = len(host.validation_x)
         self.data = jax.device_put(host)
-        self._programs: collections.OrderedDict[str, Program] = collections.OrderedDict()
-        self._compiled = 0
+        self.ladders: Ladders = ladders(space)
+        self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._made = 0
 
-    def prepare(self, members: Sequence[tuple[Candidate, Key]], lanes: int, exact: bool = False) -> Prepared:
-        """The compiled program and the stacked lanes of these (candidate, trial key) pairs.
+    def bucket(self, candidate: Candidate) -> Bucket:
+        """The bucket of a candidate."""
+        return bucket(self.space, candidate, self.ladders)
 
-        All candidates agree in their static values. With `exact` the traced values are compiled in as plain
-        numbers, for models that cannot take an array: then there is one lane.
-        """
-        started = time.perf_counter()
-        candidates = [candidate for candidate, _ in members]
-        static = dict(candidates[0].values) if exact else self.space.static(candidates[0])
-        traced = [{} if exact else self.space.traced(candidate) for candidate in candidates]
-        prepared = [
-            prepare(self.build, static, numbers, self.spec, self.statistics, key)
-            for numbers, (_, key) in zip(traced, members, strict=True)
-        ]
-        graphs = prepared[0][0]
-        rows = [lane for _, lane in prepared]
-        stacked = stack(rows + rows[:1] * (lanes - len(rows)))
-        name = json.dumps([static, lanes, exact])
-        program = self._programs.get(name)
-        built = time.perf_counter() - started
-        seconds = {"trace": built, "compile": 0.0}
-        if program is None or program.graphs != graphs:
-            if not exact and not shareable(self.build, static, traced[0], self.spec, graphs):
-                raise NotShareable("a traced value was built into the model")
-            program, seconds = self._compile(make_train(
-                self.build, static, self.spec, self.task, graphs, self.validation
-            ), graphs, stacked, lanes)  # fmt: skip
-            seconds["trace"] += built
-            self._keep(name, program)
-        self._programs.move_to_end(name)
-        return Prepared(program, stacked, len(rows), seconds)
+    def module(self, candidate: Candidate, held: Bucket, key: Key) -> tuple[Any, Any]:
+        """The candidate's own module in its true shape, as first drawn from its key on the host, and its learner."""
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            learner = self.space.build(alone(self.space, candidate, held), self.spec)
+            model = Standardised(learner.model(streams(key)), *self.statistics)
+            model.train()
+        return model, learner
 
-    def _compile(self, train: Any, graphs: Graphs, stacked: Lane, lanes: int) -> tuple[Program, dict[str, float]]:
+    def program(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> tuple[Compiled, bool]:
+        """The compiled program of a bucket, and whether it was compiled for this call; others wait for it."""
+        name = json.dumps([held.name, lanes])
+        with self._lock:
+            found = self._programs.get(name)
+            ours = found is None
+            if found is None:
+                found = self._programs[name] = Future()
+            self._programs.move_to_end(name)
+        if ours:
+            try:
+                found.set_result(self._compile(held, data, lanes))
+                self._forget()
+            except BaseException as error:
+                with self._lock:
+                    self._programs.pop(name, None)
+                found.set_exception(error)
+        return found.result(), ours
+
+    def ready(self, held: Bucket, lanes: int) -> bool | None:
+        """Whether the bucket's program is there: None if nobody has begun to compile it."""
+        found = self._programs.get(json.dumps([held.name, lanes]))
+        return None if found is None else found.done()
+
+    def _compile(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> Compiled:
         begun = time.perf_counter()
-        lowered = jax.jit(jax.vmap(train, in_axes=(0, None))).trace(stacked, self.data).lower()
+        program = Program(self.space, held, self.spec, self.task, self.validation)
+        params, rest = program.shapes(data)
+        size = program.learner(data)
+        micro = size.microbatch or size.batch_size
+        steps = self.spec.examples // micro
+        lane = Lane(
+            params, rest, dict(data),
+            jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1),
+        )  # fmt: skip
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), lane)
+        function = jax.vmap(program, in_axes=(0, None)) if lanes > 1 else lambda lane, data: jax.tree.map(
+            lambda leaf: leaf[None], program(jax.tree.map(lambda leaf: leaf[0], lane), data)
+        )
+        lowered = jax.jit(function).trace(shapes, self.data).lower()
         traced = time.perf_counter()
         run = lowered.compile(compiler_options=self._options())
-        return Program(run, graphs, lanes), {"trace": traced - begun, "compile": time.perf_counter() - traced}
+        seconds = {"trace": traced - begun, "compile": time.perf_counter() - traced}
+        return Compiled(run, params, rest, seconds)
 
     def _options(self) -> dict[str, Any]:
-        """How to compile: on a CPU, quickly, and more so where a training is short."""
+        """How to compile: on a CPU, quickly, and for the one thread that calls."""
         if jax.default_backend() != "cpu":
             return {}
-        # Level 1 compiles a third faster and runs as fast. Without fusion emitters a program compiles in 0.6 of
-        # the time and runs 10 to 25 % longer, which pays below a few seconds of training.
         work = self.spec.examples * self.spec.epochs * math.prod(self.spec.inputs)
-        return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": work > SHORT}
+        return {
+            "xla_backend_optimization_level": 1,
+            "xla_cpu_use_fusion_emitters": work > 10_000_000,
+            "xla_cpu_multi_thread_eigen": False,
+        }
 
-    def _keep(self, name: str, program: Program) -> None:
-        self._programs[name] = program
-        self._compiled += 1
-        while len(self._programs) > KEPT:
-            self._programs.popitem(last=False)
-        if self._compiled % KEPT == 0:
-            jax.clear_caches()
+    def _forget(self) -> None:
+        with self._lock:
+            self._made += 1
+            while len(self._programs) > KEPT:
+                self._programs.popitem(last=False)
+            if self._made % KEPT == 0:
+                jax.clear_caches()
 
-    def train(self, prepared: Prepared) -> tuple[list[Fitted], float]:
-        """What each candidate's lane leaves behind, on the host, and the seconds it took."""
+    def train(self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int) -> tuple[list[Fitted], dict[str, float]]:
+        """What each candidate's lane leaves behind, in its true shape, and the seconds it took."""
         started = time.perf_counter()
-        fitted = jax.tree.map(to_host, jax.block_until_ready(prepared.program.run(prepared.stacked, self.data)))
-        lanes = [jax.tree.map(lambda leaf, at=at: leaf[at], fitted) for at in range(prepared.filled)]
-        return lanes, time.perf_counter() - started
+        drawn = [self.module(candidate, held, key) for candidate, key in members]
+        data = [numbers(self.space, candidate, held) for candidate, _ in members]
+        begun = time.perf_counter()
+        compiled, ours = self.program(held, data[0], lanes)
+        waited = time.perf_counter()
+        rows = [
+            self._lane(compiled, model, learner, each, key)
+            for (model, learner), each, (_, key) in zip(drawn, data, members, strict=True)
+        ]
+        stacked = stack(rows + rows[:1] * (lanes - len(rows)))
+        ready = time.perf_counter()
+        fitted = jax.tree.map(to_host, jax.block_until_ready(compiled.run(stacked, self.data)))
+        ended = time.perf_counter()
+        fits = [
+            self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], fitted), model) for at, (model, _) in enumerate(drawn)
+        ]
+        build = begun - started + ready - waited
+        seconds = {"trace": build, "compile": 0.0, "train": ended - ready}
+        if ours:
+            seconds |= {"trace": build + compiled.seconds["trace"], "compile": compiled.seconds["compile"]}
+        return fits, seconds
+
+    def _lane(self, compiled: Compiled, model: nnx.Module, learner: Learner, data: Mapping[str, Any], key: Key) -> Lane:
+        """A candidate's state before the first step, embedded in the program's shapes."""
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        micro = learner.microbatch or learner.batch_size
+        order = data_.order(jax.random.fold_in(key, ORDER), self.spec, micro)
+        return Lane(
+            embed(params, compiled.params), embed(rest, compiled.rest), data, order,
+            np.int32(int(learner.batch_size) // micro),
+        )  # fmt: skip
+
+    def _cut(self, fitted: Fitted, model: nnx.Module) -> Fitted:
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        return fitted._replace(params=crop(fitted.params, params), rest=crop(fitted.rest, rest))
+
+
+def embed(small: Any, large: Any) -> Any:
+    """The state `small` at the beginning of zeros of the shapes of `large`."""
+    own = dict(nnx.to_flat_state(small))
+    made: list[Any] = []
+    for path, shape in nnx.to_flat_state(large):
+        variable = own.pop(path, None)
+        if variable is None:
+            value = empty(shape.get_value())
+        else:
+            value = to_host(variable[...])
+            wanted = shape.get_value().shape
+            if value.shape != wanted:
+                value = np.pad(value, [(0, b - a) for a, b in zip(value.shape, wanted, strict=True)])
+        made.append((path, shape.replace(value)))
+    if own:
+        raise ValueError(f"the padded model has no {'.'.join(map(str, next(iter(own))))}")
+    return nnx.from_flat_state(made)
+
+
+def crop(large: Any, small: Any) -> Any:
+    """The beginning of every array of the state `large`, in the shapes of `small`."""
+    whole = dict(nnx.to_flat_state(large))
+    made: list[Any] = []
+    for path, variable in nnx.to_flat_state(small):
+        value = whole[path][...]
+        made.append((path, variable.replace(value if is_key(value) else value[tuple(map(slice, variable[...].shape))])))
+    return nnx.from_flat_state(made)
+
+
+def empty(shape: Any) -> Any:
+    """Zeros of a shape and dtype; typed keys too."""
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        words: Any = np.zeros((*shape.shape, 2), np.uint32)
+        return jax.random.wrap_key_data(words)
+    return np.zeros(shape.shape, shape.dtype)
 
 
 def to_host(leaf: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from flax import nnx
 
 from l2l.nn.conv import patches_convolution
 from l2l.nn.initial import he_normal, ones, zeros
+from l2l.nn.padded import Bound, Padded, Picked, PaddedNorm, Selector, active, elementwise, resized, size
 from l2l.nn.pool import pool
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -50,67 +52,139 @@ class Standardised(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """One layer of a perceptron: linear, normalisation, activation, and the input added if `skip`."""
+    """One layer of a perceptron: linear, normalisation, activation, and the input added if `skip`.
+
+    Sizes may be `Padded`; activation, normalisation and skip may be `Picked`.
+    """
 
     def __init__(
-        self, features_in: int, features: int, *, activation: str, normalisation: str, skip: bool, rngs: nnx.Rngs
+        self,
+        features_in: int | Padded,
+        features: int | Padded,
+        *,
+        activation: str | Picked,
+        normalisation: str | Picked,
+        skip: bool | Picked,
+        rngs: nnx.Rngs,
     ) -> None:
         # Batch normalisation takes a bias away again: its gradient would be rounding noise, which Adam scales up.
         self.linear = linear(features_in, features, bias=normalisation != "batch", rngs=rngs)
         self.norm = norm(normalisation, features, rngs=rngs)
-        self.project = (
-            linear(features_in, features, bias=False, rngs=rngs) if skip and features_in != features else None
-        )
-        self.activation, self.skip = known("activation", activation, ACTIVATIONS), skip
+        self.route = route(skip, features_in, features)
+        self.project = linear(features_in, features, bias=False, rngs=rngs) if projects(self.route) else None
+        self.activation = chosen("activation", activation, ACTIVATIONS)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, in]` to `[B, out]`."""
-        y = self.linear(x)
-        y = ACTIVATIONS[self.activation](y if self.norm is None else self.norm(y))
-        return y + (x if self.project is None else self.project(x)) if self.skip else y
+        y = activate(self.activation, normalise(self.norm, self.linear, x))
+        return residual(self.route, self.project, x, y)
 
 
 class Convolution(nnx.Module):
-    """One layer of a convolutional network: convolution, normalisation, activation, skip, pooling by 2."""
+    """One layer of a convolutional network: convolution, normalisation, activation, skip, pooling by 2.
+
+    Channels may be `Padded`; activation, normalisation and skip may be `Picked`, and pooling too if no option
+    is "none".
+    """
 
     def __init__(
         self,
-        channels: int,
-        filters: int,
+        channels: int | Padded,
+        filters: int | Padded,
         *,
         kernel: int,
-        activation: str,
-        normalisation: str,
-        skip: bool,
-        pooling: str,
+        activation: str | Picked,
+        normalisation: str | Picked,
+        skip: bool | Picked,
+        pooling: str | Picked,
         rngs: nnx.Rngs,
     ) -> None:
         # As in `Dense`: no bias under batch normalisation.
         self.conv = conv(channels, filters, kernel, bias=normalisation != "batch", rngs=rngs)
         self.norm = norm(normalisation, filters, rngs=rngs)
-        self.project = conv(channels, filters, 1, bias=False, rngs=rngs) if skip and channels != filters else None
-        self.activation, self.skip = known("activation", activation, ACTIVATIONS), skip
-        self.pooling = known("pooling", pooling, POOLINGS)
+        self.route = route(skip, channels, filters)
+        self.project = conv(channels, filters, 1, bias=False, rngs=rngs) if projects(self.route) else None
+        self.activation = chosen("activation", activation, ACTIVATIONS)
+        self.pooling = chosen("pooling", pooling, POOLINGS)
+        self.pools = pooling != "none"
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, in]` to `[B, H', W', out]`, half the height and width (rounded up) where it pools."""
-        y = self.conv(x)
-        y = ACTIVATIONS[self.activation](y if self.norm is None else self.norm(y))
-        if self.skip:
-            y = y + (x if self.project is None else self.project(x))
-        return pool(self.pooling, y)
+        y = activate(self.activation, normalise(self.norm, self.conv, x))
+        y = residual(self.route, self.project, x, y)
+        if isinstance(self.pooling, str):
+            return pool(self.pooling, y)
+        kinds = [functools.partial(pool, kind) for kind in self.pooling.options]
+        return jax.lax.switch(self.pooling.index[...], kinds, y)
 
 
-def linear(features_in: int, features: int, *, bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
+def chosen(what: str, option: str | Picked, names: Iterable[str]) -> str | Selector:
+    """What a module keeps of an option. Raises: ValueError if it is none of `names`."""
+    names = tuple(names)
+    if isinstance(option, str):
+        return known(what, option, names)
+    for each in option.options:
+        known(what, each, names)
+    return Selector(option)
+
+
+def activate(activation: str | Selector, x: jax.Array) -> jax.Array:
+    """The activation of `x`, any shape."""
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation](x)
+    return elementwise([ACTIVATIONS[name] for name in activation.options], activation.index[...], x)
+
+
+def normalise(norm: Any, layer: nnx.Linear | nnx.Conv, x: jax.Array) -> jax.Array:
+    """`norm(layer(x))`, without the layer's bias where data say that the normalisation is that of the batch."""
+    if norm is None:
+        return layer(x)
+    if not isinstance(norm, PaddedNorm) or isinstance(norm.kind, str) or layer.bias is None:
+        return norm(layer(x))
+    kernel: Any = layer.kernel[...]
+    y = x @ kernel if kernel.ndim == 2 else patches_convolution(x, kernel, (1, 1), "SAME")
+    return norm(y + jnp.where(norm.kind.named("batch"), 0.0, layer.bias[...]))
+
+
+def route(skip: bool | Picked, features_in: int | Padded, features: int | Padded) -> int | Bound:
+    """How the input reaches the output: 0 not at all, 1 as it is, 2 projected; data if an argument is."""
+    plain = not any(isinstance(each, Padded | Picked) for each in (skip, features_in, features))
+    if plain or skip is False:
+        return (1 if features_in == features else 2) if skip else 0
+    on = skip.named(True) if isinstance(skip, Picked) else True
+    same = jnp.asarray(active(features_in)) == active(features)
+    return Bound(jnp.where(on, jnp.where(same, 1, 2), 0).astype(jnp.int32))
+
+
+def projects(route: int | Bound) -> bool:
+    """Whether a layer needs the weights of a projection."""
+    return not isinstance(route, int) or route == 2
+
+
+def residual(route: int | Bound, project: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`y` with what `route` lets through of `x` added."""
+    if not isinstance(route, int):
+        added = [lambda: y, lambda: y + resized(x, y.shape[-1]), lambda: y + project(x)]
+        return jax.lax.switch(route[...], added)
+    if route == 0:
+        return y
+    return y + (x if project is None else project(x))
+
+
+def linear(features_in: int | Padded, features: int | Padded, *, bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
     """A stock linear layer initialised on the host."""
-    return nnx.Linear(features_in, features, use_bias=bias, kernel_init=he_normal, bias_init=zeros, rngs=rngs)
+    return nnx.Linear(
+        size(features_in), size(features), use_bias=bias, kernel_init=he_normal, bias_init=zeros, rngs=rngs
+    )
 
 
-def conv(channels: int, filters: int, kernel: int, *, bias: bool, rngs: nnx.Rngs) -> nnx.Conv:
+def conv(
+    channels: int | Padded, filters: int | Padded, kernel: int, *, bias: bool, rngs: nnx.Rngs
+) -> nnx.Conv:
     """A stock `SAME` convolution, computed as one matrix product and initialised on the host."""
     return nnx.Conv(
-        channels,
-        filters,
+        size(channels),
+        size(filters),
         kernel_size=(kernel, kernel),
         use_bias=bias,
         kernel_init=he_normal,
@@ -120,9 +194,12 @@ def conv(channels: int, filters: int, kernel: int, *, bias: bool, rngs: nnx.Rngs
     )
 
 
-def norm(kind: str, features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | None:
+def norm(kind: str | Picked, features: int | Padded, *, rngs: nnx.Rngs) -> Any:
     """The normalisation of this name, or None."""
     if kind == "none":
         return None
+    if isinstance(kind, Picked) or isinstance(features, Padded):
+        chosen("normalisation", kind, NORMALISATIONS)
+        return PaddedNorm(kind, features)
     layer = {"batch": nnx.BatchNorm, "layer": nnx.LayerNorm}[kind]
     return layer(features, scale_init=ones, bias_init=zeros, rngs=rngs)

@@ -1,0 +1,137 @@
+"""Which candidates share a program: a bucket fixes what is static and pads what may be padded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from l2l.nn.padded import Padded, Picked
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed, options
+
+Ladders = Mapping[str, tuple[int, ...]]
+"""Sizes to pad to, ascending, by the name that padded choices share; the largest covers every option."""
+
+
+class Bucket(NamedTuple):
+    """What the candidates of one program have in common."""
+
+    fixed: Mapping[str, Value]
+    """Values that are compiled in."""
+    sizes: Mapping[str, int]
+    """Padded choices and the size that they are padded to."""
+    traced: tuple[str, ...]
+    """Choices that are data."""
+
+    @property
+    def name(self) -> str:
+        """The same text for equal buckets."""
+        return json.dumps([dict(self.fixed), dict(self.sizes), self.traced])
+
+
+def ladders(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
+    """Every size that a padded choice can have, by the name of its pad: nothing is padded but depth-like choices."""
+    found: dict[str, set[int]] = {}
+    for choice in space.choices.values():
+        if (pad := padding(choice)) is not None:
+            found.setdefault(pad, set()).update(int(each) for each in options(choice))  # pyright: ignore
+    return {name: tuple(sorted(each)) for name, each in found.items()}
+
+
+def padding(choice: Choice) -> str | None:
+    """The name of a choice's pad, None if it has none."""
+    return None if isinstance(choice, Real) else choice.pad
+
+
+def exact(candidate: Candidate) -> Bucket:
+    """The bucket of this candidate alone: everything is compiled in."""
+    return Bucket(candidate.values, {}, ())
+
+
+def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> Bucket:
+    """The bucket of a candidate, a function of the candidate alone.
+
+    It also holds the choices that are inactive in this candidate but active in another one of the bucket.
+    """
+    values = candidate.values
+    needed: dict[str, int] = {}
+    for name, value in values.items():
+        if (pad := padding(space.choices[name])) is not None:
+            needed[pad] = max(needed.get(pad, 0), int(value))  # pyright: ignore
+    padded = {pad: next(size for size in ladders[pad] if size >= need) for pad, need in needed.items()}
+    fixed: dict[str, Value] = {}
+    sizes: dict[str, int] = {}
+    traced: list[str] = []
+    for name, choice in space.choices.items():
+        if not all(_possible(space, parent, allowed(choice.when, parent), fixed, sizes, traced) for parent in choice.when):
+            continue
+        pad = padding(choice)
+        if pad is not None:
+            sizes[name] = padded.get(pad, ladders[pad][0])
+        elif choice.traced:
+            traced.append(name)
+        else:
+            fixed[name] = values[name] if name in values else choice.at(0.0)
+    return Bucket(fixed, sizes, tuple(traced))
+
+
+def _possible(
+    space: SearchSpace[Any],
+    parent: str,
+    wanted: Iterable[Value],
+    fixed: Mapping[str, Value],
+    sizes: Mapping[str, int],
+    traced: Iterable[str],
+) -> bool:
+    """Whether some candidate of the bucket has one of the wanted values of `parent`."""
+    if parent in fixed:
+        return any(type(each) is type(fixed[parent]) and each == fixed[parent] for each in wanted)
+    if parent in sizes:
+        return any(int(each) <= sizes[parent] for each in wanted)  # pyright: ignore
+    return parent in traced
+
+
+def numbers(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict[str, np.generic]:
+    """The candidate's data in the programs of its bucket: each `[]`, float32 for a number and int32 for the others."""
+    found: dict[str, np.generic] = {}
+    for name in (*held.sizes, *held.traced):
+        choice = space.choices[name]
+        value = candidate.values[name] if name in candidate.values else choice.at(0.0)
+        if name in held.sizes:
+            found[name] = np.int32(min(int(value), held.sizes[name]))  # pyright: ignore
+        elif isinstance(choice, Categorical) and is_picked(choice):
+            found[name] = np.int32(choice.options.index(value))
+        else:
+            found[name] = np.float32(value)  # pyright: ignore
+    return found
+
+
+def is_picked(choice: Choice) -> bool:
+    """Whether a traced choice's options are no numbers, so that data can only tell which one it is."""
+    return isinstance(choice, Categorical) and any(isinstance(each, bool | str | None) for each in choice.options)
+
+
+def assemble(space: SearchSpace[Any], held: Bucket, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build` gets inside a program: plain values, `Padded`, `Picked` and traced numbers, in space order."""
+    made: dict[str, Any] = {}
+    for name, choice in space.choices.items():
+        if name in held.fixed:
+            made[name] = held.fixed[name]
+        elif name in held.sizes:
+            made[name] = Padded(held.sizes[name], data[name])
+        elif name in data:
+            picked = isinstance(choice, Categorical) and is_picked(choice)
+            made[name] = Picked(choice.options, data[name]) if picked else data[name]  # pyright: ignore
+    return made
+
+
+def alone(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict[str, Any]:
+    """What `build` gets for the candidate by itself: its own values, traced numbers as arrays."""
+    import jax.numpy as jnp
+
+    return {
+        name: jnp.float32(value) if name in held.traced and not is_picked(space.choices[name]) else value
+        for name, value in candidate.values.items()
+    }

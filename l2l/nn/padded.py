@@ -1,0 +1,172 @@
+"""Sizes that are an upper bound and options chosen by data: how different models share one program.
+
+A padded array holds a model's own values first and zeros behind them. Linear maps, convolutions, batch
+normalisation, dropout that is drawn channel-major and activations with f(0) = 0 keep those zeros, and their
+gradients, at zero without knowing it; what divides by a size must be told the true one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A size: `size` is fixed in the program, and how much of it is `active` is data (`[]`, whole)."""
+
+    size: int
+    active: Any
+
+    def __mul__(self, times: int) -> Padded:
+        """That many times as long; the active part still stands first."""
+        return Padded(self.size * times, self.active * times)
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class Picked:
+    """One of a few options, chosen by data: `index` is `[]`, whole."""
+
+    options: tuple[Any, ...]
+    index: Any
+
+    def named(self, option: Any) -> jax.Array:
+        """Whether it is this option: `[]`, Boolean."""
+        return self.index == self.options.index(option) if option in self.options else jnp.zeros((), bool)
+
+
+class Bound(nnx.Variable[Any]):
+    """Data of a `Padded` or a `Picked` inside a module: no weight, and no part of a found model."""
+
+
+def bound(length: int | Padded) -> int | Bound:
+    """What a module keeps of a length: the number, or how much is in use as data."""
+    return Bound(jnp.asarray(length.active, jnp.int32)) if isinstance(length, Padded) else length
+
+
+class Selector(nnx.Module):
+    """A `Picked` inside a module."""
+
+    def __init__(self, picked: Picked) -> None:
+        self.options = picked.options
+        self.index = Bound(jnp.asarray(picked.index, jnp.int32))
+
+    def named(self, option: Any) -> jax.Array:
+        """Whether it is this option: `[]`."""
+        return Picked(self.options, self.index[...]).named(option)
+
+
+def size(length: int | Padded) -> int:
+    """The size that an array must have."""
+    return length.size if isinstance(length, Padded) else length
+
+
+def active(length: int | Padded) -> Any:
+    """How much of it is in use: a whole number, or `[]` that is data."""
+    return length.active if isinstance(length, Padded) else length
+
+
+def resized(x: jax.Array, features: int) -> jax.Array:
+    """The last axis cut, or filled with zeros, to `features`."""
+    if x.shape[-1] >= features:
+        return x[..., :features]
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, features - x.shape[-1])])
+
+
+def elementwise(functions: Sequence[Callable[[jax.Array], jax.Array]], index: Any, x: jax.Array) -> jax.Array:
+    """`functions[index](x)`; backwards, too, no other function is computed or remembered (but where lanes differ)."""
+
+    @jax.custom_vjp
+    def run(index: Any, x: jax.Array) -> jax.Array:
+        return jax.lax.switch(index, functions, x)
+
+    def forward(index: Any, x: jax.Array) -> Any:
+        return run(index, x), (index, x)
+
+    def backward(kept: Any, gradient: jax.Array) -> Any:
+        index, x = kept
+        pulls = [lambda x, g, f=f: jax.vjp(f, x)[1](g)[0] for f in functions]
+        return None, jax.lax.switch(index, pulls, x, gradient)
+
+    run.defvjp(forward, backward)
+    return run(index, x)
+
+
+def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Array:
+    """`x` through the modules of `part` one by one if the n-th part is in use, else `x`, for the cost of what is done.
+
+    The parts keep the shape of `x`; what they remember (batch statistics, calls) changes only where they are used.
+    """
+    if isinstance(length, int):
+        return functools.reduce(lambda x, module: module(x), part, x)
+    graph, state = nnx.split(tuple(part))
+    leaves, tree = jax.tree.flatten(state)
+    changed: list[int] = []  # known once the first branch has been traced
+
+    def used(leaves: Any, x: jax.Array) -> Any:
+        merged: Any = nnx.merge(graph, jax.tree.unflatten(tree, leaves), copy=True)
+        y = functools.reduce(lambda x, module: module(x), merged, x)
+        after = jax.tree.leaves(nnx.state(merged))
+        changed[:] = [at for at, (old, new) in enumerate(zip(leaves, after, strict=True)) if old is not new]
+        return [after[at] for at in changed], y
+
+    after, y = jax.lax.cond(n <= length[...], used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
+    if changed:
+        for at, leaf in zip(changed, after, strict=True):
+            leaves[at] = leaf
+        nnx.update(tuple(part), jax.tree.unflatten(tree, leaves))
+    return y
+
+
+class PaddedNorm(nnx.Module):
+    """The normalisations by name, over features of which some are padding, chosen by data if `kind` is `Picked`.
+
+    Equal to the stock `nnx.BatchNorm` and `nnx.LayerNorm` on the active features; the others stay zero.
+    """
+
+    def __init__(self, kind: str | Picked, features: int | Padded) -> None:
+        shape = (size(features),)
+        self.scale, self.bias = nnx.Param(jnp.ones(shape)), nnx.Param(jnp.zeros(shape))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(shape)), nnx.BatchStat(jnp.ones(shape))
+        self.kind = kind if isinstance(kind, str) else Selector(kind)
+        self.count = Bound(jnp.asarray(active(features), jnp.float32))
+        self.use_running_average = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, ..., C]` to the same shape."""
+        kinds: dict[str, Any] = {"none": self._none, "batch": self._batch, "layer": self._layer}
+        before = (self.mean[...], self.var[...])
+        if isinstance(self.kind, str):
+            y, after = kinds[self.kind](x, before)
+        else:
+            options = [kinds[name] for name in self.kind.options]
+            y, after = jax.lax.switch(self.kind.index[...], options, x, before)
+        self.mean[...], self.var[...] = after
+        return y
+
+    def _none(self, x: jax.Array, before: Any) -> Any:
+        return x, before
+
+    def _layer(self, x: jax.Array, before: Any) -> Any:
+        count = self.count[...]
+        mean = jnp.sum(x, -1, keepdims=True) / count
+        variance = jnp.maximum(jnp.sum(x * x, -1, keepdims=True) / count - mean * mean, 0.0)
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * self.scale[...]) + self.bias[...], before
+
+    def _batch(self, x: jax.Array, before: Any) -> Any:
+        after = before
+        mean, variance = before
+        if not self.use_running_average:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(x, axes)
+            variance = jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0.0)
+            after = tuple(0.99 * old + 0.01 * new for old, new in zip(before, (mean, variance), strict=True))
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-5) * self.scale[...]) + self.bias[...], after
