@@ -67,6 +67,8 @@ def compilation_cache() -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(home / "l2l" / f"programs-{mark}"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # Programs run on the threads that call them, several at a time.
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0",
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 

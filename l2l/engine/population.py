@@ -65,9 +65,18 @@ class Population:
             model.train()
         return model, learner
 
+    def trained(self, candidate: Candidate, fitted: Fitted) -> nnx.Module:
+        """The candidate's own module with what a training left behind, in evaluation mode."""
+        model, _ = self.module(candidate, exact(candidate), jax.random.key(0))
+        state = dict(nnx.to_flat_state(fitted.params)) | dict(nnx.to_flat_state(fitted.rest))
+        own = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+        nnx.update(model, nnx.from_flat_state([(path, state[path]) for path in own if path in state]))
+        model.eval()
+        return model
+
     def program(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> tuple[Compiled, bool]:
         """The compiled program of a bucket, and whether it was compiled for this call; others wait for it."""
-        name = json.dumps([held.name, lanes])
+        name = title(held, lanes)
         with self._lock:
             found = self._programs.get(name)
             ours = found is None
@@ -84,10 +93,10 @@ class Population:
                 found.set_exception(error)
         return found.result(), ours
 
-    def ready(self, held: Bucket, lanes: int) -> bool | None:
-        """Whether the bucket's program is there: None if nobody has begun to compile it."""
-        found = self._programs.get(json.dumps([held.name, lanes]))
-        return None if found is None else found.done()
+    def ready(self, name: str) -> bool:
+        """Whether a program of this name has been compiled."""
+        found = self._programs.get(name)
+        return found is not None and found.done()
 
     def _compile(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> Compiled:
         begun = time.perf_counter()
@@ -167,6 +176,11 @@ class Population:
     def _cut(self, fitted: Fitted, model: nnx.Module) -> Fitted:
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return fitted._replace(params=crop(fitted.params, params), rest=crop(fitted.rest, rest))
+
+
+def title(held: Bucket, lanes: int) -> str:
+    """The name of a bucket's program."""
+    return json.dumps([held.name, lanes])
 
 
 def embed(small: Any, large: Any) -> Any:

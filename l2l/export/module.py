@@ -27,7 +27,7 @@ from l2l.types import Learner, Spec
 
 VERSION = 1
 ARCHITECTURE, WEIGHTS, CARD, SUMS = "architecture.json", "weights.safetensors", "MODEL.md", "SHA256SUMS"
-BUILT_IN = {"cnn": "search_spaces.cnn", "mlp": "search_spaces.mlp"}
+BUILT_IN = {name: f"search_spaces.{name}" for name in ("cnn", "mlp", "mixed")}
 """The closed list of spaces that a file may name; any other space is handed in by the caller."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")

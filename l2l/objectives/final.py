@@ -53,10 +53,9 @@ class Final:
     def _finish(self, trial: Trial) -> Outcome:
         own = self.objective.key(trial.number)
         keys = [own, *(jax.random.fold_in(own, SEEDS + seed) for seed in range(self.seeds))]
-        fits, graph, seconds = self._train(trial, keys)
+        fits, modules, seconds = self._train(trial, keys)
         started = time.perf_counter()
         task, metric = self.objective.task, self.objective.task.metric
-        modules = [nnx.merge(graph, fit.params, fit.rest, copy=True) for fit in fits]
         tests = [evaluate(module, task, "test")[metric] for module in modules]
         metrics = {
             "validation": self.objective.outcome(fits[0], {}).metrics[metric],
@@ -69,19 +68,18 @@ class Final:
         metrics["loaded"] = evaluate(load(self.directory, space=space), task, "validation")[metric]
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
 
-    def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fitted], Any, dict[str, float]]:
-        """One fit for each key, in programs of the shape that the trial ran in."""
-        (cohort,) = cohorts([trial], self.objective.lanes)
+    def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fitted], list[nnx.Module], dict[str, float]]:
+        """One fit and its module for each key, in programs of the shape that the trial ran in."""
+        (cohort,) = cohorts([trial], self.objective.width)
         fits: list[Fitted] = []
         seconds: dict[str, float] = {}
-        graph: Any = None
         for start in range(0, len(keys), cohort.lanes):
             members = [(trial.candidate, key) for key in keys[start : start + cohort.lanes]]
-            for graphs, fitted, ledger in self.objective.fit(members, cohort.lanes):
-                graph = graph or graphs.evaluate
+            for fitted, ledger in self.objective.fit(members, cohort.lanes):
                 fits += fitted
                 seconds = {name: seconds.get(name, 0.0) + value for name, value in ledger.items()}
-        return fits, graph, seconds
+        population = self.objective.population
+        return fits, [population.trained(trial.candidate, fit) for fit in fits], seconds
 
     def _card(self, trial: Trial, metrics: dict[str, float]) -> str:
         task, spec = self.objective.task, self.objective.population.spec

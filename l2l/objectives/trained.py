@@ -1,10 +1,10 @@
-"""The objective that trains: cohorts as lanes of compiled programs, the next one compiled while one trains."""
+"""The objective that trains: cohorts as lanes of compiled programs, compiled on one thread while others train."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from l2l.engine.cohort import Cohort, cohorts
 from l2l.engine.data import load, specify
-from l2l.engine.fit import Fitted, Graphs
-from l2l.engine.population import NotShareable, Population, Prepared
+from l2l.engine.bucket import exact
+from l2l.engine.fit import Fitted
+from l2l.engine.population import Population, title
+from l2l.engine.queue import in_order
 from l2l.errors import InputError
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
@@ -23,11 +25,12 @@ log = logging.getLogger("l2l")
 
 Member: TypeAlias = tuple[Candidate, Key]
 """A candidate and the key of its run."""
-Trainings: TypeAlias = tuple[Graphs, list[Fitted], dict[str, float]]
-"""What one program did: its modules' static half, a fit for each member and the seconds."""
+Trainings: TypeAlias = tuple[list[Fitted], dict[str, float]]
+"""What one program did: a fit for each member, in its true shape, and the seconds."""
+LANES = 16
+"""Candidates that share a program on an accelerator."""
 
 NEEDS_ITS_VALUES = (
-    NotShareable,
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -39,8 +42,8 @@ NEEDS_ITS_VALUES = (
 class Trained:
     """Trains each candidate on the task's training split and scores it on the validation split.
 
-    `epochs` is the length of a training (the task's own by default), `lanes` the most candidates that share
-    one program.
+    `epochs` is the length of a training (the task's own by default), `lanes` the most candidates that train
+    in one call of a program (by default one on a CPU, where each core takes one).
 
     Raises: InputError if `epochs` or `lanes` is not at least 1.
     """
@@ -49,7 +52,7 @@ class Trained:
     task: Task
     seed: int = 0
     epochs: int | None = None
-    lanes: int = 16
+    lanes: int | None = None
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,8 @@ class Trained:
                     f"space {self.space.name!r} cannot build the candidate {dict(candidate.values)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
+            if learner.microbatch is not None:
+                size = learner.microbatch if int(size) % learner.microbatch else int(size)
             if type(size) is not int:
                 raise InputError(
                     f"space {self.space.name!r}: a batch_size is a whole number and never traced, got {size!r}; "
@@ -100,56 +105,56 @@ class Trained:
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """The trials with their outcomes, cohort by cohort in the order given."""
-        waiting = cohorts(trials, self.lanes)
-        with ThreadPoolExecutor(1, "prepare") as background:
-            futures = [background.submit(self._prepare, cohort) for cohort in waiting[:1]]
-            for position, cohort in enumerate(waiting):
-                if position + 1 < len(waiting):
-                    futures.append(background.submit(self._prepare, waiting[position + 1]))
-                yield from self._run(cohort, futures.pop(0))
+        population = self.population
+        work = cohorts(trials, self.width)
+        for ended in in_order(
+            work,
+            self._run,
+            lambda cohort: title(population.bucket(cohort.trials[0].candidate), cohort.lanes),
+            population.ready,
+            threads(),
+        ):
+            yield from ended
 
-    def fit(
-        self, members: Sequence[Member], lanes: int, prepared: Future[Prepared] | None = None
-    ) -> Iterator[Trainings]:
-        """Trains candidates that agree in their static values: graphs, fits and seconds, program by program."""
+    @property
+    def width(self) -> int:
+        """The most lanes of a program: on a CPU a core is busy with one."""
+        return self.lanes or (1 if jax.default_backend() == "cpu" else LANES)
+
+    def fit(self, members: Sequence[Member], lanes: int) -> Iterator[Trainings]:
+        """Trains candidates of one bucket: fits and seconds, program by program."""
+        population = self.population
         try:
-            yield self._trained(prepared.result() if prepared else self.population.prepare(members, lanes))
+            yield population.train(members, population.bucket(members[0][0]), lanes)
         except NEEDS_ITS_VALUES:
             # A model that needs its numbers as plain numbers gets them: one program a candidate.
             for member in members:
-                yield self._trained(self.population.prepare([member], 1, exact=True))
+                yield population.train([member], exact(member[0]), 1)
         except Exception as error:
             if lanes == 1 or not _out_of_memory(error):
                 raise
             for member in members:  # one after the other they may fit
-                yield self._trained(self.population.prepare([member], 1))
-
-    def _trained(self, prepared: Prepared) -> Trainings:
-        fits, seconds = self.population.train(prepared)
-        return prepared.program.graphs, fits, {**prepared.seconds, "train": seconds}
-
-    def _prepare(self, cohort: Cohort) -> Prepared:
-        return self.population.prepare(self._members(cohort.trials), cohort.lanes)
+                yield population.train([member], population.bucket(member[0]), 1)
 
     def _members(self, trials: Sequence[Trial]) -> list[Member]:
         return [(trial.candidate, self.key(trial.number)) for trial in trials]
 
-    def _run(self, cohort: Cohort, prepared: Future[Prepared] | None = None) -> Iterator[Trial]:
-        owed = list(cohort.trials)
+    def _run(self, cohort: Cohort) -> list[Trial]:
+        ended: list[Trial] = []
         try:
-            for _, fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes, prepared):
+            for fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes):
                 shares = {name: value / len(fits) for name, value in seconds.items()}
                 for fitted in fits:
-                    ended = replace(owed[0], outcome=self.outcome(fitted, shares))
-                    del owed[0]
-                    yield ended
+                    trial = cohort.trials[len(ended)]
+                    ended.append(replace(trial, outcome=self.outcome(fitted, shares)))
         except Exception as error:
+            owed = cohort.trials[len(ended) :]
             log.exception("trials %s crashed", [trial.number for trial in owed])
             if len(cohort.trials) == 1:
-                yield replace(owed[0], outcome=Outcome(error=reason(error)))
-            else:  # Only a candidate that fails without its companions has failed.
-                for trial in owed:
-                    yield from self._run(Cohort((trial,), cohort.lanes))
+                return [replace(owed[0], outcome=Outcome(error=reason(error)))]
+            for trial in owed:  # Only a candidate that fails without its companions has failed.
+                ended += self._run(Cohort((trial,), cohort.lanes))
+        return ended
 
     def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:
         """What a lane measured; the seconds of a program are shared evenly by its trials."""
@@ -167,6 +172,14 @@ class Trained:
             wrong = next(name for name, value in metrics.items() if not np.isfinite(value))
             error = f"diverged: the {wrong} was not finite after the last step"
         return Outcome(metrics=metrics, seconds=seconds, curve=curve, error=error)
+
+
+def threads() -> int:
+    """How many cohorts train at a time: one a core, on a CPU."""
+    if jax.default_backend() != "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("NPROC", cores))
 
 
 def reason(error: BaseException) -> str:
