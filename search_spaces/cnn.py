@@ -81,15 +81,15 @@ def space(
     first = tuple(each for each in poolings if each != "none") or poolings
     activations = recipe.known("activation", activations, ACTIVATIONS)
     normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
-    found: dict[str, Choice] = {"depth": Integer(low=low, high=high)}
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, pad="depth")}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
         found |= {
-            f"layer{n}_filters": Categorical(options=filters, when=when),
-            f"layer{n}_kernel": Categorical(options=kernels, when=when),
-            f"layer{n}_activation": Categorical(options=activations, when=when),
-            f"layer{n}_normalisation": Categorical(options=normalisations, when=when),
-            f"layer{n}_skip": Categorical(options=(False, True), when=when),
+            f"layer{n}_filters": Categorical(options=filters, when=when, pad="filters"),
+            f"layer{n}_kernel": Categorical(options=kernels, when=when, traced=True),
+            f"layer{n}_activation": Categorical(options=activations, when=when, traced=True),
+            f"layer{n}_normalisation": Categorical(options=normalisations, when=when, traced=True),
+            f"layer{n}_skip": Categorical(options=(False, True), when=when, traced=True),
             f"layer{n}_pooling": Categorical(options=poolings if n > 1 else first, when=when),
         }
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="cnn")

@@ -66,13 +66,13 @@ def space(
     widths = recipe.positive("widths", widths)
     activations = recipe.known("activation", activations, ACTIVATIONS)
     normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
-    found: dict[str, Choice] = {"depth": Integer(low=low, high=high)}
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, pad="depth")}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
         found |= {
-            f"layer{n}_width": Categorical(options=widths, when=when),
-            f"layer{n}_activation": Categorical(options=activations, when=when),
-            f"layer{n}_normalisation": Categorical(options=normalisations, when=when),
-            f"layer{n}_skip": Categorical(options=(False, True), when=when),
+            f"layer{n}_width": Categorical(options=widths, when=when, pad="width"),
+            f"layer{n}_activation": Categorical(options=activations, when=when, traced=True),
+            f"layer{n}_normalisation": Categorical(options=normalisations, when=when, traced=True),
+            f"layer{n}_skip": Categorical(options=(False, True), when=when, traced=True),
         }
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="mlp")

@@ -95,10 +95,12 @@ def learner(
     model: Callable[[nnx.Rngs], nnx.Module], values: Mapping[str, Any], spec: Spec, microbatch: int | None = None
 ) -> Learner:
     """The model with the recipe that `values` name; batches are averaged over gradients of `microbatch` examples."""
+    size = values["batch_size"]
+    size = size.number if isinstance(size, Picked) else size
     return Learner(
         model=model,
-        optimizer=_optimizer(values, spec.steps(values["batch_size"])),
-        batch_size=values["batch_size"],
+        optimizer=_optimizer(values, spec.steps(size)),
+        batch_size=size,
         label_smoothing=values["label_smoothing"],
         microbatch=microbatch,
     )

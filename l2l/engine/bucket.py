@@ -109,8 +109,8 @@ def numbers(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict
 
 
 def is_picked(choice: Choice) -> bool:
-    """Whether a traced choice's options are no numbers, so that data can only tell which one it is."""
-    return isinstance(choice, Categorical) and any(isinstance(each, bool | str | None) for each in choice.options)
+    """Whether a traced choice reaches `build` as a `Picked`: its options are anything but fractions."""
+    return isinstance(choice, Categorical) and not all(isinstance(each, float) for each in choice.options)
 
 
 def assemble(space: SearchSpace[Any], held: Bucket, data: Mapping[str, Any]) -> dict[str, Any]:

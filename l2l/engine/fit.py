@@ -85,9 +85,12 @@ class Program:
 
     def shapes(self, numbers: Mapping[str, Any]) -> tuple[Any, Any]:
         """Weights and every other variable of a lane, as shapes alone."""
-        model = nnx.eval_shape(lambda data: self.model(self.learner(data)), dict(numbers))
-        _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
-        return params, rest
+
+        def split(data: Mapping[str, Any]) -> tuple[Any, Any]:
+            _, params, _, rest = nnx.split(self.model(self.learner(data)), nnx.Param, Bound, ...)
+            return params, rest
+
+        return jax.eval_shape(split, dict(numbers))
 
     def __call__(self, lane: Lane, data: Data) -> Fitted:
         """Trains one lane over all its epochs and scores it after each of them."""

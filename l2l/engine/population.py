@@ -187,18 +187,15 @@ def embed(small: Any, large: Any) -> Any:
     """The state `small` at the beginning of zeros of the shapes of `large`."""
     own = dict(nnx.to_flat_state(small))
     made: list[Any] = []
-    for path, shape in nnx.to_flat_state(large):
-        variable = own.pop(path, None)
-        if variable is None:
-            value = empty(shape.get_value())
-        else:
-            value = to_host(variable[...])
-            wanted = shape.get_value().shape
-            if value.shape != wanted:
-                value = np.pad(value, [(0, b - a) for a, b in zip(value.shape, wanted, strict=True)])
-        made.append((path, shape.replace(value)))
-    if own:
-        raise ValueError(f"the padded model has no {'.'.join(map(str, next(iter(own))))}")
+    for path, leaf in nnx.to_flat_state(large):
+        shape, found = value_of(leaf), own.pop(path, None)
+        value = empty(shape) if found is None else to_host(value_of(found))
+        if value.shape != shape.shape:
+            value = np.pad(value, [(0, b - a) for a, b in zip(value.shape, shape.shape, strict=True)])
+        made.append((path, with_value(leaf, value)))
+    for path, leaf in own.items():
+        if isinstance(leaf, nnx.Variable):  # a mere array is a constant of the program
+            raise ValueError(f"the padded model has no {'.'.join(map(str, path))}")
     return nnx.from_flat_state(made)
 
 
@@ -206,10 +203,21 @@ def crop(large: Any, small: Any) -> Any:
     """The beginning of every array of the state `large`, in the shapes of `small`."""
     whole = dict(nnx.to_flat_state(large))
     made: list[Any] = []
-    for path, variable in nnx.to_flat_state(small):
-        value = whole[path][...]
-        made.append((path, variable.replace(value if is_key(value) else value[tuple(map(slice, variable[...].shape))])))
+    for path, leaf in nnx.to_flat_state(small):
+        value = value_of(whole.get(path, leaf))
+        part = value if is_key(value) else value[tuple(map(slice, value_of(leaf).shape))]
+        made.append((path, with_value(leaf, part)))
     return nnx.from_flat_state(made)
+
+
+def value_of(leaf: Any) -> Any:
+    """The array of a variable, or of an attribute that is a mere array."""
+    return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+
+
+def with_value(leaf: Any, value: Any) -> Any:
+    """The same kind of leaf with another array."""
+    return leaf.replace(value) if isinstance(leaf, nnx.Variable) else value
 
 
 def empty(shape: Any) -> Any:

@@ -83,8 +83,8 @@ class Dense(nnx.Module):
 class Convolution(nnx.Module):
     """One layer of a convolutional network: convolution, normalisation, activation, skip, pooling by 2.
 
-    Channels may be `Padded`; activation, normalisation and skip may be `Picked`, and pooling too if no option
-    is "none".
+    Channels may be `Padded`; kernel, activation, normalisation and skip may be `Picked`, and pooling too if no
+    option is "none".
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Convolution(nnx.Module):
         channels: int | Padded,
         filters: int | Padded,
         *,
-        kernel: int,
+        kernel: int | Picked,
         activation: str | Picked,
         normalisation: str | Picked,
         skip: bool | Picked,
@@ -100,7 +100,9 @@ class Convolution(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         # As in `Dense`: no bias under batch normalisation.
-        self.conv = conv(channels, filters, kernel, bias=normalisation != "batch", rngs=rngs)
+        largest = max(kernel.options) if isinstance(kernel, Picked) else kernel
+        self.conv = conv(channels, filters, largest, bias=normalisation != "batch", rngs=rngs)
+        self.kernel = Selector(kernel) if isinstance(kernel, Picked) else None
         self.norm = norm(normalisation, filters, rngs=rngs)
         self.route = route(skip, channels, filters)
         self.project = conv(channels, filters, 1, bias=False, rngs=rngs) if projects(self.route) else None
@@ -110,7 +112,7 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, in]` to `[B, H', W', out]`, half the height and width (rounded up) where it pools."""
-        y = activate(self.activation, normalise(self.norm, self.conv, x))
+        y = activate(self.activation, normalise(self.norm, self.conv, x, self.kernel))
         y = residual(self.route, self.project, x, y)
         if isinstance(self.pooling, str):
             return pool(self.pooling, y)
@@ -135,15 +137,21 @@ def activate(activation: str | Selector, x: jax.Array) -> jax.Array:
     return elementwise([ACTIVATIONS[name] for name in activation.options], activation.index[...], x)
 
 
-def normalise(norm: Any, layer: nnx.Linear | nnx.Conv, x: jax.Array) -> jax.Array:
+def normalise(norm: Any, layer: nnx.Linear | nnx.Conv, x: jax.Array, kernel: Selector | None = None) -> jax.Array:
     """`norm(layer(x))`, without the layer's bias where data say that the normalisation is that of the batch."""
-    if norm is None:
-        return layer(x)
-    if not isinstance(norm, PaddedNorm) or isinstance(norm.kind, str) or layer.bias is None:
-        return norm(layer(x))
-    kernel: Any = layer.kernel[...]
-    y = x @ kernel if kernel.ndim == 2 else patches_convolution(x, kernel, (1, 1), "SAME")
-    return norm(y + jnp.where(norm.kind.named("batch"), 0.0, layer.bias[...]))
+    picked = isinstance(norm, PaddedNorm) and not isinstance(norm.kind, str) and layer.bias is not None
+    if not picked and kernel is None:
+        return layer(x) if norm is None else norm(layer(x))
+    weights: Any = layer.kernel[...]
+    if kernel is not None:
+        # A smaller kernel stands in the corner of the largest one.
+        parts = [lambda x, w, k=k: patches_convolution(x, w[:k, :k], (1, 1), "SAME") for k in kernel.options]
+        y = jax.lax.switch(kernel.index[...], parts, x, weights)
+    else:
+        y = x @ weights if weights.ndim == 2 else patches_convolution(x, weights, (1, 1), "SAME")
+    if layer.bias is not None:
+        y = y + (jnp.where(norm.kind.named("batch"), 0.0, layer.bias[...]) if picked else layer.bias[...])
+    return y if norm is None else norm(y)
 
 
 def route(skip: bool | Picked, features_in: int | Padded, features: int | Padded) -> int | Bound:

@@ -38,6 +38,11 @@ class Picked:
     options: tuple[Any, ...]
     index: Any
 
+    @property
+    def number(self) -> jax.Array:
+        """The option itself, `[]`, where all options are numbers."""
+        return jnp.asarray(self.options)[self.index]
+
     def named(self, option: Any) -> jax.Array:
         """Whether it is this option: `[]`, Boolean."""
         return self.index == self.options.index(option) if option in self.options else jnp.zeros((), bool)
@@ -149,7 +154,8 @@ class PaddedNorm(nnx.Module):
         else:
             options = [kinds[name] for name in self.kind.options]
             y, after = jax.lax.switch(self.kind.index[...], options, x, before)
-        self.mean[...], self.var[...] = after
+        if not self.use_running_average:
+            self.mean[...], self.var[...] = after
         return y
 
     def _none(self, x: jax.Array, before: Any) -> Any:
@@ -157,6 +163,8 @@ class PaddedNorm(nnx.Module):
 
     def _layer(self, x: jax.Array, before: Any) -> Any:
         count = self.count[...]
+        # Zeros that stay zeros backwards: the mean passes a gradient on to everything it was taken over.
+        x = jnp.where(jnp.arange(x.shape[-1]) < count, x, 0.0)
         mean = jnp.sum(x, -1, keepdims=True) / count
         variance = jnp.maximum(jnp.sum(x * x, -1, keepdims=True) / count - mean * mean, 0.0)
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * self.scale[...]) + self.bias[...], before
