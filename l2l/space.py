@@ -96,6 +96,7 @@ class Integer:
     when: When = field(default_factory=dict[str, Any])
     traced: bool = False
     pad: str | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
@@ -108,6 +109,8 @@ class Integer:
         if self.log and (self.low < 1 or self.step != 1):
             raise InputError(f"a logarithmic Integer needs low >= 1 and step 1, got low={self.low}, step={self.step}.")
         _check_padding(self.pad, self.traced, (self.low,))
+        if self.repeats and (self.traced or self.pad is not None or self.low < 1):
+            raise InputError("an Integer that repeats is at least 1 and neither traced nor padded.")
         # The highest value that a step reaches, so that `high` itself is always a value.
         object.__setattr__(self, "high", self.low + (self.high - self.low) // self.step * self.step)
 
@@ -142,7 +145,7 @@ class Integer:
         """The choice as plain JSON values."""
         return {
             "kind": "integer", "low": self.low, "high": self.high, "step": self.step, "log": self.log,
-            **_describe(self),
+            **({"repeats": True} if self.repeats else {}), **_describe(self),
         }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def space(
     low, high = recipe.span("depth", depth)
     found: dict[str, Choice] = {
         "family": Categorical(options=families),
-        "depth": Integer(low=low, high=high, pad="depth"),
+        "depth": Integer(low=low, high=high, repeats=True),
     }
     if "mlp" in families:
         found["width"] = Categorical(options=recipe.positive("widths", widths), when={"family": "mlp"}, pad="width")

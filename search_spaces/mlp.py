@@ -66,7 +66,7 @@ def space(
     widths = recipe.positive("widths", widths)
     activations = recipe.known("activation", activations, ACTIVATIONS)
     normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
-    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, pad="depth")}
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats=True)}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
         found |= {

@@ -31,18 +31,18 @@ class Bucket(NamedTuple):
         return json.dumps([dict(self.fixed), dict(self.sizes), self.traced])
 
 
-def ladders(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
-    """Every size that a padded choice can have, by the name of its pad: nothing is padded but depth-like choices."""
+def padding(choice: Choice) -> str | None:
+    """The name of a choice's pad, None if it has none."""
+    return None if isinstance(choice, Real) else choice.pad
+
+
+def rungs(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
+    """Every size that padded choices can have, by the name of their pad."""
     found: dict[str, set[int]] = {}
     for choice in space.choices.values():
         if (pad := padding(choice)) is not None:
             found.setdefault(pad, set()).update(int(each) for each in options(choice))  # pyright: ignore
     return {name: tuple(sorted(each)) for name, each in found.items()}
-
-
-def padding(choice: Choice) -> str | None:
-    """The name of a choice's pad, None if it has none."""
-    return None if isinstance(choice, Real) else choice.pad
 
 
 def exact(candidate: Candidate) -> Bucket:
@@ -68,7 +68,9 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
         if not all(_possible(space, parent, allowed(choice.when, parent), fixed, sizes, traced) for parent in choice.when):
             continue
         pad = padding(choice)
-        if pad is not None:
+        if isinstance(choice, Integer) and choice.repeats:
+            sizes[name] = choice.high
+        elif pad is not None:
             sizes[name] = padded.get(pad, ladders[pad][0])
         elif choice.traced:
             traced.append(name)

@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 
 from l2l.engine import data as data_
-from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, ladders, numbers
+from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers
+from l2l.engine.cost import ladders
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, streams
 from l2l.nn.blocks import Standardised
 from l2l.nn.padded import Bound
@@ -48,7 +49,7 @@ class Population:
         self.statistics = data_.statistics(task, host)
         self.validation = len(host.validation_x)
         self.data = jax.device_put(host)
-        self.ladders: Ladders = ladders(space)
+        self.ladders: Ladders = ladders(space, self.spec)
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._made = 0

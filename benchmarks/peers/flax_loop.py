@@ -1,0 +1,141 @@
+"""Optuna and the usual Flax loop, one compiled step a trial: `flax_loop.py FOLDER PART PARTS`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optuna
+from flax import nnx
+
+ACTIVATIONS = {"relu": nnx.relu, "gelu": nnx.gelu, "silu": nnx.silu, "tanh": nnx.tanh}
+
+
+class Network(nnx.Module):
+    """The perceptron or convolutional network of a candidate."""
+
+    def __init__(self, values: dict[str, Any], inputs: tuple[int, ...], outputs: int, rngs: nnx.Rngs) -> None:
+        self.act, self.cnn = ACTIVATIONS[values["activation"]], values["family"] == "cnn"
+        self.drop = nnx.Dropout(values["dropout"], rngs=rngs)
+        init: Any = {"kernel_init": nnx.initializers.he_normal(), "rngs": rngs}
+        height, width, channels = inputs
+        if self.cnn:
+            sizes = [channels, *[values["filters"]] * values["depth"]]
+            kernel = (values["kernel"], values["kernel"])
+            self.layers = nnx.List([nnx.Conv(a, b, kernel, **init) for a, b in zip(sizes, sizes[1:])])
+            height, width = -(-height // 2), -(-width // 2)
+            self.window = -(-max(height, width) // 4)
+            size = sizes[-1] * -(-height // self.window) * -(-width // self.window)
+        else:
+            sizes = [math.prod(inputs), *[values["width"]] * values["depth"]]
+            self.layers = nnx.List([nnx.Linear(a, b, **init) for a, b in zip(sizes, sizes[1:])])
+            size = sizes[-1]
+        self.head = nnx.Linear(size, outputs, **init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images `[B, H, W, C]` to logits."""
+        if not self.cnn:
+            x = x.reshape(len(x), -1)
+        for n, layer in enumerate(self.layers):
+            x = self.act(layer(x))
+            if self.cnn and n == 0:
+                x = nnx.max_pool(x, (2, 2), (2, 2), "SAME")
+            if not self.cnn:
+                x = self.drop(x)
+        if self.cnn:
+            if self.window > 1:
+                shape = (self.window, self.window)
+                x = nnx.avg_pool(x, shape, shape, "SAME", count_include_pad=False)
+            x = self.drop(x.reshape(len(x), -1))
+        return self.head(x)
+
+
+def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransformation:
+    """The recipe of `search_spaces/recipe.py`."""
+    warm = values["warmup"] * steps
+
+    def rate(count: Any) -> Any:
+        done = jnp.asarray(count, jnp.float32)
+        share = jnp.clip((done - warm) / max(steps - warm, 1.0), 0.0, 1.0)
+        left = {"constant": 1.0, "linear": 1.0 - share, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * share))}
+        peak = values[f"{values['optimizer']}_learning_rate"]
+        return peak * jnp.minimum((done + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
+
+    adam = values["optimizer"] == "adamw"
+    rule = optax.scale_by_adam(eps=1e-5) if adam else optax.trace(decay=0.9, nesterov=True)
+    decay = optax.add_decayed_weights(values["weight_decay"], lambda p: jax.tree.map(lambda leaf: leaf.ndim > 1, p))
+    return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
+
+
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int) -> float:
+    """Validation accuracy after training."""
+    x, y, validation_x, validation_y = data
+    model = Network(values, x.shape[1:], outputs, nnx.Rngs(0))
+    size = values["batch_size"]
+    per_epoch = len(x) // size
+    optimizer = nnx.Optimizer(model, optimizer_of(values, per_epoch * len(order)), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model: Network, optimizer: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        def loss(model: Network) -> jax.Array:
+            labels = optax.smooth_labels(jax.nn.one_hot(y, outputs), values["label_smoothing"])
+            return optax.softmax_cross_entropy(model(x), labels).mean()
+
+        value, gradient = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, gradient)
+        return value
+
+    @nnx.jit
+    def correct(model: Network, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.argmax(model(x), -1) == y)
+
+    training = nnx.cached_partial(step, model, optimizer)
+    half = -(-len(validation_x) // -(-len(validation_x) // 256))
+    accuracy = 0.0
+    for epoch in order:
+        model.train()
+        for at in range(per_epoch):
+            index = epoch[at * size : (at + 1) * size]
+            training(x[index], y[index])
+        model.eval()
+        parts = [slice(i, i + half) for i in range(0, len(validation_x), half)]
+        right = sum(int(correct(model, validation_x[part], validation_y[part])) for part in parts)
+        accuracy = right / len(validation_x)
+    return accuracy
+
+
+def main(folder: Path, part: int, parts: int) -> None:
+    """Trains this part of the candidates, proposed by an Optuna study, and writes their accuracies."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    candidates = json.loads((folder / "candidates.json").read_text())
+    about = json.loads((folder / "about.json").read_text())
+    arrays = np.load(folder / "data.npz")
+    data = tuple(arrays[name] for name in ("x", "y", "vx", "vy"))
+    orders = np.load(folder / "orders.npy", mmap_mode="r")
+    study = optuna.create_study(direction="maximize")
+    mine = range(part, len(candidates), parts)
+    for at in mine:
+        study.enqueue_trial({"candidate": at})
+    accuracies: dict[int, float] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        at = trial.suggest_int("candidate", 0, len(candidates) - 1)
+        accuracies[at] = train(candidates[at], data, np.array(orders[at]), about["outputs"])
+        return accuracies[at]
+
+    study.optimize(objective, n_trials=len(mine))
+    (folder / f"flax-{part}.json").write_text(json.dumps(accuracies))
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    print(f"{time.perf_counter() - started:.2f} s")

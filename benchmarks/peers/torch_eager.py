@@ -1,0 +1,147 @@
+"""Optuna and PyTorch eager: `torch_eager.py FOLDER PART PARTS` trains every PARTS-th candidate on one thread."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from torch import nn
+from torch.nn import functional
+
+ACTIVATIONS = {
+    "relu": functional.relu,
+    "gelu": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Network(nn.Module):
+    """The perceptron or convolutional network of a candidate."""
+
+    def __init__(self, values: dict[str, Any], inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.act, self.rate, self.cnn = ACTIVATIONS[values["activation"]], values["dropout"], values["family"] == "cnn"
+        height, width, channels = inputs
+        if self.cnn:
+            sizes = [channels, *[values["filters"]] * values["depth"]]
+            kernel = values["kernel"]
+            self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding="same") for a, b in zip(sizes, sizes[1:]))
+            height, width = -(-height // 2), -(-width // 2)
+            self.window = -(-max(height, width) // 4)
+            places = -(-height // self.window) * -(-width // self.window)
+            self.head = nn.Linear(sizes[-1] * places, outputs)
+        else:
+            sizes = [math.prod(inputs), *[values["width"]] * values["depth"]]
+            self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+            self.head = nn.Linear(sizes[-1], outputs)
+        for layer in [*self.layers, self.head]:
+            fan = layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=math.sqrt(2.0 / fan))
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images `[B, C, H, W]` to logits."""
+        if not self.cnn:
+            x = x.flatten(1)
+        for n, layer in enumerate(self.layers):
+            x = self.act(layer(x))
+            if self.cnn and n == 0:
+                x = functional.max_pool2d(x, 2, ceil_mode=True)
+            if not self.cnn:
+                x = functional.dropout(x, self.rate, self.training)
+        if self.cnn:
+            if self.window > 1:
+                x = functional.avg_pool2d(x, self.window, ceil_mode=True, count_include_pad=False)
+            x = functional.dropout(x.flatten(1), self.rate, self.training)
+        return self.head(x)
+
+
+def rate_of(values: dict[str, Any], step: int, steps: int) -> float:
+    """The learning rate of a step, as `search_spaces/recipe.py` has it."""
+    warm = values["warmup"] * steps
+    share = min(max((step - warm) / max(steps - warm, 1.0), 0.0), 1.0)
+    left = {"constant": 1.0, "linear": 1.0 - share, "cosine": 0.5 * (1.0 + math.cos(math.pi * share))}
+    peak = values[f"{values['optimizer']}_learning_rate"]
+    return peak * min((step + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
+
+
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int) -> float:
+    """Validation accuracy after training."""
+    torch.manual_seed(0)
+    x, y, validation_x, validation_y = data
+    model = Network(values, (x.shape[2], x.shape[3], x.shape[1]), outputs)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    if values["optimizer"] == "adamw":
+        others = [p for p in model.parameters() if p.ndim == 1]
+        groups = [{"params": matrices, "weight_decay": values["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+        optimizer: Any = torch.optim.AdamW(groups, eps=1e-5, fused=True)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, nesterov=True, fused=True)
+    size = values["batch_size"]
+    per_epoch = len(x) // size
+    step, steps = 0, per_epoch * len(order)
+    accuracy = 0.0
+    for epoch in order:
+        model.train()
+        for at in range(per_epoch):
+            index = epoch[at * size : (at + 1) * size]
+            loss = functional.cross_entropy(model(x[index]), y[index], label_smoothing=values["label_smoothing"])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            rate = rate_of(values, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if values["optimizer"] != "adamw":
+                with torch.no_grad():
+                    torch._foreach_mul_(matrices, 1.0 - rate * values["weight_decay"])
+            optimizer.step()
+            step += 1
+        model.eval()
+        with torch.no_grad():
+            right = sum(
+                int((model(validation_x[i : i + 256]).argmax(1) == validation_y[i : i + 256]).sum())
+                for i in range(0, len(validation_x), 256)
+            )
+        accuracy = right / len(validation_x)
+    return accuracy
+
+
+def main(folder: Path, part: int, parts: int) -> None:
+    """Trains this part of the candidates, proposed by an Optuna study, and writes their accuracies."""
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    candidates = json.loads((folder / "candidates.json").read_text())
+    about = json.loads((folder / "about.json").read_text())
+    arrays = np.load(folder / "data.npz")
+    images = [torch.from_numpy(np.ascontiguousarray(arrays[name].transpose(0, 3, 1, 2))) for name in ("x", "vx")]
+    labels = [torch.from_numpy(arrays[name].astype(np.int64)) for name in ("y", "vy")]
+    data = (images[0], labels[0], images[1], labels[1])
+    orders = np.load(folder / "orders.npy", mmap_mode="r")
+    study = optuna.create_study(direction="maximize")
+    mine = range(part, len(candidates), parts)
+    for at in mine:
+        study.enqueue_trial({"candidate": at})
+    accuracies: dict[int, float] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        at = trial.suggest_int("candidate", 0, len(candidates) - 1)
+        order = torch.from_numpy(np.array(orders[at])).long()
+        accuracies[at] = train(candidates[at], data, order, about["outputs"])
+        return accuracies[at]
+
+    study.optimize(objective, n_trials=len(mine))
+    (folder / f"torch-{part}.json").write_text(json.dumps(accuracies))
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    print(f"{time.perf_counter() - started:.2f} s")

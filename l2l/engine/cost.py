@@ -1,0 +1,128 @@
+"""What a program costs: operations counted before anything runs, and which sizes are worth a program of their own."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2l.engine.bucket import Ladders, padding, rungs
+from l2l.space import Candidate, SearchSpace
+from l2l.types import Learner, Spec
+
+SAMPLES = 24
+"""Candidates drawn to see what a space is like."""
+HORIZON = 200
+"""Candidates that a space's programs should pay for themselves within."""
+RATE = 4e10
+"""Operations a second of one training on one core of a CPU, in products as small as these models have."""
+COMPILE = 4.0
+"""Core-seconds to trace and compile a program on a CPU."""
+
+
+def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:
+    """Multiplications and additions of a full training, but for what is elementwise; nothing is allocated."""
+    learner = space.build(values, spec)
+
+    def forward(x: Any) -> Any:
+        model: Any = learner.model(nnx.Rngs(0))
+        model.eval()
+        return model(x)
+
+    traced = jax.make_jaxpr(forward)(jax.ShapeDtypeStruct((1, *spec.inputs), jnp.float32))
+    return 3.0 * _count(traced.jaxpr) * spec.examples * spec.epochs
+
+
+def _count(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            places = math.prod(equation.outvars[0].aval.shape)
+            total += 2.0 * places * math.prod(kernel) / kernel[parameters["dimension_numbers"].rhs_spec[0]]
+        inner_parts = [each for value in parameters.values() for each in _jaxprs(value)]
+        if name == "cond":
+            total += sum(map(_count, inner_parts)) / len(inner_parts)
+        else:
+            total += parameters.get("length", 1) * sum(map(_count, inner_parts))
+    return total
+
+
+def _jaxprs(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [each for item in value for each in _jaxprs(item)]
+    inner = getattr(value, "jaxpr", value)
+    return [inner] if hasattr(inner, "eqns") else []
+
+
+def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
+    """The sizes to pad to: padding costs operations, a further size costs a program.
+
+    What is cheapest for `HORIZON` candidates drawn from the space; a function of space and task alone.
+    """
+    sizes = rungs(space)
+    draw = random.Random(0)
+    drawn = [space.sample(draw) for _ in range(SAMPLES)] if sizes else []
+    return {pad: _ladder(space, spec, pad, steps, drawn) for pad, steps in sizes.items()}
+
+
+def _ladder(
+    space: SearchSpace[Learner], spec: Spec, pad: str, steps: Sequence[int], drawn: Sequence[Candidate]
+) -> tuple[int, ...]:
+    """The ladder of one pad, by dynamic programming over where its parts end."""
+    names = [name for name, choice in space.choices.items() if padding(choice) == pad]
+    using = [each for each in drawn if any(name in each.values for name in names)]
+    if len(steps) == 1 or not using:
+        return tuple(steps)
+    needs = [max(int(each.values[name]) for name in names if name in each.values) for each in using]  # pyright: ignore
+    costs = _costs(space, spec, names, steps, using)
+    share = HORIZON / len(drawn)
+
+    @functools.cache
+    def best(first: int) -> tuple[float, tuple[int, ...]]:
+        if first == len(steps):
+            return 0.0, ()
+        found: list[tuple[float, tuple[int, ...]]] = []
+        for last in range(first, len(steps)):
+            members = [i for i, need in enumerate(needs) if steps[first] <= need <= steps[last]]
+            run = share * sum(costs[i][last] for i in members) / RATE
+            rest, above = best(last + 1)
+            programs = {_signature(space, using[i]) for i in members}
+            found.append((run + COMPILE * max(len(programs), 1) + rest, (steps[last], *above)))
+        return min(found)
+
+    return best(0)[1]
+
+
+def _signature(space: SearchSpace[Any], candidate: Candidate) -> str:
+    """What fixes a candidate's programs beside sizes."""
+    return repr([
+        value for name, value in space.static(candidate).items()
+        if padding(space.choices[name]) is None and not getattr(space.choices[name], "repeats", False)
+    ])  # fmt: skip
+
+
+def _costs(
+    space: SearchSpace[Learner], spec: Spec, names: Sequence[str], steps: Sequence[int], using: Sequence[Candidate]
+) -> list[list[float]]:
+    """Operations of each candidate at each size, a power law through the smallest and the largest."""
+    made: list[list[float]] = []
+    for candidate in using:
+        ends: list[float] = []
+        for size in (steps[0], steps[-1]):
+            values = {name: size if name in names else value for name, value in candidate.values.items()}
+            ends.append(operations(space, values, spec))
+        slope = math.log(max(ends[1], 1.0) / max(ends[0], 1.0)) / math.log(steps[-1] / steps[0])
+        made.append([ends[1] * (step / steps[-1]) ** slope for step in steps])
+    return made
