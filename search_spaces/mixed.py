@@ -25,7 +25,7 @@ def build(values: Mapping[str, Any], spec: Spec) -> Learner:
         layers |= {
             f"layer{n}_width": width,
             f"layer{n}_filters": width,
-            f"layer{n}_kernel": values.get("kernel"),
+            f"layer{n}_kernel": values["kernel"] if values["family"] == "cnn" else 1,
             f"layer{n}_activation": values["activation"],
             f"layer{n}_normalisation": "none",
             f"layer{n}_skip": False,

@@ -189,8 +189,20 @@ PARENT = Categorical(options=("sgd", "adam"))
         (lambda: Categorical(options=([1],)), "a Categorical's options are bool, int, float, str or None, got [1]."),  # type: ignore
         (lambda: Categorical(options=(math.nan,)), "a Categorical's options must be finite, got nan."),
         (
-            lambda: Categorical(options=("a", 1), traced=True),
-            "a traced Categorical needs numbers as options; strings and None are static.",
+            lambda: Categorical(options=("a", 1), pad="width"),
+            "a choice that is padded (pad='width') needs whole numbers of at least 1.",
+        ),
+        (
+            lambda: Categorical(options=(1, 2), pad="width", traced=True),
+            "a choice is padded (pad='width') or traced, not both: a size is not traced.",
+        ),
+        (
+            lambda: Integer(low=1, high=2, pad=""),
+            "pad must be the name of the sizes that are padded together, got ''.",
+        ),
+        (
+            lambda: Integer(low=0, high=2, repeats=True),
+            "an Integer that repeats is at least 1 and neither traced nor padded.",
         ),
         (lambda: Integer(low=3, high=1), "an Integer needs low <= high, got low=3 and high=1."),
         (lambda: Integer(low=1.5, high=2), "an Integer's low must be a whole number, got 1.5."),  # type: ignore

@@ -50,6 +50,12 @@ def exact(candidate: Candidate) -> Bucket:
     return Bucket(candidate.values, {}, ())
 
 
+def plain(space: SearchSpace[Any], candidate: Candidate) -> Bucket:
+    """The bucket of all candidates of this one's true shape: only numbers are data."""
+    data = tuple(name for name in space.traced(candidate) if not is_picked(space.choices[name]))
+    return Bucket({name: value for name, value in candidate.values.items() if name not in data}, {}, data)
+
+
 def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> Bucket:
     """The bucket of a candidate, a function of the candidate alone.
 

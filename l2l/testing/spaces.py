@@ -19,8 +19,11 @@ import optax
 import pytest
 from flax import nnx
 
+from l2l.engine.bucket import Bucket, assemble, bucket, numbers, plain, rungs
+from l2l.engine.population import Population
 from l2l.space import Candidate, SearchSpace
-from l2l.types import Learner, Spec
+from l2l.tasks.classification import Classification
+from l2l.types import Learner, Spec, Split
 
 
 class _Read(Mapping[str, Any]):
@@ -38,6 +41,24 @@ class _Read(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+class Noise(Classification):
+    """Random examples of a task's shape, with labels that a model can learn."""
+
+    name, metric, normalise = "noise", "accuracy", False
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.outputs, self.epochs = spec, spec.outputs, spec.epochs
+
+    def check(self) -> None:
+        """There is nothing to miss."""
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """As many training examples as the specification says, and 32 of each other split."""
+        draw = np.random.default_rng(["train", "validation", "test"].index(split))
+        x = draw.normal(size=(self.spec.examples if split == "train" else 32, *self.spec.inputs)).astype(np.float32)
+        return x, (np.abs(x.reshape(len(x), -1).sum(1)) * 3).astype(np.int64) % self.spec.outputs
 
 
 class SpaceContract(abc.ABC):
@@ -105,20 +126,38 @@ class SpaceContract(abc.ABC):
             pytest.skip("needs plain numbers")
         space = self.space()
 
-        def run(static: Mapping[str, Any], traced: Mapping[str, Any], x: Any) -> Any:
-            learner = space.build({**static, **traced}, self.spec)
+        def run(held: Bucket, data: Mapping[str, Any], x: Any) -> Any:
+            learner = space.build(assemble(space, held, data), self.spec)
             model = self.model(learner)
             weights = nnx.state(model, nnx.Param)
             updates = learner.optimizer.update(weights, learner.optimizer.init(weights), weights)
             return model(x), updates, jnp.asarray(learner.label_smoothing)
 
         inputs = jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32)
+        largest = {name: sizes[-1:] for name, sizes in rungs(space).items()}
         for candidate in self.programs():
-            static = space.static(candidate)
-            numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in space.traced(candidate)}
+            for held in (plain(space, candidate), bucket(space, candidate, largest)):
+                with named(candidate):
+                    data = numbers(space, candidate, held)
+                    logits, _, smoothing = jax.eval_shape(functools.partial(run, held), data, inputs)
+                    assert (logits.shape, smoothing.shape) == ((2, self.spec.outputs), ())
+
+    def test_padded_and_alone_agree(self) -> None:
+        if not self.traces:
+            pytest.skip("needs plain numbers")
+        space = self.space()
+        population = Population(space, Noise(self.spec), self.spec.epochs)
+        population.ladders = {name: sizes[-1:] for name, sizes in rungs(space).items()}
+        for number, candidate in enumerate(self.few()):
+            own, shared = plain(space, candidate), population.bucket(candidate)
+            members = [(candidate, jax.random.key(number))]
+            ((alone,), _), ((padded,), _) = (population.train(members, held, 1) for held in (own, shared))
             with named(candidate):
-                logits, _, smoothing = jax.eval_shape(functools.partial(run, static), numbers, inputs)
-                assert (logits.shape, smoothing.shape) == ((2, self.spec.outputs), ())
+                np.testing.assert_allclose(padded.curve["train_loss"], alone.curve["train_loss"], rtol=1e-4)
+                x = population.task.load("validation")[0]
+                logits = [population.trained(candidate, fit)(x) for fit in (alone, padded)]  # pyright: ignore
+                scale = float(np.abs(logits[0]).max())
+                np.testing.assert_allclose(logits[1], logits[0], atol=1e-4 * max(scale, 1.0))
 
     def test_first_weights_are_a_function_of_the_key(self) -> None:
         for candidate in self.few():

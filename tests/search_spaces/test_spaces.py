@@ -16,7 +16,7 @@ from l2l.errors import InputError
 from l2l.space import Categorical, Integer, Real, SearchSpace
 from l2l.testing import SpaceContract
 from l2l.types import Learner, Spec
-from search_spaces import cnn, mlp, recipe
+from search_spaces import cnn, mixed, mlp, recipe
 
 
 class TestMlp(SpaceContract):
@@ -29,6 +29,13 @@ class TestCnn(SpaceContract):
 
     def space(self) -> SearchSpace[Learner]:
         return cnn.space(depth=(1, 2))
+
+
+class TestMixed(SpaceContract):
+    spec = Spec(inputs=(6, 5, 2), outputs=3, examples=260, epochs=2)
+
+    def space(self) -> SearchSpace[Learner]:
+        return mixed.space()
 
 
 class TestOneByOne(SpaceContract):
@@ -100,9 +107,10 @@ def test_static_and_traced(make: Callable[..., SearchSpace[Learner]]) -> None:
     space = make()
     traced = {name for name, choice in space.choices.items() if choice.traced}
     rates = {f"{name}_learning_rate" for name in recipe.LEARNING_RATES}
-    assert traced == {"weight_decay", "warmup", "dropout", "label_smoothing", *rates}
+    assert {"weight_decay", "warmup", "dropout", "label_smoothing", "optimizer", "schedule", *rates} < traced
+    assert not {"batch_size", "depth"} & traced
     assert space.count() == math.inf
-    assert space.choices["depth"] == Integer(low=1, high=4)
+    assert space.choices["depth"] == Integer(low=1, high=4, repeats=True)
     for candidate in space.cover():
         layers = {name.split("_")[0] for name in candidate.values if name.startswith("layer")}
         assert layers == {f"layer{n}" for n in range(1, candidate.values["depth"] + 1)}
