@@ -259,7 +259,7 @@ def _run(plain: dict[str, Any]) -> None:
 
 def _ending(result: Any, plain: dict[str, Any]) -> str:
     """Where the winner lies, and three lines that load and score it."""
-    from l2l.export.module import BUILT_IN
+    from l2l.fingerprint import BUILT_IN
 
     test = result.record["test"]
     best = (result.directory / "best").resolve()

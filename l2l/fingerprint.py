@@ -18,6 +18,9 @@ from l2l.types import Task
 FORMAT = 1
 """Version of everything the store writes; a file of a later one is refused."""
 
+BUILT_IN = {"cnn": "search_spaces.cnn", "mlp": "search_spaces.mlp"}
+"""The closed list of spaces that a file may name; any other space is handed in by the caller."""
+
 _ABSENT = object()
 _SHOWN = 5
 
@@ -65,8 +68,14 @@ def builder(space: SearchSpace[Any]) -> dict[str, Any]:
     names = (getattr(build, name, type(build).__name__) for name in ("__module__", "__qualname__"))
     found["space.build"] = ".".join(names)
     # What comes with l2l has a version; a user's own has nothing but its code to tell one from another.
-    own = str(getattr(build, "__module__", "")).partition(".")[0] not in ("l2l", "search_spaces")
+    module = str(getattr(build, "__module__", ""))
+    own = module not in BUILT_IN.values() and not module.startswith("l2l.")
     return {**found, **({"space.code": code(build)} if own else {})}
+
+
+def is_built_in(space: SearchSpace[Any]) -> bool:
+    """Whether the space comes with l2l, so that its name is enough to find it."""
+    return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
 
 
 def code(function: Any) -> str:
