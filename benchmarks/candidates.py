@@ -74,8 +74,6 @@ def ours(words: Sequence[str], folder: Path, cold: bool) -> tuple[float, list[fl
     return seconds, accuracies, ledger  # pyright: ignore
 
 
-
-
 def main() -> None:
     """Runs the benchmark and prints its table."""
     sys.path.insert(0, str(Path(__file__).parent))

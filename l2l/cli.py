@@ -8,6 +8,8 @@ import re
 import signal
 import sys
 import threading
+import traceback
+import types
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +30,10 @@ l2l: search for neural architectures together with their training recipes
   l2l --version
 """
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+DISCARDING = {"_xla_gc_callback", "__del__"}
+"""Functions that the collector calls: Python throws away what they raise."""
+RUNNING = {"_drive", "_conclude"}
+"""The parts of `l2l.loop.search` that an interrupt ends in good order."""
 
 
 class _Interrupt(KeyboardInterrupt):
@@ -69,12 +75,8 @@ def _unknown(word: str, commands: dict[str, Any]) -> Callable[[list[str]], None]
 def _guarded(command: Callable[[list[str]], None], words: list[str]) -> int:
     """The exit code of a command; every expected end is one sentence."""
 
-    def interrupt(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
-        raise _Interrupt(number)
-
     for number in INTERRUPTED:
-        signal.signal(number, interrupt)
+        signal.signal(number, _interrupt)
     try:
         command(words)
     except InputError as error:
@@ -86,10 +88,26 @@ def _guarded(command: Callable[[list[str]], None], words: list[str]) -> int:
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
         place = next(iter(getattr(error, "__notes__", ())), None)
-        then = f"nothing is lost: `l2l resume {place}` continues." if place else "no search had begun."
+        then = f"nothing is lost: `l2l resume {place}` continues." if place else "no trial was running."
         print(f"l2l: interrupted by {number.name}; {then}", file=sys.stderr)
         return INTERRUPTED[number]
     return 0
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    """Answers a signal: a search that runs is ended in good order, anything before it at once."""
+    called = [each.f_code.co_name for each, _ in traceback.walk_stack(frame)]
+    if not DISCARDING.isdisjoint(called):
+        # What is raised here is thrown away, so it is raised a moment later.
+        signal.signal(signal.SIGALRM, lambda _, later: _interrupt(number, later))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        return
+    signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+    if not RUNNING.isdisjoint(called):
+        raise _Interrupt(number)
+    # Imports swallow what is raised in them, and a process that is killed loses nothing either.
+    print(f"l2l: interrupted by {signal.Signals(number).name}; no trial was running.", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED[signal.Signals(number)])
 
 
 def _sentence(error: BaseException) -> str:
@@ -241,7 +259,7 @@ def _run(plain: dict[str, Any]) -> None:
 
 def _ending(result: Any, plain: dict[str, Any]) -> str:
     """Where the winner lies, and three lines that load and score it."""
-    from l2l.export.module import BUILT_IN
+    from l2l.fingerprint import BUILT_IN
 
     test = result.record["test"]
     best = (result.directory / "best").resolve()

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from l2l.types import Task
 
 FORMAT = 1
 """Version of everything the store writes; a file of a later one is refused."""
+
+BUILT_IN = {name: f"search_spaces.{name}" for name in ("cnn", "mlp", "mixed")}
+"""The closed list of spaces that a file may name; any other space is handed in by the caller."""
 
 _ABSENT = object()
 _SHOWN = 5
@@ -62,7 +66,55 @@ def builder(space: SearchSpace[Any]) -> dict[str, Any]:
         found["space.build.arguments"] = str([*build.args, *sorted(build.keywords.items())])
         build = build.func
     names = (getattr(build, name, type(build).__name__) for name in ("__module__", "__qualname__"))
-    return {**found, "space.build": ".".join(names)}
+    found["space.build"] = ".".join(names)
+    # What comes with l2l has a version; a user's own has nothing but its code to tell one from another.
+    module = str(getattr(build, "__module__", ""))
+    own = module not in BUILT_IN.values() and not module.startswith("l2l.")
+    return {**found, **({"space.code": code(build)} if own else {})}
+
+
+def is_built_in(space: SearchSpace[Any]) -> bool:
+    """Whether the space comes with l2l, so that its name is enough to find it."""
+    return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
+
+
+def code(function: Any) -> str:
+    """Digest of what a function does: its code, and that of all it names in its own module; not of its comments."""
+    digest, waiting, seen = hashlib.sha256(), [function], set[int]()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, type):
+            members = [getattr(member, "__func__", member) for member in vars(each).values()]
+            waiting += [member for member in members if isinstance(member, types.FunctionType)]
+            waiting += [base for base in each.__bases__ if base.__module__ == each.__module__]
+        elif isinstance(each, types.FunctionType):
+            named = [each.__globals__.get(name) for name in _update(digest, each.__code__)]
+            held = [cell.cell_contents for cell in each.__closure__ or ()]
+            for value in [*named, *held, *(each.__defaults__ or ()), *(each.__kwdefaults__ or {}).values()]:
+                if isinstance(value, bool | int | float | str):
+                    digest.update(repr(value).encode())
+                elif getattr(value, "__module__", None) == each.__module__:
+                    waiting.append(value)
+        elif not isinstance(each, types.BuiltinFunctionType):
+            waiting.append(type(each))
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: Any, found: types.CodeType) -> list[str]:
+    """Adds a code object to the digest, and gives the names that it and those inside it look up."""
+    digest.update(found.co_code)
+    names = list(found.co_names)
+    for constant in found.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _update(digest, constant)
+        else:  # a set's order differs from process to process
+            text = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+            digest.update(repr(text).encode())
+    digest.update(" ".join(found.co_names).encode())
+    return names
 
 
 def data(task: Task) -> str:

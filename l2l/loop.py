@@ -29,6 +29,15 @@ from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Searcher, 
 
 ASK = 2**32 - 1
 """What the seed's key is folded with for proposals; trials fold in their own numbers."""
+_PARTS = {
+    "space": ("a SearchSpace", "sample"),
+    "task": ("a Task, such as l2l.tasks.digits.Digits()", "load"),
+    "searcher": ("a Searcher, such as l2l.searchers.random.Random()", "ask"),
+    "reward": ("a Reward, such as l2l.reward.Metric()", "__call__"),
+    "executor": ("an Executor, such as l2l.executors.local.Local()", "run"),
+    "store": ("a Store, such as l2l.store.Store()", "attach"),
+}
+"""What each part is called in a message, and what it must be able to do."""
 LEDGER = ("trace", "compile", "train", "evaluate", "controller", "store", "idle")
 
 
@@ -39,8 +48,8 @@ class Result:
     directory: Path
     best: Trial
     """The complete trial of the highest reward."""
-    trials: Sequence[Trial]
-    record: Mapping[str, Any]
+    trials: Sequence[Trial] = field(repr=False)
+    record: Mapping[str, Any] = field(repr=False)
     """What `result.json` holds."""
 
 
@@ -146,6 +155,7 @@ def search(
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
     started = time.perf_counter()
+    _check_parts(space=space, task=task, searcher=searcher, reward=reward, executor=executor, store=store)
     reward = named(reward, task.metric)
     limits = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
     made, settings = _checked(space, task, searcher, objective, reward, executor, limits)
@@ -153,10 +163,15 @@ def search(
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
     directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
-    run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, trials, task.metric)
     about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
-    with store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log:
+    with (
+        _announced(directory, config),
+        store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log,
+    ):
         directory.mkdir(parents=True, exist_ok=True)
+        _check_found(directory, log.trials())
+        count = max(trials, len(log.trials()))
+        run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, count, task.metric)
         watchers = [Apart(each) for each in tracker.values()]
         held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started)
         record: dict[str, Any] | None = None
@@ -187,6 +202,14 @@ def _winner(trials: Sequence[Trial]) -> Trial:
     return winner
 
 
+def _check_parts(**parts: object) -> None:
+    """Refuses a part that is no such part, before it is called."""
+    for name, part in parts.items():
+        kind, method = _PARTS[name]
+        if isinstance(part, type) or not callable(getattr(part, method, None)):
+            raise InputError(f"{name} must be {kind}, got {part!r:.80}.")
+
+
 def _checked(
     space: SearchSpace[Any],
     task: Task,
@@ -204,7 +227,8 @@ def _checked(
     trials, batch, seed = (value for value, _, _ in limits.values())
     task.check()
     made = objective(space=space, task=task, seed=seed)
-    made.check()
+    if names := made.check():  # as small as can be, so that no limit is in the way
+        reward(Outcome(metrics=dict.fromkeys(names, 1e-9)))
     executor.check(made)
     # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -232,6 +256,8 @@ def _drive(held: _Search, trials: int, batch: int) -> None:
 def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, about: Mapping[str, Any]) -> dict[str, Any]:
     """Hands the winner over and writes `trials.csv` and `result.json`, in that order and the latter last."""
     done = held.log.trials()
+    if (record := _concluded(run.directory, done, final)) is not None:
+        return record
     files.replace(run.directory / "trials.csv", table(done, held.space))
     winner = best(done)
     test = None
@@ -254,6 +280,18 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, abou
     return record
 
 
+def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) -> dict[str, Any] | None:
+    """The record of an earlier session that ended with the same trials; None if there is none, or it is not whole."""
+    counts = collections.Counter(trial.status.value for trial in done)
+    try:
+        found = json.loads((directory / "result.json").read_text())
+        same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
+        whole = final is None or (found["test"] is not None and (directory / "best" / "SHA256SUMS").is_file())
+        return found if same and whole and (directory / "trials.csv").is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[str, Any]:
     """The test scores of the winner. Raises: SearchError if the final run fails."""
     (ended,) = held.executor.run(final, [winner])
@@ -273,6 +311,41 @@ def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int
     for number, name in enumerate(names, first):
         groups.setdefault(name, []).append(number)
     return [tuple(groups[name]) for name in names]
+
+
+@contextlib.contextmanager
+def _announced(directory: Path, config: Mapping[str, Any] | None) -> Generator[None]:
+    """Writes the configuration of a new search before its study, so that a folder with a study can be resumed."""
+    new = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    if config is None or not new:
+        yield
+        return
+    made = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_config(directory, config)
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written to ({error.strerror}); choose a place with out=FOLDER."
+        ) from None
+    try:
+        yield
+    except InputError:
+        if {path.name for path in directory.iterdir()} <= {"config.yaml", "lock"}:  # refused: nothing was there before
+            for path in directory.iterdir():
+                path.unlink()
+            if made:
+                directory.rmdir()
+        raise
+
+
+def _check_found(directory: Path, trials: Sequence[Trial]) -> None:
+    """Refuses a folder whose results have lost their trials. Raises: InputError."""
+    if not trials and (directory / "result.json").exists():
+        raise InputError(
+            f"{directory} holds the results of a search whose trials are gone (study.db is missing or empty, or they "
+            "were kept in memory); restore it from a copy or choose another out=."
+        )
 
 
 def _folder(out: str | Path | None, name: str) -> Path:

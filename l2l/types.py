@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -171,8 +171,11 @@ class Searcher(Protocol[State]):
 class Objective(Protocol):
     """Runs trials; takes several at once, so that it can train them as lanes of one program."""
 
-    def check(self) -> None:
-        """Refuses a space that cannot be run, before anything is written. Raises: InputError."""
+    def check(self) -> Collection[str] | None:
+        """Refuses a space that cannot be run, before anything is written; the metrics of an outcome, where known.
+
+        Raises: InputError.
+        """
         ...
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:

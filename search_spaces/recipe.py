@@ -130,7 +130,9 @@ def _picked_rule(name: Picked) -> optax.GradientTransformation:
             def run(updates: Any, state: Any) -> Any:
                 if option == "adamw":
                     return RULES[option]().update(updates, state, params)
-                fields: dict[str, Any] = {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
+                fields: dict[str, Any] = (
+                    {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
+                )
                 own = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
                 updates, own = RULES[option]().update(updates, own, params)
                 return updates, state._replace(mu=own.trace if option == "sgd" else own.mu)

@@ -20,8 +20,10 @@ from flax import nnx
 import l2l
 from l2l import api, config, loop
 from l2l.executors.inline import Inline
+from l2l.reward import Metric
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
+from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Spec, Status, Trial
 
@@ -150,10 +152,46 @@ def test_bad_input_writes_nothing(folder: Path, options: dict[str, Any], words: 
 
 
 def test_a_folder_of_another_search_is_left_alone(tmp_path: Path) -> None:
-    l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    first = l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(l2l.InputError, match=r"run holds another study: .*task\.epochs 1 -> 2"):
         l2l.search(SPACE, Digits(epochs=2), Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     again = l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
-    assert again.record["seconds"]["train"] == 0.0
+    # What has ended is left as it is, and says so once more.
+    assert again.record == first.record
+    assert (tmp_path / "run" / "result.json").read_bytes() == before["result.json"]
+
+
+def test_results_without_their_trials_are_not_written_over(tmp_path: Path) -> None:
+    options = {**OPTIONS, "store": Store("memory")}
+    l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **options)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    for store in (Store("memory"), Store()):
+        with pytest.raises(l2l.InputError, match=r"run holds the results of a search whose trials are gone"):
+            l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **{**options, "store": store})
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"space": None}, "space must be a SearchSpace, got None."),
+        ({"task": "digits"}, "task must be a Task, such as"),
+        ({"searcher": "tpe"}, "searcher must be a Searcher, such as"),
+        ({"searcher": Watched}, "searcher must be a Searcher, such as"),
+        ({"reward": Metric("accurcy")}, "accurcy"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
+    given = {"space": SPACE, "task": TASK, "searcher": Watched(), **OPTIONS, **wrong}
+    with pytest.raises(l2l.InputError, match=words):
+        l2l.search(**given, trials=2, batch=2, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_is_shown_in_a_line(tmp_path: Path) -> None:
+    result = l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    assert len(repr(result)) < 2000

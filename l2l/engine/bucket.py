@@ -71,7 +71,9 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
     sizes: dict[str, int] = {}
     traced: list[str] = []
     for name, choice in space.choices.items():
-        if not all(_possible(space, parent, allowed(choice.when, parent), fixed, sizes, traced) for parent in choice.when):
+        if not all(
+            _possible(space, parent, allowed(choice.when, parent), fixed, sizes, traced) for parent in choice.when
+        ):
             continue
         pad = padding(choice)
         if isinstance(choice, Integer) and choice.repeats:

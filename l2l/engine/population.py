@@ -111,8 +111,12 @@ class Population:
             jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1),
         )  # fmt: skip
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), lane)
-        function = jax.vmap(program, in_axes=(0, None)) if lanes > 1 else lambda lane, data: jax.tree.map(
-            lambda leaf: leaf[None], program(jax.tree.map(lambda leaf: leaf[0], lane), data)
+        function = (
+            jax.vmap(program, in_axes=(0, None))
+            if lanes > 1
+            else lambda lane, data: jax.tree.map(
+                lambda leaf: leaf[None], program(jax.tree.map(lambda leaf: leaf[0], lane), data)
+            )
         )
         lowered = jax.jit(function).trace(shapes, self.data).lower()
         traced = time.perf_counter()
@@ -139,7 +143,9 @@ class Population:
             if self._made % KEPT == 0:
                 jax.clear_caches()
 
-    def train(self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int) -> tuple[list[Fitted], dict[str, float]]:
+    def train(
+        self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int
+    ) -> tuple[list[Fitted], dict[str, float]]:
         """What each candidate's lane leaves behind, in its true shape, and the seconds it took."""
         started = time.perf_counter()
         drawn = [self.module(candidate, held, key) for candidate, key in members]

@@ -20,6 +20,7 @@ import safetensors.numpy
 from flax import nnx
 
 from l2l.errors import InputError, nearest
+from l2l.fingerprint import BUILT_IN, is_built_in
 from l2l.nn.blocks import Standardised, Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.space import SearchSpace
@@ -27,8 +28,6 @@ from l2l.types import Learner, Spec
 
 VERSION = 1
 ARCHITECTURE, WEIGHTS, CARD, SUMS = "architecture.json", "weights.safetensors", "MODEL.md", "SHA256SUMS"
-BUILT_IN = {name: f"search_spaces.{name}" for name in ("cnn", "mlp", "mixed")}
-"""The closed list of spaces that a file may name; any other space is handed in by the caller."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")
 _DTYPES = {"BOOL": "bool", "BF16": "bfloat16"} | {
@@ -134,11 +133,6 @@ class _Read(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-
-def is_built_in(space: SearchSpace[Any]) -> bool:
-    """Whether `load` finds the space by its name."""
-    return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
 
 
 def _name(space: SearchSpace[Any]) -> str:

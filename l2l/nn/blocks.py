@@ -186,9 +186,7 @@ def linear(features_in: int | Padded, features: int | Padded, *, bias: bool = Tr
     )
 
 
-def conv(
-    channels: int | Padded, filters: int | Padded, kernel: int, *, bias: bool, rngs: nnx.Rngs
-) -> nnx.Conv:
+def conv(channels: int | Padded, filters: int | Padded, kernel: int, *, bias: bool, rngs: nnx.Rngs) -> nnx.Conv:
     """A stock `SAME` convolution, computed as one matrix product and initialised on the host."""
     return nnx.Conv(
         size(channels),

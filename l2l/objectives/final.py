@@ -15,7 +15,8 @@ from l2l.engine.cohort import cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fitted
 from l2l.errors import InputError
-from l2l.export.module import is_built_in, load, save
+from l2l.export.module import load, save
+from l2l.fingerprint import is_built_in
 from l2l.objectives.trained import Trained
 from l2l.record import held_out
 from l2l.types import Key, Outcome, Trial

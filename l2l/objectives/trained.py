@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -65,8 +65,11 @@ class Trained:
         # Programs and device arrays stay in the process that made them.
         return {**self.__dict__, "_population": None}
 
-    def check(self) -> None:
-        """Builds a few candidates that cover every option. Raises: InputError if one of them cannot be trained."""
+    def check(self) -> Collection[str]:
+        """Builds a few candidates that cover every option; the metrics of an outcome.
+
+        Raises: InputError if one of them cannot be trained.
+        """
         spec = specify(self.task, load(self.task), self.epochs)
         for candidate in self.space.cover():
             try:
@@ -91,6 +94,9 @@ class Trained:
                     f"a batch_size of {size} cannot be taken from the {spec.examples} examples of the training split "
                     f"of {self.task.name!r}; leave it out of the space."
                 )
+        y = self.task.load("validation")[1][:1]
+        scores = jax.eval_shape(self.task.score, jax.ShapeDtypeStruct((1, spec.outputs), np.float32), y)
+        return {*scores, "train_loss", "parameters"}
 
     @property
     def population(self) -> Population:
