@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -30,13 +31,13 @@ class Network(nnx.Module):
         if self.cnn:
             sizes = [channels, *[values["filters"]] * values["depth"]]
             kernel = (values["kernel"], values["kernel"])
-            self.layers = nnx.List([nnx.Conv(a, b, kernel, **init) for a, b in zip(sizes, sizes[1:])])
+            self.layers = nnx.List([nnx.Conv(a, b, kernel, **init) for a, b in itertools.pairwise(sizes)])
             height, width = -(-height // 2), -(-width // 2)
             self.window = -(-max(height, width) // 4)
             size = sizes[-1] * -(-height // self.window) * -(-width // self.window)
         else:
             sizes = [math.prod(inputs), *[values["width"]] * values["depth"]]
-            self.layers = nnx.List([nnx.Linear(a, b, **init) for a, b in zip(sizes, sizes[1:])])
+            self.layers = nnx.List([nnx.Linear(a, b, **init) for a, b in itertools.pairwise(sizes)])
             size = sizes[-1]
         self.head = nnx.Linear(size, outputs, **init)
 

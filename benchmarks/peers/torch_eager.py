@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -33,14 +34,14 @@ class Network(nn.Module):
         if self.cnn:
             sizes = [channels, *[values["filters"]] * values["depth"]]
             kernel = values["kernel"]
-            self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding="same") for a, b in zip(sizes, sizes[1:]))
+            self.layers = nn.ModuleList(nn.Conv2d(a, b, kernel, padding="same") for a, b in itertools.pairwise(sizes))
             height, width = -(-height // 2), -(-width // 2)
             self.window = -(-max(height, width) // 4)
             places = -(-height // self.window) * -(-width // self.window)
             self.head = nn.Linear(sizes[-1] * places, outputs)
         else:
             sizes = [math.prod(inputs), *[values["width"]] * values["depth"]]
-            self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+            self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
             self.head = nn.Linear(sizes[-1], outputs)
         for layer in [*self.layers, self.head]:
             fan = layer.weight[0].numel()

@@ -21,7 +21,6 @@ from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers
 from l2l.engine.cost import ladders
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, streams
 from l2l.nn.blocks import Standardised
-from l2l.nn.padded import Bound
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from l2l.nn.conv import patches_convolution
 from l2l.nn.initial import he_normal, ones, zeros
-from l2l.nn.padded import Bound, Padded, Picked, PaddedNorm, Selector, active, elementwise, resized, size
+from l2l.nn.padded import Bound, Padded, PaddedNorm, Picked, Selector, active, elementwise, resized, size
 from l2l.nn.pool import pool
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -139,8 +139,8 @@ def activate(activation: str | Selector, x: jax.Array) -> jax.Array:
 
 def normalise(norm: Any, layer: nnx.Linear | nnx.Conv, x: jax.Array, kernel: Selector | None = None) -> jax.Array:
     """`norm(layer(x))`, without the layer's bias where data say that the normalisation is that of the batch."""
-    picked = isinstance(norm, PaddedNorm) and not isinstance(norm.kind, str) and layer.bias is not None
-    if not picked and kernel is None:
+    kind = norm.kind if isinstance(norm, PaddedNorm) and layer.bias is not None else ""
+    if isinstance(kind, str) and kernel is None:
         return layer(x) if norm is None else norm(layer(x))
     weights: Any = layer.kernel[...]
     if kernel is not None:
@@ -150,7 +150,7 @@ def normalise(norm: Any, layer: nnx.Linear | nnx.Conv, x: jax.Array, kernel: Sel
     else:
         y = x @ weights if weights.ndim == 2 else patches_convolution(x, weights, (1, 1), "SAME")
     if layer.bias is not None:
-        y = y + (jnp.where(norm.kind.named("batch"), 0.0, layer.bias[...]) if picked else layer.bias[...])
+        y = y + (layer.bias[...] if isinstance(kind, str) else jnp.where(kind.named("batch"), 0.0, layer.bias[...]))
     return y if norm is None else norm(y)
 
 

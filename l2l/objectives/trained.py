@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from l2l.engine.bucket import exact
 from l2l.engine.cohort import Cohort, cohorts
 from l2l.engine.data import load, specify
-from l2l.engine.bucket import exact
 from l2l.engine.fit import Fitted
 from l2l.engine.population import Population, title
 from l2l.engine.queue import in_order
