@@ -56,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"l2l {__version__}")
         return
     commands = {"search": _search, "resume": _resume}
+    before = {number: signal.getsignal(number) for number in INTERRUPTED}
     code = _guarded(commands.get(words[0]) or _unknown(words[0], commands), words[1:])
+    if arguments is not None:  # the caller goes on after this
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
         # A tracker was left behind: what it hangs in would hold up the interpreter's own end as well.
         sys.stdout.flush()
@@ -97,16 +101,19 @@ def _guarded(command: Callable[[list[str]], None], words: list[str]) -> int:
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
     """Answers a signal: a search that runs is ended in good order, anything before it at once."""
     called = [each.f_code.co_name for each, _ in traceback.walk_stack(frame)]
+    signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
     if not DISCARDING.isdisjoint(called):
         # What is raised here is thrown away, so it is raised a moment later.
         signal.signal(signal.SIGALRM, lambda _, later: _interrupt(number, later))
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         return
-    signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
     if not RUNNING.isdisjoint(called):
         raise _Interrupt(number)
     # Imports swallow what is raised in them, and a process that is killed loses nothing either.
-    print(f"l2l: interrupted by {signal.Signals(number).name}; no trial was running.", file=sys.stderr, flush=True)
+    with contextlib.suppress(Exception):  # the signal may have come in the midst of a write
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"l2l: interrupted by {signal.Signals(number).name}; no trial was running.\n".encode())
     os._exit(INTERRUPTED[signal.Signals(number)])
 
 

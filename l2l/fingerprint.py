@@ -7,10 +7,10 @@ import functools
 import hashlib
 import json
 import os
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from l2l import source
 from l2l.errors import InputError
 from l2l.space import SearchSpace
 from l2l.types import Task
@@ -20,6 +20,9 @@ FORMAT = 1
 
 BUILT_IN = {name: f"search_spaces.{name}" for name in ("cnn", "mlp", "mixed")}
 """The closed list of spaces that a file may name; any other space is handed in by the caller."""
+
+CODE = "space.code"
+"""The digest of a user's own code; where a side has none, there is nothing to compare."""
 
 _ABSENT = object()
 _SHOWN = 5
@@ -60,17 +63,17 @@ def _arguments(part: Any) -> dict[str, Any]:
 
 
 def builder(space: SearchSpace[Any]) -> dict[str, Any]:
-    """What a space builds with, as far as it has a name: the function, and a partial's arguments."""
+    """What a space builds with, as far as it has a name: the function, its source, and a partial's arguments."""
     build, found = space.build, {"space": space.name}
     if isinstance(build, functools.partial):
-        found["space.build.arguments"] = str([*build.args, *sorted(build.keywords.items())])
+        found["space.build.arguments"] = _said([*build.args, *sorted(build.keywords.items())])
         build = build.func
     names = (getattr(build, name, type(build).__name__) for name in ("__module__", "__qualname__"))
     found["space.build"] = ".".join(names)
     # What comes with l2l has a version; a user's own has nothing but its code to tell one from another.
-    module = str(getattr(build, "__module__", ""))
-    own = module not in BUILT_IN.values() and not module.startswith("l2l.")
-    return {**found, **({"space.code": code(build)} if own else {})}
+    own = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
+    code = None if found["space.build"].partition(".")[0] in own else source.digest(build, own)
+    return {**found, **({CODE: code} if code else {})}
 
 
 def is_built_in(space: SearchSpace[Any]) -> bool:
@@ -78,43 +81,17 @@ def is_built_in(space: SearchSpace[Any]) -> bool:
     return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
 
 
-def code(function: Any) -> str:
-    """Digest of what a function does: its code, and that of all it names in its own module; not of its comments."""
-    digest, waiting, seen = hashlib.sha256(), [function], set[int]()
-    while waiting:
-        each = waiting.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, type):
-            members = [getattr(member, "__func__", member) for member in vars(each).values()]
-            waiting += [member for member in members if isinstance(member, types.FunctionType)]
-            waiting += [base for base in each.__bases__ if base.__module__ == each.__module__]
-        elif isinstance(each, types.FunctionType):
-            named = [each.__globals__.get(name) for name in _update(digest, each.__code__)]
-            held = [cell.cell_contents for cell in each.__closure__ or ()]
-            for value in [*named, *held, *(each.__defaults__ or ()), *(each.__kwdefaults__ or {}).values()]:
-                if isinstance(value, bool | int | float | str):
-                    digest.update(repr(value).encode())
-                elif getattr(value, "__module__", None) == each.__module__:
-                    waiting.append(value)
-        elif not isinstance(each, types.BuiltinFunctionType):
-            waiting.append(type(each))
-    return digest.hexdigest()[:16]
-
-
-def _update(digest: Any, found: types.CodeType) -> list[str]:
-    """Adds a code object to the digest, and gives the names that it and those inside it look up."""
-    digest.update(found.co_code)
-    names = list(found.co_names)
-    for constant in found.co_consts:
-        if isinstance(constant, types.CodeType):
-            names += _update(digest, constant)
-        else:  # a set's order differs from process to process
-            text = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
-            digest.update(repr(text).encode())
-    digest.update(" ".join(found.co_names).encode())
-    return names
+def _said(value: Any) -> str:
+    """A value in words that the next process finds as well."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_said(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list | tuple | set | frozenset):
+        words = [_said(each) for each in value]
+        return f"[{', '.join(sorted(words) if isinstance(value, set | frozenset) else words)}]"
+    if value is None or isinstance(value, bool | int | float | str | os.PathLike):
+        return repr(value)
+    made = source.underlying(value)
+    return f"{made.__module__}.{made.__qualname__}"
 
 
 def data(task: Task) -> str:
@@ -152,6 +129,8 @@ def check(stored: Any, wanted: Mapping[str, Any], place: str) -> None:
             f"{place} was written by a newer l2l (format {version}, this one reads up to {FORMAT}); upgrade l2l."
         )
     old, new = _flat(stored), _flat(wanted)
+    if CODE not in old or CODE not in new:
+        old, new = ({key: value for key, value in each.items() if key != CODE} for each in (old, new))
     # Both sides know every choice that `choices` lists on both: one that is gone is one difference, not five.
     both = {name for name in new["choices"] if name in old["choices"]}
     keys = [key for key in {**old, **new} if not isinstance(key, tuple) or key[0] in both]

@@ -20,7 +20,7 @@ import jax
 from l2l import files, fingerprint
 from l2l.errors import InputError, SearchError
 from l2l.record import VERSION, common_reason, describe, environment, held_out, title
-from l2l.reward import best, gate, named
+from l2l.reward import best, check, gate, named
 from l2l.rows import table
 from l2l.space import Candidate, SearchSpace
 from l2l.store import Store, TrialLog
@@ -164,19 +164,15 @@ def search(
     directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
-    with (
-        _announced(directory, config),
-        store.attach(directory, space, settings, objectives=reward.length, name=directory.name) as log,
-    ):
-        directory.mkdir(parents=True, exist_ok=True)
-        _check_found(directory, log.trials())
+    begin = functools.partial(_begin, directory, config)
+    with store.attach(directory, space, settings, objectives=reward.length, name=directory.name, begin=begin) as log:
         count = max(trials, len(log.trials()))
         run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, count, task.metric)
         watchers = [Apart(each) for each in tracker.values()]
         held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started)
         record: dict[str, Any] | None = None
         try:
-            if config is not None:
+            if config is not None and (trials > log.count() or _concluded(directory, log.trials(), ending) is None):
                 _write_config(directory, config)
             executor.start(directory)
             finished = [trial for trial in log.trials() if trial.status is not Status.RUNNING]
@@ -227,8 +223,8 @@ def _checked(
     trials, batch, seed = (value for value, _, _ in limits.values())
     task.check()
     made = objective(space=space, task=task, seed=seed)
-    if names := made.check():  # as small as can be, so that no limit is in the way
-        reward(Outcome(metrics=dict.fromkeys(names, 1e-9)))
+    if names := made.check():
+        check(reward, names)
     executor.check(made)
     # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -286,7 +282,7 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
     try:
         found = json.loads((directory / "result.json").read_text())
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
-        whole = final is None or (found["test"] is not None and (directory / "best" / "SHA256SUMS").is_file())
+        whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
         return found if same and whole and (directory / "trials.csv").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -313,39 +309,24 @@ def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int
     return [tuple(groups[name]) for name in names]
 
 
-@contextlib.contextmanager
-def _announced(directory: Path, config: Mapping[str, Any] | None) -> Generator[None]:
-    """Writes the configuration of a new search before its study, so that a folder with a study can be resumed."""
-    new = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
-    if config is None or not new:
-        yield
-        return
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _write_config(directory, config)
-    except OSError as error:
-        raise InputError(
-            f"{directory} cannot be written to ({error.strerror}); choose a place with out=FOLDER."
-        ) from None
-    try:
-        yield
-    except InputError:
-        if {path.name for path in directory.iterdir()} <= {"config.yaml", "lock"}:  # refused: nothing was there before
-            for path in directory.iterdir():
-                path.unlink()
-            if made:
-                directory.rmdir()
-        raise
+def _begin(directory: Path, config: Mapping[str, Any] | None) -> None:
+    """Before there is a study: writes the configuration, so that a folder with a study can be resumed.
 
-
-def _check_found(directory: Path, trials: Sequence[Trial]) -> None:
-    """Refuses a folder whose results have lost their trials. Raises: InputError."""
-    if not trials and (directory / "result.json").exists():
+    Raises: InputError if the folder has results whose trials are lost, or cannot be written.
+    """
+    if (directory / "result.json").exists():
         raise InputError(
             f"{directory} holds the results of a search whose trials are gone (study.db is missing or empty, or they "
             "were kept in memory); restore it from a copy or choose another out=."
         )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if config is not None:
+            _write_config(directory, config)
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written to ({error.strerror}); choose a place with out=FOLDER."
+        ) from None
 
 
 def _folder(out: str | Path | None, name: str) -> Path:

@@ -117,6 +117,15 @@ def named(reward: Reward, metric: str) -> Reward:
     return reward
 
 
+def check(reward: Reward, names: Iterable[str]) -> None:
+    """Refuses a reward of ours that reads another metric than `names`. Raises: InputError."""
+    known = list(names)
+    if isinstance(reward, Metric | LatencyPenalised | Constrained):
+        for name in (reward.name, getattr(reward, "cost", None)):
+            if name is not None and name not in known:
+                raise InputError(f"there is no metric {name!r}: {nearest(name, known)}")
+
+
 def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT) -> Trial:
     """The finished trial: with a reward of finite numbers in `[low, high]`, or FAILED with the reason.
 

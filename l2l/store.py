@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -74,12 +74,14 @@ class Store:
         *,
         objectives: int = 1,
         name: str = "l2l",
+        begin: Callable[[], None] = lambda: None,
     ) -> Generator[TrialLog]:
         """The trials of the search in `directory`, for one driver at a time; a new study if there is none.
 
         `settings` are what the history depends on (seed, searcher, task), as JSON values by name.
         `name` tells studies of one server apart; that no other machine drives the same one
-        is up to its users. In memory there is neither lock nor file.
+        is up to its users. In memory there is neither lock nor file. `begin` is called before a new study is
+        made, when this driver holds the lock and nothing has been written; what it raises ends the attempt.
 
         Raises: InputError if another driver holds the study, it was made with other settings or is no study
             of ours; nothing is written then. SearchError if the database fails later.
@@ -92,16 +94,21 @@ class Store:
                 stack.enter_context(exclusive(directory / "lock"))
             if self.url is not None and file is not None:  # other folders can name the same file
                 stack.enter_context(exclusive(file.with_name(f"{file.name}.lock")))
+            found = None
             if file is not None and check_database(file, _TABLES, last="alembic_version"):
                 # Looked at first through a connection that cannot write.
                 with _database(file, place, readonly=True) as storage:
-                    _find(storage, None if self.url is None else name, wanted, place)
+                    found = _find(storage, None if self.url is None else name, wanted, place)
+            if file is not None and found is None:
+                begin()
             storage: BaseStorage = InMemoryStorage()
             if self.url != "memory":
                 storage = stack.enter_context(_database(file or str(self.url), place))
             with _writing(place):
                 study = _find(storage, None if self.url is None else name, wanted, place)
                 if study is None:
+                    if file is None:
+                        begin()
                     study = _create(storage, name, objectives)
                 # A driver that was killed right after it had created the study left it without this.
                 if _ATTRIBUTE not in storage.get_study_user_attrs(study):

@@ -7,10 +7,11 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optax
 import pytest
@@ -25,7 +26,7 @@ from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.store import Store
 from l2l.tasks.digits import Digits
-from l2l.types import Learner, Spec, Status, Trial
+from l2l.types import Learner, Outcome, Spec, Status, Trial
 
 TASK = Digits(epochs=1)
 OPTIONS: dict[str, Any] = {"executor": Inline(), "tracker": {}, "final": None}
@@ -171,6 +172,62 @@ def test_results_without_their_trials_are_not_written_over(tmp_path: Path) -> No
         with pytest.raises(l2l.InputError, match=r"run holds the results of a search whose trials are gone"):
             l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **{**options, "store": store})
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+@dataclass
+class Handed:
+    """A final run of the user's own, which counts how often it is asked."""
+
+    objective: Any
+    directory: Path
+    calls: ClassVar[list[int]] = []
+
+    def check(self) -> None:
+        pass
+
+    def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
+        for trial in trials:
+            self.calls.append(trial.number)
+            yield replace(trial, outcome=Outcome(metrics={"validation": 1.0, "test": 0.5, "loaded": 1.0}))
+
+
+def test_a_users_own_final_run_is_not_run_twice(tmp_path: Path) -> None:
+    Handed.calls.clear()
+    options = {**OPTIONS, "final": Handed, "trials": 2, "batch": 2, "out": tmp_path / "run"}
+    first = l2l.search(SPACE, TASK, Watched(), **options)
+    assert l2l.search(SPACE, TASK, Watched(), **options).record == first.record
+    assert len(Handed.calls) == 1
+
+
+def test_what_was_handed_over_and_is_damaged_is_made_again(tmp_path: Path) -> None:
+    options = {**OPTIONS, "final": partial(l2l.api.Final, seeds=0), "trials": 2, "batch": 2, "out": tmp_path / "run"}
+    first = l2l.search(SPACE, TASK, Watched(), **options)
+    weights = tmp_path / "run" / "best" / "weights.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    again = l2l.search(SPACE, TASK, Watched(), **options)
+    assert weights.read_bytes() == before
+    assert again.record["test"] == first.record["test"]
+    more = l2l.search(SPACE, TASK, Watched(), **{**options, "final": partial(l2l.api.Final, seeds=1)})
+    assert more.record["test"]["seeds"] == 1
+
+
+@dataclass(frozen=True)
+class Above:
+    """A reward of the user's own, which reads what only a real run has."""
+
+    length = 1
+
+    def __call__(self, outcome: Outcome) -> tuple[float, ...]:
+        if outcome.metrics["accuracy"] < 0.05:
+            raise l2l.InputError("worse than chance.")
+        return (math.log(outcome.metrics["accuracy"]) - outcome.seconds["train"] * 0 + outcome.curve["accuracy"][0],)
+
+
+def test_a_users_own_reward_sees_real_runs_alone(tmp_path: Path) -> None:
+    result = l2l.search(SPACE, TASK, Watched(), reward=Above(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
+    assert result.record["trials"] == {"complete": 1, "failed": 1, "pruned": 0}
 
 
 @pytest.mark.parametrize(

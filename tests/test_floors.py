@@ -20,7 +20,7 @@ FLOORS = {
         *("store", "reward", "rows", "record", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
-    1: {"space", "nn", "pareto", "config", "errors", "files"},
+    1: {"space", "nn", "pareto", "config", "errors", "files", "source"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WINGS = {"searchers", "engine", "executors", "trackers", "tasks"}

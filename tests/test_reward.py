@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
-from l2l.reward import Constrained, LatencyPenalised, Metric, best, gate, named
+from l2l.reward import Constrained, LatencyPenalised, Metric, best, check, gate, named
 from l2l.space import Candidate
 from l2l.types import Outcome, Status, Trial
 
@@ -213,3 +213,12 @@ def test_the_yaml_says_what_the_constructor_says(name: str, made: Any) -> None:
     arguments = yaml.safe_load(text.replace("???", "1.0e+5"))
     assert arguments.pop("_target_") == f"l2l.reward.{type(made).__name__}"
     assert type(made)(**arguments) == made
+
+
+def test_a_metric_that_no_run_has_is_refused_at_once() -> None:
+    names = ["accuracy", "loss", "parameters"]
+    for fine in (Metric("loss"), LatencyPenalised(target=1.0, name="accuracy"), Returns([1.0])):
+        check(fine, names)
+    for wrong in (Metric("los"), LatencyPenalised(target=1.0, cost="los"), Constrained(limit=1.0, name="los")):
+        with pytest.raises(InputError, match=r"there is no metric 'los': .*loss"):
+            check(wrong, names)

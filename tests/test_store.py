@@ -284,3 +284,32 @@ def test_an_outcome_without_an_end_is_not_read(tmp_path: Path) -> None:
         failed = log.close(replace(trial, status=Status.FAILED, outcome=Outcome(error="again")))
     with Store().attach(tmp_path, SPACE, {}) as log:
         assert log.trials() == [failed]
+
+
+def test_what_begins_a_study_is_called_once_by_the_one_that_holds_the_lock(tmp_path: Path) -> None:
+    called: list[set[str]] = []
+
+    def begin() -> None:
+        called.append({path.name for path in (tmp_path / "run").iterdir()})
+        (tmp_path / "run" / "config.yaml").write_text("first")
+
+    def late() -> None:
+        raise AssertionError("not the one that made it")
+
+    with Store().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=begin):
+        with pytest.raises(InputError, match="in use"), Store().attach(tmp_path / "run", SPACE, {}, begin=late):
+            pass
+        assert (tmp_path / "run" / "config.yaml").read_text() == "first"
+    assert called == [{"lock"}]
+    with Store().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=late):
+        pass
+
+
+def test_what_refuses_to_begin_leaves_nothing(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise InputError("no.")
+
+    for url in (None, f"sqlite:///{tmp_path}/shared.db"):
+        with pytest.raises(InputError, match="no"), Store(url).attach(tmp_path / "run", SPACE, {}, begin=refuse):
+            pass
+        assert list(tmp_path.iterdir()) == []

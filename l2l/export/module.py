@@ -86,7 +86,7 @@ def load(
     Raises: InputError if a file is missing, altered, of a newer version or does not fit the architecture.
     """
     directory = Path(path)
-    contents = _verified(directory)
+    contents = verified(directory)
     architecture = _architecture(directory, contents[ARCHITECTURE])
     spec = Spec(tuple(architecture["inputs"]), *(architecture[name] for name in ("outputs", "examples", "epochs")))
     build, values = _build(directory, architecture, space)
@@ -144,7 +144,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _verified(directory: Path) -> dict[str, bytes]:
+def verified(directory: Path) -> dict[str, bytes]:
     """The bytes of each file, every one equal to its digest."""
     if not (directory / SUMS).is_file():
         raise InputError(f"{directory} holds no found model ({SUMS} is missing); expected the best/ folder of a run.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from l2l.engine.cohort import cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fitted
 from l2l.errors import InputError
-from l2l.export.module import load, save
+from l2l.export.module import load, save, verified
 from l2l.fingerprint import is_built_in
 from l2l.objectives.trained import Trained
 from l2l.record import held_out
@@ -44,6 +44,14 @@ class Final:
 
     def check(self) -> None:
         """The objective has been checked before."""
+
+    def done(self, test: Mapping[str, Any]) -> bool:
+        """Whether an earlier run gave `test`: under as many seeds, and what it handed over is whole."""
+        try:
+            verified(self.directory)
+        except InputError:
+            return False
+        return test.get("seeds") == self.seeds
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Each trial with the scores of its final run; the last one's module is what `directory` holds."""
