@@ -3,8 +3,8 @@
     python benchmarks/candidates.py A --candidates 200 --peers flax,torch,l2l --repeats 5 --json FILE
 
 Every run is a fresh process, timed from its start to its end; the peers take turns. PyTorch runs as two processes
-of one thread each, its best arrangement on two cores. "Cold" starts with an empty compilation cache, "warm" with the one
-that the cold run left; a peer without one has the same figures for both.
+of one thread each, its best arrangement on two cores. "Cold" starts with an empty compilation cache, "warm" with the
+one that the cold run left; a peer without one has the same figures for both.
 """
 
 from __future__ import annotations
