@@ -149,8 +149,9 @@ def search(
     """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
 
     `objective(space=, task=, seed=)` makes what runs a trial, and `final(objective=, directory=)` what hands the
-    winner over; `trials` are run in batches of `batch`, and `out` is the run folder. `config`, if given, is saved
-    there, so that the search can be continued from the folder alone.
+    winner over (once, unless it has a method `done(test)` that says no to what it found before); `trials` are run
+    in batches of `batch`, and `out` is the run folder. `config`, if given, is saved there, so that the search can
+    be continued from the folder alone.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
