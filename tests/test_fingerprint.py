@@ -29,7 +29,7 @@ def test_only_a_users_own_space_is_known_by_its_code() -> None:
 def test_a_partials_arguments_are_named_without_their_addresses() -> None:
     made = partial(build, act=partial(build, 1), sizes={"c", "a", "b"})
     assert fingerprint.builder(SearchSpace(CHOICES, made))["space.build.arguments"] == (
-        f"[['act', {__name__}.build], ['sizes', ['a', 'b', 'c']]]"
+        f"[['act', {__name__}.build([1])], ['sizes', ['a', 'b', 'c']]]"
     )
 
 
