@@ -150,8 +150,7 @@ def search(
 
     `objective(space=, task=, seed=)` makes what runs a trial, and `final(objective=, directory=)` what hands the
     winner over (once, unless it has a method `done(test)` that says no to what it found before); `trials` are run
-    in batches of `batch`, and `out` is the run folder. `config`, if given, is saved there, so that the search can
-    be continued from the folder alone.
+    in batches of `batch`; `config`, if given, is saved in the run folder `out`, which then is enough to continue.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
