@@ -164,7 +164,7 @@ def unbuilt(space: SearchSpace[Any]) -> SearchSpace[Any]:
 
 
 def _no_builder(values: Mapping[str, Any], spec: Any) -> Any:
-    raise NotImplementedError("a searcher's own copy of a space builds nothing.")
+    raise TypeError("a searcher's own copy of a space has no builder.")
 
 
 def _decision(name: str, choice: Choice, bins: int, is_parent: bool) -> Decision:

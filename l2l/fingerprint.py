@@ -90,6 +90,8 @@ def _said(value: Any) -> str:
         return f"[{', '.join(sorted(words) if isinstance(value, set | frozenset) else words)}]"
     if value is None or isinstance(value, bool | int | float | str | os.PathLike):
         return repr(value)
+    if isinstance(value, functools.partial):
+        return f"{_said(value.func)}({_said([*value.args, *sorted(value.keywords.items())])})"
     made = source.underlying(value)
     return f"{made.__module__}.{made.__qualname__}"
 

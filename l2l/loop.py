@@ -148,9 +148,9 @@ def search(
 ) -> Result:
     """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
 
-    `objective(space=, task=, seed=)` makes what runs a trial, and `final(objective=, directory=)` what hands the
-    winner over; `trials` are run in batches of `batch`, and `out` is the run folder. `config`, if given, is saved
-    there, so that the search can be continued from the folder alone.
+    `objective(space=, task=, seed=)` makes what runs a trial, `final(objective=, directory=)` what hands the winner
+    over; a later call does that again only if `final` has a method `done(test)` which says no. `trials` are run in
+    batches of `batch`; `config`, if given, is saved in the run folder `out`, which is then enough to continue.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """

@@ -100,7 +100,7 @@ class Store:
                 with _database(file, place, readonly=True) as storage:
                     found = _find(storage, None if self.url is None else name, wanted, place)
             if file is not None and found is None:
-                begin()
+                begin()  # before the file is made; another kind of database can only be looked at from within
             storage: BaseStorage = InMemoryStorage()
             if self.url != "memory":
                 storage = stack.enter_context(_database(file or str(self.url), place))

@@ -200,6 +200,8 @@ def test_what_is_no_study_of_ours_is_refused_and_kept(tmp_path: Path, make: Any)
 def test_an_empty_file_is_a_new_study(tmp_path: Path) -> None:
     (tmp_path / "study.db").touch()
     fill(tmp_path)
+    with Store().attach(tmp_path, SPACE, {"seed": 0}) as log:
+        assert [trial.status for trial in log.trials()] == [Status.COMPLETE] * 3
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Final:
             verified(self.directory)
         except InputError:
             return False
-        return test.get("seeds") == self.seeds
+        return test["seeds"] == self.seeds
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Each trial with the scores of its final run; the last one's module is what `directory` holds."""

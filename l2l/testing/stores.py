@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import math
 from collections.abc import Sequence
@@ -53,15 +54,15 @@ def ended(trial: Trial, *reward: float) -> Trial:
     return replace(trial, status=Status.COMPLETE, outcome=outcome, reward=tuple(reward))
 
 
-class StoreContract:
+class StoreContract(abc.ABC):
     """The duties of a store; `tmp_path` is an empty folder, as pytest makes it."""
 
     survives = True
     """Whether a second attachment finds what the first one stored."""
 
+    @abc.abstractmethod
     def store(self, folder: Path) -> Store:
         """The store under test."""
-        raise NotImplementedError
 
     def attach(self, folder: Path, objectives: int = 1) -> AbstractContextManager[TrialLog]:
         """A study of `SPACE`."""

@@ -120,7 +120,11 @@ def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
 
 
 def test_a_tracker_that_was_never_started_finishes_at_once() -> None:
-    Apart(Recorder()).finish(None)
+    recorder, lines = Recorder(), list[str]()
+    apart = Apart(recorder, lines.append)
+    apart.finish(None)
+    assert not apart.hanging
+    assert recorder.events == lines == []
 
 
 def test_the_log_is_where_a_failure_is_told_by_default(caplog: pytest.LogCaptureFixture) -> None:
