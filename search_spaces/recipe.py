@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from l2l.errors import InputError, nearest
 from l2l.nn.padded import Picked
@@ -119,27 +120,32 @@ def _optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTransform
 
 
 def _picked_rule(name: Picked) -> optax.GradientTransformation:
-    """The rule that data choose, in the state of the largest one: two moments and a count."""
+    """The rule that data choose, in the state of the largest one: two moments and a count.
+
+    All weights are one vector here: every rule is then compiled once, not once for each array.
+    """
 
     def init(params: Any) -> Any:
-        moment = jax.tree.map(jnp.zeros_like, params)
+        moment = ravel_pytree(jax.tree.map(jnp.zeros_like, params))[0]
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), moment, moment)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         def by(option: str) -> Callable[..., Any]:
             def run(updates: Any, state: Any) -> Any:
                 if option == "adamw":
-                    return RULES[option]().update(updates, state, params)
+                    return RULES[option]().update(updates, state)
                 fields: dict[str, Any] = (
                     {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
                 )
                 own = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
-                updates, own = RULES[option]().update(updates, own, params)
+                updates, own = RULES[option]().update(updates, own)
                 return updates, state._replace(mu=own.trace if option == "sgd" else own.mu)
 
             return run
 
-        return jax.lax.switch(name.index, [by(option) for option in name.options], updates, state)
+        flat, unravel = ravel_pytree(updates)
+        flat, state = jax.lax.switch(name.index, [by(option) for option in name.options], flat, state)
+        return unravel(flat), state
 
     return optax.GradientTransformation(init, update)
 

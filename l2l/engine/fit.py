@@ -128,30 +128,28 @@ class Program:
     def _gradient(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
         """A function to loss, other variables and gradient of one step; `accumulated` gradients are averaged."""
 
-        def loss(params: Any, rest: Any, index: Array) -> tuple[Array, Any]:
+        def loss(params: Any, rest: Any, index: Array, share: Any) -> tuple[Array, Any]:
             model: Any = nnx.merge(graph, params, held, rest, copy=True)
             logits = model(data.x[index])
             if logits.shape != (len(index), self.spec.outputs):
                 wanted = [len(index), self.spec.outputs]
                 raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {wanted}.")
             losses = self.task.loss(logits, data.y[index], learner.label_smoothing)
-            return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound)))
+            return jnp.mean(losses) * share, nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound)))
 
         slope = jax.value_and_grad(loss, has_aux=True)
 
         def one(params: Any, rest: Any, indices: Array, at: Any, _: Any) -> Any:
-            (value, rest), gradient = slope(params, rest, indices[at])
+            (value, rest), gradient = slope(params, rest, indices[at], 1.0)
             return value, rest, gradient
 
         def several(params: Any, rest: Any, indices: Array, at: Any, count: Any) -> Any:
             def add(part: Any, carry: Any) -> Any:
                 total, rest, sums = carry
-                (value, rest), gradient = slope(params, rest, indices[at * count + part])
+                (value, rest), gradient = slope(params, rest, indices[at * count + part], 1.0 / count)
                 return total + value, rest, jax.tree.map(jnp.add, sums, gradient)
 
-            # The first one opens the sum: nothing is added to zeros where a step is one gradient.
-            (value, rest), gradient = slope(params, rest, indices[at * count])
-            total, rest, sums = jax.lax.fori_loop(1, count, add, (value, rest, gradient))
-            return total / count, rest, jax.tree.map(lambda each: each / count, sums)
+            # One gradient in the program, also where a step is one: a second one would double what is compiled.
+            return jax.lax.fori_loop(0, count, add, (jnp.zeros(()), rest, jax.tree.map(jnp.zeros_like, params)))
 
         return one if learner.microbatch is None else several
