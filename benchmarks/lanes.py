@@ -183,7 +183,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], peak: float) -> str:
         memory = row["device_memory_mib"]
         lines.append(
             f"| {row['workload']} | {row['bucket']} | {row['devices']} | {row['lanes']} | {spread(rate, 0)} | "
-            f"{spread(row['run_seconds'], 3)} | {100 * row['gflops'] / peak:.2f} % | {row['compile_seconds']:.1f} | "
+            f"{spread(row['run_seconds'], 3)} | {100 * row['gflops'] / peak:.2g} % | {row['compile_seconds']:.1f} | "
             f"{'-' if memory is None else f'{memory:.0f}'} |"
         )
     return "\n".join(lines)

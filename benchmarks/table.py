@@ -74,7 +74,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines.append(
             f"| {NAMES.get(name, name)} | {spread(seconds, 1)} | {spread(rates, 0)} | "
             f"{'-' if accuracy is None else f'{accuracy:.4f}'} | {record['peak_memory_mib'][name]:.0f} | "
-            f"{100 * record['share_of_floor'][name]:.1f} % | "
+            f"{100 * record['share_of_floor'][name]:.2g} % | "
             f"{' / '.join(spread(each, 2) for each in ratios if each) or '-'} |"
         )
     ledgers = {name: each for name, each in record["ledger"].items() if each}

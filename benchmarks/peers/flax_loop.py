@@ -126,7 +126,8 @@ class Work:
 
     def accuracy(self, at: int) -> float:
         """Validation accuracy of this candidate after training."""
-        return train(self.candidates[at], self.data, np.array(self.orders[at]), self.outputs, self.seed)
+        seed = self.seed * len(self.candidates) + at  # one of its own, so that a mean is over independent trainings
+        return train(self.candidates[at], self.data, np.array(self.orders[at]), self.outputs, seed)
 
 
 def main(folder: Path, part: int, parts: int, seed: int = 0) -> None:

@@ -36,7 +36,7 @@ def test_a_table_of_medians_and_spread() -> None:
     assert record["ratio"]["cold to flax"] == {"median": 2.5, "all": [2.0, 3.0]}
     lines = markdown(record).splitlines()
     assert lines[2] == (
-        "| Optuna + usual Flax loop | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20.0 % "
+        "| Optuna + usual Flax loop | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20 % "
         "| 2.50 (2.00 to 3.00) / 5.00 (4.00 to 6.00) |"
     )
     assert lines[-2] == "| cold | 2.0 | 0.5 |"

@@ -52,7 +52,7 @@ def test_devices_are_compared_process_by_process() -> None:
 
 def test_a_table_of_lanes() -> None:
     lines = lanes.markdown([row(1, [4.0])], peak=100.0).splitlines()
-    assert lines[2] == "| C | mlp | 1 | 16 | 240 | 4.000 | 2.00 % | 1.0 | - |"
+    assert lines[2] == "| C | mlp | 1 | 16 | 240 | 4.000 | 2 % | 1.0 | - |"
     assert len({line.count("|") for line in lines}) == 1
 
 
