@@ -1,10 +1,11 @@
-"""Candidates a minute: l2l against Optuna with the usual Flax loop and with PyTorch eager, on the same candidates.
+"""Candidates a minute: l2l against Optuna or Ray Tune with the usual training loops, on the same candidates.
 
-    python benchmarks/candidates.py A --candidates 200 --peers flax,torch,l2l --repeats 5 --json FILE
+    python benchmarks/candidates.py A --candidates 200 --peers flax,torch,ray --repeats 5 --json FILE
 
-Every run is a fresh process, timed from its start to its end; the peers take turns. PyTorch runs as two processes
-of one thread each, its best arrangement on two cores. "Cold" starts with an empty compilation cache, "warm" with the
-one that the cold run left; a peer without one has the same figures for both.
+Every run is a fresh process, timed from its start to its end; the peers take turns, and each repeat begins with
+another one. PyTorch runs as one process of one thread for each core, its best arrangement. "Cold" starts with an
+empty compilation cache, "warm" with the one that the cold run left; a peer without one has the same figures for both.
+`--peers ''` times l2l alone.
 """
 
 from __future__ import annotations
@@ -14,134 +15,192 @@ import csv
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PEERS = Path(__file__).parent / "peers"
+import floor
+import quality
+from processes import timed
+from table import Result, markdown, summary
+
+PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
+"""Their scripts in `peers/`."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PROCESSES = {"flax": 1, "torch": CORES, "ray": 1}
+"""How many share the candidates; a second one only slows the Flax loop down, and Ray starts its own."""
 
 
-def timed(commands: Sequence[Sequence[str]], folder: Path, **environment: str) -> float:
-    """Wall seconds of these commands side by side. Raises: RuntimeError if one fails."""
-    started = time.perf_counter()
-    with (folder / "output.txt").open("ab") as output:
-        running = [
-            subprocess.Popen(list(each), cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output)
-            for each in commands
+@dataclass(frozen=True)
+class Bench:
+    """One workload's files, and the interpreters that run the peers on it."""
+
+    workload: Any
+    count: int
+    seed: int
+    folder: Path
+    pythons: Mapping[str, str]
+
+    def peer(self, name: str, *more: str) -> Result:
+        """A run of a peer that is a script; `more` follows its arguments."""
+        for old in self.folder.glob(f"{name}-*.json"):
+            old.unlink()
+        script, parts = str(Path(__file__).parent / "peers" / PEERS[name]), PROCESSES[name]
+        commands = [
+            [self.pythons[name], script, str(self.folder), str(part), str(parts), *more] for part in range(parts)
         ]
-        codes = [process.wait() for process in running]
-    if any(codes):
-        raise RuntimeError(f"exit codes {codes}: {(folder / 'output.txt').read_text()[-2000:]}")
-    return time.perf_counter() - started
+        seconds, memory = timed(commands, self.folder, XDG_CACHE_HOME=str(self.folder / "none"))
+        found: dict[str, float] = {}
+        for part in self.folder.glob(f"{name}-*.json"):
+            found |= json.loads(part.read_text())
+        for left in self.folder.glob("ray*/"):
+            shutil.rmtree(left, ignore_errors=True)
+        return Result(seconds, memory, {int(number): found[number] for number in sorted(found, key=int)}, {})
 
+    def ours(self, cold: bool) -> Result:
+        """A run of `l2l search`."""
+        cache, run = self.folder / "cache", self.folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        if cold:
+            shutil.rmtree(cache, ignore_errors=True)
+        command = [sys.executable, "-c", "from l2l.cli import main; main()", "search"]
+        command += [*self.workload.words(self.count, self.seed), "~final", "tracker=console", "out=run"]
+        seconds, memory = timed([command], self.folder, XDG_CACHE_HOME=str(cache))
+        with (run / "trials.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        # A training that diverges is a failed trial here; the peers report what guessing gives.
+        found = {int(row["number"]): float(row["accuracy"]) if row["status"] == "complete" else None for row in rows}
+        return Result(seconds, memory, found, json.loads((run / "result.json").read_text())["seconds"])
 
-def scripted(peer: str, folder: Path, python: str, processes: int) -> tuple[float, list[float], dict[str, float]]:
-    """Seconds and accuracies of a peer that is a script."""
-    for old in folder.glob(f"{peer}-*.json"):
-        old.unlink()
-    script = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}[peer]
-    cache = {"XDG_CACHE_HOME": str(folder / "none")}
-    commands = [[python, str(PEERS / script), str(folder), str(part), str(processes)] for part in range(processes)]
-    seconds = timed(commands, folder, **cache)
-    found: dict[str, float] = {}
-    for part in folder.glob(f"{peer}-*.json"):
-        found |= json.loads(part.read_text())
-    return seconds, list(found.values()), {}
+    def quality(self, name: str, trials: Sequence[Any], seeds: int) -> dict[str, Any]:
+        """The usual Flax loop and l2l on the same candidates under several seeds."""
+        import workloads
 
-
-def ours(words: Sequence[str], folder: Path, cold: bool) -> tuple[float, list[float], dict[str, float]]:
-    """Seconds, accuracies and ledger of `l2l search`."""
-    cache, run = folder / "cache", folder / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    if cold:
-        shutil.rmtree(cache, ignore_errors=True)
-    command = [sys.executable, "-c", "from l2l.cli import main; main()", "search", *words]
-    command += ["~final", "tracker=console", "out=run"]
-    seconds = timed([command], folder, XDG_CACHE_HOME=str(cache))
-    with (run / "trials.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    # A training that diverges is a failed trial here; the peers report what guessing gives.
-    accuracies = [float(row["accuracy"]) if row["status"] == "complete" else None for row in rows]
-    ledger = json.loads((run / "result.json").read_text())["seconds"]
-    return seconds, accuracies, ledger  # pyright: ignore
+        script = str(Path(__file__).parent / "quality.py")
+        ours: list[dict[int, float | None]] = []
+        theirs: list[Mapping[int, Any]] = []
+        for at in range(seeds):
+            seed = self.seed + at
+            workloads.write_orders(self.workload, trials, seed, self.folder)
+            theirs.append(self.peer("flax", str(at)).accuracies)
+            command = [sys.executable, script, str(self.folder), name, str(self.count), str(self.seed), str(seed)]
+            timed([command], self.folder, XDG_CACHE_HOME=str(self.folder / "cache"))
+            found = json.loads((self.folder / "l2l-seed.json").read_text())
+            ours.append({int(number): accuracy for number, accuracy in found.items()})
+        return quality.compared(ours, theirs)
 
 
 def main() -> None:
     """Runs the benchmark and prints its table."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import workloads
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", choices=sorted(workloads.WORKLOADS))
-    parser.add_argument("--candidates", type=int)
-    parser.add_argument("--peers", default="flax,torch")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and optuna")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = arguments(sorted(workloads.WORKLOADS))
     workload = workloads.WORKLOADS[given.workload]
     count = given.candidates or workload.count
     peers = [*filter(None, given.peers.split(","))]
+    pythons = {"flax": sys.executable, "torch": given.torch_python, "ray": given.ray_python}
     print("command:", "python", *sys.argv)
-    about = {"machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"}
-    about |= {name: version(name) for name in ("jax", "flax", "optax", "optuna")}
+    about = versions({name: pythons[name] for name in peers if name in ("torch", "ray")})
     print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
+    libraries = {"numpy": sys.executable, "xla": sys.executable}
+    peak = floor.peak(libraries | ({"torch": given.torch_python} if "torch" in peers else {}))
+    print(floor.told(peak), flush=True)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        workloads.write(workload, count, given.seed, folder)
-        words = workload.words(count, given.seed)
-        results: dict[str, list[Any]] = {}
-        for _ in range(given.repeats):
-            for peer in peers:
-                python = given.torch_python if peer == "torch" else sys.executable
-                results.setdefault(peer, []).append(scripted(peer, folder, python, 2 if peer == "torch" else 1))
-                show(peer, results[peer][-1], count)
-            for name, cold in (("l2l cold", True), ("l2l warm", False)):
-                results.setdefault(name, []).append(ours(words, folder, cold))
-                show(name, results[name][-1], count)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    record = summary(results, count) | {"about": about, "workload": given.workload, "candidates": count,
-                                        "peak_memory_of_a_process_mib": peak}  # fmt: skip
+        bench = Bench(workload, count, given.seed, Path(place), pythons)
+        trials = workloads.write(workload, count, given.seed, bench.folder)
+        candidates = [trial.candidate.values for trial in trials]
+        flops = sum(floor.operations(workloads.space_of(workload), candidates, workloads.spec_of(workload)))
+        results = repeated(bench, peers, given.repeats)
+        record: dict[str, Any] = {"about": about, "workload": given.workload, "candidates": count, "seed": given.seed}
+        record |= summary(results, count, flops, peak["gflops"]) | {"peak": peak}
+        if given.quality_seeds:
+            record["quality"] = bench.quality(given.workload, trials, given.quality_seeds)
     print(json.dumps(record, indent=2))
+    print(f"\nWorkload {given.workload}, {count} candidates, {given.repeats} repeats: median (smallest to largest)\n")
+    print(markdown(record))
+    print(f"\nThe floor, {record['floor_seconds']:.2f} s: {flops:.3g} operations at the {floor.told(peak)}.")
+    if given.quality_seeds:
+        print(quality.told(record["quality"]))
     if given.json:
         given.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def show(name: str, result: Any, count: int) -> None:
-    """One line a run, as it ends."""
-    seconds, accuracies, ledger = result
-    known = [each for each in accuracies if each is not None]
-    parts = {key: round(value, 1) for key, value in ledger.items()}
+def arguments(names: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workload", choices=names)
+    parser.add_argument("--candidates", type=int)
+    parser.add_argument("--peers", default="flax,torch", help="flax, torch and ray, with commas; '' for l2l alone")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--quality-seeds", type=int, default=0, help="also train all candidates under so many seeds")
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and optuna")
+    parser.add_argument("--ray-python", default=sys.executable, help="one that has ray[tune], flax, optax and optuna")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    if unknown := sorted({*filter(None, given.peers.split(","))} - set(PEERS)):
+        parser.error(f"--peers {','.join(unknown)}: expected some of {','.join(PEERS)}.")
+    if given.repeats < 1:
+        parser.error(f"--repeats {given.repeats}: expected at least 1.")
+    return given
+
+
+def versions(pythons: Mapping[str, str]) -> dict[str, str]:
+    """The machine and the versions, those of a peer's library as its own interpreter has them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = named[0] if named else platform.processor() or platform.machine()
+    about = {"machine": f"{processor}, {CORES} cores", "python": platform.python_version()}
+    about |= {name: version(name) for name in ("jax", "flax", "optax", "optuna", "numpy")}
+    for name, python in pythons.items():
+        ask = [python, "-c", f"import importlib.metadata as m; print(m.version({name!r}))"]
+        done = subprocess.run(ask, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{python} has no {name}: give one that has with --{name}-python.")
+        about[name] = done.stdout.strip()
+    return about
+
+
+def repeated(bench: Bench, peers: Sequence[str], repeats: int) -> dict[str, list[Result]]:
+    """All runs by peer; every repeat begins with the next one in turn, and l2l's warm run follows its cold one."""
+    results: dict[str, list[Result]] = {name: [] for name in (*peers, "l2l cold", "l2l warm")}
+    for at in range(repeats):
+        for name in rotated([*peers, "l2l"], at):
+            if name == "l2l":
+                run(results, "l2l cold", bench.count, lambda: bench.ours(cold=True))
+                run(results, "l2l warm", bench.count, lambda: bench.ours(cold=False))
+            else:
+                run(results, name, bench.count, lambda name=name: bench.peer(name))
+    return results
+
+
+def rotated(names: Sequence[str], at: int) -> list[str]:
+    """The names from another one on, the others behind it."""
+    at %= len(names)
+    return [*names[at:], *names[:at]]
+
+
+def run(results: dict[str, list[Result]], name: str, count: int, call: Callable[[], Result]) -> None:
+    """Adds one result and prints its line as it ends."""
+    result = call()
+    results[name].append(result)
+    known = [each for each in result.accuracies.values() if each is not None]
+    parts = {key: round(value, 1) for key, value in result.ledger.items()}
     print(
-        f"{name}: {seconds:.1f} s, {60 * count / seconds:.0f} candidates/min, mean accuracy "
-        f"{statistics.mean(known):.4f} ({len(known)} of {count}) {parts or ''}",
+        f"{name}: {result.seconds:.1f} s, {60 * count / result.seconds:.0f} candidates/min, mean accuracy "
+        f"{statistics.mean(known or [0.0]):.4f} ({len(known)} of {count}), {result.memory:.0f} MiB {parts or ''}",
         flush=True,
     )
-
-
-def summary(results: dict[str, list[Any]], count: int) -> dict[str, Any]:
-    """Medians and spread of each peer, and l2l's ratio to it, paired run by run."""
-    made: dict[str, Any] = {"candidates_per_minute": {}, "seconds": {}, "mean_accuracy": {}, "ratio": {}}
-    for name, runs in results.items():
-        seconds = [each[0] for each in runs]
-        made["seconds"][name] = {"median": statistics.median(seconds), "all": seconds}
-        made["candidates_per_minute"][name] = 60 * count / statistics.median(seconds)
-        made["mean_accuracy"][name] = statistics.mean(each for each in runs[0][1] if each is not None)
-        if not name.startswith("l2l"):
-            for kind in ("cold", "warm"):
-                pairs = zip(runs, results[f"l2l {kind}"], strict=True)
-                ratios = [theirs[0] / own[0] for theirs, own in pairs]
-                made["ratio"][f"{kind} to {name}"] = {"median": statistics.median(ratios), "all": ratios}
-    return made
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from l2l.space import SearchSpace
 from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.tasks.idx_images import FashionMnist
-from l2l.types import Outcome, Task, Trial
+from l2l.types import Outcome, Spec, Task, Trial
 from search_spaces import mixed
 
 BATCH = 50
@@ -79,24 +80,52 @@ class Noted:
             yield replace(trial, outcome=Outcome(metrics={"accuracy": 0.5}))
 
 
-def write(workload: Workload, count: int, seed: int, folder: Path) -> None:
-    """Writes to `folder` what the peers read: candidates, normalised data and every candidate's order of examples."""
-    task: Task = {"digits": Digits, "fashion_mnist": FashionMnist}[workload.task]()
-    space, noted = mixed.space(**workload.space), list[Trial]()
-    search(
-        space, task, Random(), functools.partial(Noted, noted=noted), Metric(), Inline(), Store("memory"), {}, None,
-        trials=count, batch=min(count, BATCH), seed=seed, out=folder / "noted",
-    )  # fmt: skip
+def task_of(workload: Workload) -> Task:
+    """The workload's task."""
+    return {"digits": Digits, "fashion_mnist": FashionMnist}[workload.task]()
+
+
+def space_of(workload: Workload) -> SearchSpace[Any]:
+    """The workload's space."""
+    return mixed.space(**workload.space)
+
+
+def proposed(workload: Workload, count: int, seed: int) -> list[Trial]:
+    """The trials that l2l's search opens, by number."""
+    noted = list[Trial]()
+    objective = functools.partial(Noted, noted=noted)
+    with tempfile.TemporaryDirectory() as place:
+        search(
+            space_of(workload), task_of(workload), Random(), objective, Metric(), Inline(), Store("memory"), {}, None,
+            trials=count, batch=min(count, BATCH), seed=seed, out=Path(place) / "run",
+        )  # fmt: skip
+    return sorted(noted, key=lambda trial: trial.number)
+
+
+def write(workload: Workload, count: int, seed: int, folder: Path) -> list[Trial]:
+    """The trials; writes to `folder` what the peers read: candidates, normalised data and orders of examples."""
+    task, trials = task_of(workload), proposed(workload, count, seed)
     host = data_.load(task)
-    spec = data_.specify(task, host, workload.epochs)
     mean, scale = data_.statistics(task, host)
     x, vx = ((each.astype(np.float32) - mean) / scale for each in (host.x, host.validation_x))
     np.savez(folder / "data.npz", x=x, y=host.y, vx=vx, vy=host.validation_y)
-    orders = np.empty((count, workload.epochs, len(x)), np.int32)
-    for trial in noted:
+    write_orders(workload, trials, seed, folder)
+    (folder / "candidates.json").write_text(json.dumps([dict(trial.candidate.values) for trial in trials]))
+    (folder / "about.json").write_text(json.dumps({"outputs": spec_of(workload).outputs}))
+    return trials
+
+
+def spec_of(workload: Workload) -> Spec:
+    """What the workload's task asks of a model."""
+    task = task_of(workload)
+    return data_.specify(task, data_.load(task), workload.epochs)
+
+
+def write_orders(workload: Workload, trials: Sequence[Trial], seed: int, folder: Path) -> None:
+    """Writes the order in which l2l shows each trial its examples under this seed, `[trials, epochs, examples]`."""
+    spec = spec_of(workload)
+    orders = np.empty((len(trials), spec.epochs, spec.examples), np.int32)
+    for at, trial in enumerate(trials):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial.number), ORDER)
-        orders[trial.number] = data_.order(key, spec, 1).reshape(workload.epochs, -1)
+        orders[at] = data_.order(key, spec, 1).reshape(spec.epochs, -1)
     np.save(folder / "orders.npy", orders)
-    by_number = sorted(noted, key=lambda trial: trial.number)
-    (folder / "candidates.json").write_text(json.dumps([dict(trial.candidate.values) for trial in by_number]))
-    (folder / "about.json").write_text(json.dumps({"outputs": spec.outputs}))

@@ -1,4 +1,4 @@
-"""Optuna and the usual Flax loop, one compiled step a trial: `flax_loop.py FOLDER PART PARTS`."""
+"""Optuna and the usual Flax loop, one compiled step a trial: `flax_loop.py FOLDER PART PARTS [SEED]`."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransforma
     return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
 
 
-def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int) -> float:
-    """Validation accuracy after training."""
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int = 0) -> float:
+    """Validation accuracy after training; `seed` is that of initialisation and dropout."""
     x, y, validation_x, validation_y = data
-    model = Network(values, x.shape[1:], outputs, nnx.Rngs(0))
+    model = Network(values, x.shape[1:], outputs, nnx.Rngs(seed))
     size = values["batch_size"]
     per_epoch = len(x) // size
     optimizer = nnx.Optimizer(model, optimizer_of(values, per_epoch * len(order)), wrt=nnx.Param)
@@ -113,23 +113,36 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int) ->
     return accuracy
 
 
-def main(folder: Path, part: int, parts: int) -> None:
+class Work:
+    """What `workloads.py` wrote: the candidates, and all that it takes to train one of them."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.candidates = json.loads((folder / "candidates.json").read_text())
+        self.outputs = json.loads((folder / "about.json").read_text())["outputs"]
+        arrays = np.load(folder / "data.npz")
+        self.data = tuple(arrays[name] for name in ("x", "y", "vx", "vy"))
+        self.orders = np.load(folder / "orders.npy", mmap_mode="r")
+        self.seed = seed
+
+    def accuracy(self, at: int) -> float:
+        """Validation accuracy of this candidate after training."""
+        seed = self.seed * len(self.candidates) + at  # one of its own, so that a mean is over independent trainings
+        return train(self.candidates[at], self.data, np.array(self.orders[at]), self.outputs, seed)
+
+
+def main(folder: Path, part: int, parts: int, seed: int = 0) -> None:
     """Trains this part of the candidates, proposed by an Optuna study, and writes their accuracies."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    candidates = json.loads((folder / "candidates.json").read_text())
-    about = json.loads((folder / "about.json").read_text())
-    arrays = np.load(folder / "data.npz")
-    data = tuple(arrays[name] for name in ("x", "y", "vx", "vy"))
-    orders = np.load(folder / "orders.npy", mmap_mode="r")
+    work = Work(folder, seed)
     study = optuna.create_study(direction="maximize")
-    mine = range(part, len(candidates), parts)
+    mine = range(part, len(work.candidates), parts)
     for at in mine:
         study.enqueue_trial({"candidate": at})
     accuracies: dict[int, float] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        at = trial.suggest_int("candidate", 0, len(candidates) - 1)
-        accuracies[at] = train(candidates[at], data, np.array(orders[at]), about["outputs"])
+        at = trial.suggest_int("candidate", 0, len(work.candidates) - 1)
+        accuracies[at] = work.accuracy(at)
         return accuracies[at]
 
     study.optimize(objective, n_trials=len(mine))
@@ -138,5 +151,5 @@ def main(folder: Path, part: int, parts: int) -> None:
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     print(f"{time.perf_counter() - started:.2f} s")

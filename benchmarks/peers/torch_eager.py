@@ -74,9 +74,9 @@ def rate_of(values: dict[str, Any], step: int, steps: int) -> float:
     return peak * min((step + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
 
 
-def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int) -> float:
-    """Validation accuracy after training."""
-    torch.manual_seed(0)
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int) -> float:
+    """Validation accuracy after training; `seed` is that of initialisation and dropout."""
+    torch.manual_seed(seed)
     x, y, validation_x, validation_y = data
     model = Network(values, (x.shape[2], x.shape[3], x.shape[1]), outputs)
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -135,7 +135,7 @@ def main(folder: Path, part: int, parts: int) -> None:
     def objective(trial: optuna.Trial) -> float:
         at = trial.suggest_int("candidate", 0, len(candidates) - 1)
         order = torch.from_numpy(np.array(orders[at])).long()
-        accuracies[at] = train(candidates[at], data, order, about["outputs"])
+        accuracies[at] = train(candidates[at], data, order, about["outputs"], at)
         return accuracies[at]
 
     study.optimize(objective, n_trials=len(mine))

@@ -1,0 +1,71 @@
+"""Whether l2l trains as well as the usual Flax loop: the same candidates by both, under several seeds.
+
+`quality.py FOLDER WORKLOAD CANDIDATES SEED OTHER` trains the candidates of SEED with l2l under the seed OTHER.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def compared(ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mapping[int, float]]) -> dict[str, Any]:
+    """Mean accuracies by seed, over the candidates that no seed of l2l lost, and the paired difference."""
+    kept = [number for number in theirs[0] if all(each[number] is not None for each in ours)]
+    means = {
+        name: [statistics.mean(float(each[number] or 0.0) for number in kept) for each in runs]
+        for name, runs in (("l2l", ours), ("flax", theirs))
+    }
+    differences = [own - other for own, other in zip(means["l2l"], means["flax"], strict=True)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
+    own = statistics.mean(means["l2l"])
+    return {
+        "seeds": len(ours),
+        "candidates": len(kept),
+        "mean_accuracy": means,
+        "difference": {"mean": statistics.mean(differences), "standard_error": error, "all": differences},
+        "within": min(means["flax"]) <= own <= max(means["flax"]),
+    }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """The comparison in a sentence."""
+    means = found["mean_accuracy"]
+    flax = f"{statistics.mean(means['flax']):.4f} ({min(means['flax']):.4f} to {max(means['flax']):.4f})"
+    error = found["difference"]["standard_error"]
+    return (
+        f"Mean accuracy over {found['candidates']} candidates and {found['seeds']} seeds of initialisation, dropout "
+        f"and order: usual Flax loop {flax}, l2l {statistics.mean(means['l2l']):.4f} ({min(means['l2l']):.4f} to "
+        f"{max(means['l2l']):.4f}), {'within' if found['within'] else 'outside'} the loop's spread; l2l minus loop, "
+        f"paired by seed, {found['difference']['mean']:+.4f}" + (f" ± {error:.4f}." if error is not None else ".")
+    )
+
+
+def main(folder: Path, name: str, count: int, seed: int, other: int) -> None:
+    """Writes l2l's accuracies by number, null where a training diverged."""
+    from l2l.config import compilation_cache
+
+    os.environ.update(compilation_cache())  # before JAX is imported
+    import workloads
+
+    from l2l.objectives.trained import Trained
+
+    workload = workloads.WORKLOADS[name]
+    trials = workloads.proposed(workload, count, seed)
+    space, task = workloads.space_of(workload), workloads.task_of(workload)
+    objective = Trained(space, task, seed=other, epochs=workload.epochs)
+    found: dict[int, float | None] = {}
+    for trial in objective(trials):
+        assert trial.outcome is not None
+        found[trial.number] = None if trial.outcome.error else trial.outcome.metrics["accuracy"]
+    (folder / "l2l-seed.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,0 +1,136 @@
+"""Merges the records of `benchmarks/candidates.py` into results.json, and draws and writes what they show.
+
+    python experiments/throughput/figure.py [FILE ...]
+
+A record replaces the one of the same workload and number of candidates. `figure.svg` has candidates a minute by their
+number, and `README.md` gets the tables between its markers. Without files, both are made again from results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import quality
+import table
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- tables: written by figure.py -->", "<!-- end of tables -->"
+LOOKS = {
+    "flax": {"color": "#7f7f7f", "marker": "s"},
+    "torch": {"color": "#d1491b", "marker": "^"},
+    "ray": {"color": "#b08900", "marker": "D"},
+    "l2l cold": {"color": "#1f5fa8", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    "l2l warm": {"color": "#1f5fa8", "marker": "o"},
+}
+"""Colour and mark of each peer."""
+
+Record = Mapping[str, Any]
+
+
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """All records by workload and number of candidates; a new one takes the place of an old one."""
+    by_key = {(each["workload"], each["candidates"]): each for each in (*old, *new)}
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def draw(records: Sequence[Record], path: Path) -> None:
+    """One panel a workload: candidates a minute (median, smallest to largest) by the number of candidates."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted({each["workload"] for each in records})
+    # The same records give the same file.
+    with pyplot.rc_context({"svg.hashsalt": "throughput", "font.size": 9}):
+        size = (1.2 + 3.6 * len(names), 3.8)
+        figure, grid = pyplot.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, layout="constrained")
+        panels = list(grid[0])
+        for panel, name in zip(panels, names, strict=True):
+            _panel(panel, name, [each for each in records if each["workload"] == name])
+        panels[0].set_ylabel("candidates a minute")
+        labels = dict(
+            pair for panel in panels for pair in zip(*reversed(panel.get_legend_handles_labels()), strict=True)
+        )
+        figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        pyplot.close(figure)
+
+
+def _panel(panel: Any, name: str, records: Sequence[Record]) -> None:
+    for peer, look in LOOKS.items():
+        having = [each for each in records if peer in each["seconds"]]
+        if not having:
+            continue
+        counts = [each["candidates"] for each in having]
+        rates = [each["candidates_per_minute"][peer] for each in having]
+        every = [[60 * each["candidates"] / s for s in each["seconds"][peer]["all"]] for each in having]
+        spread = [[r - min(e) for r, e in zip(rates, every)], [max(e) - r for r, e in zip(rates, every)]]  # noqa: B905
+        panel.errorbar(counts, rates, yerr=spread, capsize=2, markersize=5, label=label(peer), **look)
+    panel.set(xscale="log", yscale="log", title=f"workload {name}", xlabel="candidates")
+    counts = sorted({each["candidates"] for each in records})
+    panel.set_xticks(counts, [f"{each:,}" for each in counts])
+    panel.minorticks_off()
+    low, high = panel.get_ylim()
+    ticks = [tick * 10**power for power in range(7) for tick in (1, 2, 5) if low <= tick * 10**power <= high]
+    panel.set_yticks(ticks, [f"{each:,}" for each in ticks])
+    panel.margins(x=0.15)
+    panel.grid(alpha=0.3)
+
+
+def label(peer: str) -> str:
+    """The name of a peer without Markdown."""
+    return table.NAMES.get(peer, peer).replace("*", "")
+
+
+def tables(records: Sequence[Record]) -> str:
+    """Machine, floor, table and quality of every record, as Markdown."""
+    parts: list[str] = []
+    for record in records:
+        repeats = len(record["seconds"]["l2l cold"]["all"])
+        about = ", ".join(
+            f"{value}" if name == "machine" else f"{name} {value}" for name, value in record["about"].items()
+        )
+        parts += [
+            f"### Workload {record['workload']}, {record['candidates']:,} candidates",
+            f"{about}. {repeats} {'repeat' if repeats == 1 else 'repeats'}; median (smallest to largest). "
+            f"Floor: {record['floor_seconds']:.2f} s at {record['peak_gflops']:.0f} GFLOP/s ({record['peak']['by']}). "
+            f"Accuracy over the {record['accuracies_of']} candidates that no peer lost.",
+            table.markdown(record),
+        ]
+        if "quality" in record:
+            parts.append(quality.told(record["quality"]))
+    return "\n\n".join(parts)
+
+
+def written(text: str, made: str) -> str:
+    """The README with new tables between its markers. Raises: ValueError if they are not there once each."""
+    pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
+    if text.count(BEGIN) != 1 or len(pattern.findall(text)) != 1:
+        raise ValueError(f"expected one {BEGIN!r} and one {END!r} behind it; put them where the tables belong.")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{made}\n\n{END}", text)
+
+
+def main(files: Sequence[str], here: Path = HERE) -> None:
+    """Merges, draws and writes."""
+    store = here / "results.json"
+    old = json.loads(store.read_text())["records"] if store.exists() else []
+    records = merged(old, [json.loads(Path(each).read_text()) for each in files])
+    if not records:
+        raise SystemExit("there is no record yet: give figure.py the JSON files of benchmarks/candidates.py.")
+    store.write_text(json.dumps({"records": records}, indent=1) + "\n")
+    draw(records, here / "figure.svg")
+    readme = here / "README.md"
+    readme.write_text(written(readme.read_text(), tables(records)))
+    print(f"{len(records)} records in {store}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

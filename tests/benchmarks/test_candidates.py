@@ -1,0 +1,113 @@
+"""The benchmark's arithmetic, and what it counts and watches; no time is asserted."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import candidates
+import floor
+import pytest
+import quality
+import workloads
+from processes import Memory, timed
+from table import Result, markdown, spread, summary
+
+
+def test_a_table_of_medians_and_spread() -> None:
+    ours = {0: 0.5, 1: None, 2: 0.7}
+    ledger = {"total": 1.0, "train": 0.5}
+    results = {
+        "flax": [Result(40.0, 300.0, {0: 0.4, 1: 0.1, 2: 0.6}, {}), Result(60.0, 310.0, {}, {})],
+        "l2l cold": [Result(20.0, 500.0, ours, ledger), Result(20.0, 400.0, ours, {"total": 3.0, "train": 0.5})],
+        "l2l warm": [Result(10.0, 500.0, ours, ledger), Result(10.0, 450.0, ours, ledger)],
+    }
+    record = {"candidates": 3, **summary(results, 3, flops=1e11, peak=10.0)}
+    assert record["candidates_per_minute"] == {"flax": 3.6, "l2l cold": 9.0, "l2l warm": 18.0}
+    assert record["seconds"]["flax"] == {"median": 50.0, "all": [40.0, 60.0]}
+    # Candidate 1 diverged for l2l, so nobody's accuracy counts it.
+    assert record["mean_accuracy"] == pytest.approx({"flax": 0.5, "l2l cold": 0.6, "l2l warm": 0.6})
+    assert record["peak_memory_mib"] == {"flax": 310.0, "l2l cold": 500.0, "l2l warm": 500.0}
+    assert record["floor_seconds"] == 10.0
+    assert record["share_of_floor"]["flax"] == 0.2
+    assert record["ledger"]["l2l cold"] == {"total": 2.0, "train": 0.5}
+    assert record["ratio"]["cold to flax"] == {"median": 2.5, "all": [2.0, 3.0]}
+    lines = markdown(record).splitlines()
+    assert lines[2] == (
+        "| Optuna + usual Flax loop | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20 % "
+        "| 2.50 (2.00 to 3.00) / 5.00 (4.00 to 6.00) |"
+    )
+    assert lines[-2] == "| cold | 2.0 | 0.5 |"
+    assert {line.count("|") for line in lines[:5]} == {8}
+
+
+def test_one_run_has_no_spread() -> None:
+    assert spread({"median": 2.0, "all": [2.0]}, 1) == "2.0"
+
+
+def test_peers_take_turns_to_begin() -> None:
+    orders = [candidates.rotated(["flax", "torch", "l2l"], at) for at in range(4)]
+    assert [order[0] for order in orders] == ["flax", "torch", "l2l", "flax"]
+    assert all(sorted(order) == ["flax", "l2l", "torch"] for order in orders)
+
+
+def test_quality_is_paired_by_seed_and_leaves_out_what_diverged() -> None:
+    ours = [{0: 0.5, 1: None}, {0: 0.7, 1: 0.9}]
+    theirs = [{0: 0.4, 1: 0.1}, {0: 0.8, 1: 0.9}]
+    found = quality.compared(ours, theirs)
+    assert found["candidates"] == 1
+    assert found["within"]
+    assert found["difference"]["all"] == pytest.approx([0.1, -0.1])
+    assert found["difference"]["standard_error"] == pytest.approx(0.1)
+    assert not quality.compared([{0: 0.9}], [{0: 0.4}])["within"]
+
+
+def test_the_floor_counts_what_the_true_shape_needs() -> None:
+    workload = workloads.WORKLOADS["A"]
+    space, spec = workloads.space_of(workload), workloads.spec_of(workload)
+    draw = random.Random(1)
+    drawn = [space.sample(draw).values for _ in range(12)]
+    assert {values["family"] for values in drawn} == {"mlp", "cnn"}
+    for values, counted in zip(drawn, floor.operations(space, drawn, spec), strict=True):
+        depth = int(values["depth"])
+        if values["family"] == "mlp":
+            width = int(values["width"])
+            products = 64 * width + (depth - 1) * width**2 + width * 10
+        else:  # 8 x 8 in the first layer, 4 x 4 behind its pooling
+            filters, area = int(values["filters"]), int(values["kernel"]) ** 2
+            products = 64 * area * filters + (depth - 1) * 16 * area * filters**2 + 16 * filters * 10
+        assert counted == pytest.approx(3 * 2 * products * spec.examples * spec.epochs)
+
+
+def test_the_peak_names_its_product() -> None:
+    found = floor.peak({"numpy": sys.executable}, sizes=(64, 128), budget=0.01)
+    assert found["gflops"] == max(found["all"]["numpy"].values()) > 0
+    assert found["by"] in {"numpy, 64 x 64", "numpy, 128 x 128"}
+    assert "of numpy" in floor.told(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_is_that_of_all_descendants_together() -> None:
+    # Both hold 60 MiB; the child says so and waits for its input to end.
+    hold = "data = bytearray(60 << 20)"
+    child = f"{hold}; print('ready', flush=True); input()"
+    parent = f"{hold}; import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        memory = Memory([process.pid])
+        memory.look()
+        process.communicate()
+    assert 120 < memory.peak < 240
+    memory.look()
+    assert not memory.known
+
+
+def test_a_peer_that_fails_is_no_figure(tmp_path: Path) -> None:
+    seconds, memory = timed([[sys.executable, "-c", "print('done')"]] * 2, tmp_path)
+    assert seconds > 0 < memory
+    with pytest.raises(RuntimeError, match=r"exit codes \[0, 3\](.|\n)*too small"):
+        timed([[sys.executable, "-c", "0"], [sys.executable, "-c", "print('too small'); exit(3)"]], tmp_path)

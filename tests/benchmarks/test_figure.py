@@ -1,0 +1,61 @@
+"""What the throughput experiment makes of records: merged, drawn and written into its README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import figure
+import pytest
+from table import Result, summary
+
+
+def record(workload: str, count: int, seconds: float) -> dict[str, Any]:
+    """A made-up record of the benchmark."""
+    runs = {
+        name: [Result(factor * seconds, 100.0, {0: 0.5}, {"total": seconds} if "l2l" in name else {})]
+        for name, factor in (("torch", 2.0), ("l2l cold", 1.5), ("l2l warm", 1.0))
+    }
+    about = {"machine": "a processor, 2 cores", "jax": "1.0"}
+    made = {"about": about, "workload": workload, "candidates": count, "peak": {"by": "numpy, 64 x 64"}}
+    return made | summary(runs, count, flops=1e9, peak=10.0)
+
+
+def test_a_record_replaces_its_like() -> None:
+    new = record("A", 20, 5.0)
+    assert figure.merged([record("C", 9, 1.0), record("A", 200, 1.0), record("A", 20, 1.0)], [new]) == [
+        new,
+        record("A", 200, 1.0),
+        record("C", 9, 1.0),
+    ]
+
+
+def test_files_become_results_figure_and_tables(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text((figure.HERE / "README.md").read_text())
+    files = [tmp_path / f"{name}.json" for name in "ab"]
+    files[0].write_text(json.dumps(record("A", 20, 5.0)))
+    files[1].write_text(json.dumps(record("A", 200, 30.0)))
+    figure.main([str(each) for each in files], tmp_path)
+    first = {path.name: path.read_bytes() for path in (readme, tmp_path / "figure.svg", tmp_path / "results.json")}
+    text = readme.read_text()
+    assert "### Workload A, 200 candidates\n\na processor, 2 cores, jax 1.0. 1 repeat;" in text
+    assert "| **l2l, programs cached** | 30.0 | 400 | 0.5000 | 100 | 0.33 % | - |" in text
+    assert text.startswith("# How many candidates a minute?")
+    assert text.rstrip().endswith(figure.END)
+    figure.main([], tmp_path)  # again from results.json alone: the same bytes
+    assert first == {name: (tmp_path / name).read_bytes() for name in first}
+
+
+def test_a_readme_without_its_place_is_left_alone() -> None:
+    with pytest.raises(ValueError, match="put them where the tables belong"):
+        figure.written("# Nothing here", "tables")
+    with pytest.raises(ValueError, match="put them where the tables belong"):
+        figure.written(f"{figure.END} {figure.BEGIN}", "tables")
+
+
+def test_no_record_yet(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no record yet"):
+        figure.main([], tmp_path)
+    assert list(tmp_path.iterdir()) == []
