@@ -35,7 +35,7 @@ class Spec(NamedTuple):
     epochs: int
     """Passes over them in a full training."""
 
-    def steps(self, batch_size: int) -> int:
+    def steps(self, batch_size: Any) -> Any:
         """Optimiser steps T of a full training; an incomplete last batch is dropped."""
         return self.epochs * (self.examples // batch_size)
 

@@ -27,7 +27,7 @@ def patches_convolution(
     dilated = any(d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ())
     if kernel.ndim != 4 or dilated or options.get("feature_group_count", 1) != 1:
         return lax.conv_general_dilated(inputs, kernel, strides, padding, **options)
-    height, width, channels, filters = kernel.shape
+    height, width = int(kernel.shape[0]), int(kernel.shape[1])
     given = (
         lax.padtype_to_pads(inputs.shape[1:3], (height, width), strides, padding)
         if isinstance(padding, str)
