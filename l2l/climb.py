@@ -66,7 +66,8 @@ class Climb:
             trials = log.trials()
             for rung in sorted({goals[number] for number in batch if number in goals}):
                 there = [trials[number] for number in goals if goals[number] == rung and rung in trials[number].scores]
-                ours = [trial for trial in there if trial.number in batch]
+                if not (ours := [trial for trial in there if trial.number in batch]):
+                    continue  # they have all failed
                 kept = self.rungs.keep(rung, ours, [trial for trial in there if trial.number < first])
                 for trial in ours:
                     if trial.status is Status.RUNNING and trial.number not in kept:

@@ -217,7 +217,7 @@ class Rungs(Protocol):
         ...
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> Collection[int]:
-        """The numbers of those of `batch` that train on after epoch `rung`.
+        """The numbers of those of `batch`, which is not empty, that train on after epoch `rung`.
 
         All trials given have a score there and as many borders before it, so they are of one bracket; `earlier`
         are those of the batches before, in number order.
