@@ -29,6 +29,10 @@ KEPT = 64
 """Programs kept in memory; a distinct one holds about 25 MiB of the host until JAX's caches are cleared."""
 
 
+OUTLINES = 1024
+"""Candidates whose shapes are remembered, so that they need not be drawn again to go on from a rung."""
+
+
 class Compiled(NamedTuple):
     """A compiled program of P lanes."""
 
@@ -36,6 +40,14 @@ class Compiled(NamedTuple):
     state: State
     """Shapes of a lane's state."""
     seconds: Mapping[str, float]
+
+
+class Own(NamedTuple):
+    """A candidate in its true shape: its variables as first drawn, or their shapes alone."""
+
+    params: Any
+    rest: Any
+    learner: Learner
 
 
 class Stage(NamedTuple):
@@ -68,6 +80,7 @@ class Population:
         self.data = jax.device_put(host)
         self.ladders: Ladders = ladders(space, self.spec)
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
+        self._outlines: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._made = 0
 
@@ -165,14 +178,14 @@ class Population:
         Raises: Damaged if a state to go on from is not one of this program.
         """
         started = time.perf_counter()
-        drawn = [self.module(candidate, held, key) for candidate, key in members]
+        drawn = [self._drawn(candidate, held, key, bool(stage.states)) for candidate, key in members]
         data = [numbers(self.space, candidate, held) for candidate, _ in members]
         begun = time.perf_counter()
         compiled, ours = self.program(held, data[0], lanes)
         waited = time.perf_counter()
         rows = [
-            (self._lane(learner, each, key), self._state(compiled, model, stage.states[at : at + 1]))
-            for at, ((model, learner), each, (_, key)) in enumerate(zip(drawn, data, members, strict=True))
+            (self._lane(own.learner, each, key), self._state(compiled, own, stage.states[at : at + 1]))
+            for at, (own, each, (_, key)) in enumerate(zip(drawn, data, members, strict=True))
         ]
         stacked = stack(rows + rows[:1] * (lanes - len(rows)))
         end = self.spec.epochs if stage.end is None else min(stage.end, self.spec.epochs)
@@ -182,10 +195,7 @@ class Population:
             state = state._replace(optimizer=None)  # stays where it is: nobody asks for it
         state = jax.tree.map(to_host, state)
         ended = time.perf_counter()
-        fits = [
-            self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], state), model, end)
-            for at, (model, _) in enumerate(drawn)
-        ]
+        fits = [self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], state), own, end) for at, own in enumerate(drawn)]
         build = begun - started + ready - waited
         seconds = {"trace": build, "compile": 0.0, "train": ended - ready}
         if ours:
@@ -198,20 +208,34 @@ class Population:
         order = data_.order(jax.random.fold_in(key, ORDER), self.spec, micro)
         return Lane(data, order, np.int32(int(learner.batch_size) // micro))
 
-    def _state(self, compiled: Compiled, model: nnx.Module, kept: Sequence[Sequence[Any]]) -> State:
+    def _drawn(self, candidate: Candidate, held: Bucket, key: Key, goes_on: bool) -> Own:
+        """The candidate in its true shape; of one that goes on, shapes are enough where they are known."""
+        name = json.dumps([held.name, candidate.key])
+        if goes_on and (outline := self._outlines.get(name)) is not None:
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+                return Own(*outline, self.space.build(alone(self.space, candidate, held), self.spec))
+        model, learner = self.module(candidate, held, key)
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        with self._lock:
+            self._outlines[name] = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, rest)
+            )
+            while len(self._outlines) > OUTLINES:
+                self._outlines.popitem(last=False)
+        return Own(params, rest, learner)
+
+    def _state(self, compiled: Compiled, own: Own, kept: Sequence[Sequence[Any]]) -> State:
         """The state that was kept, or that before the first step: the model's, embedded in the program's shapes."""
         if kept:
             return restored(compiled.state, kept[0])
-        _, params, rest = nnx.split(model, nnx.Param, ...)
         zeros = jax.tree.map(empty, compiled.state._replace(params=None, rest=None))
         shapes = compiled.state
-        return zeros._replace(params=embed(params, shapes.params), rest=embed(rest, shapes.rest))
+        return zeros._replace(params=embed(own.params, shapes.params), rest=embed(own.rest, shapes.rest))
 
-    def _cut(self, state: State, model: nnx.Module, end: int) -> Fitted:
-        _, params, rest = nnx.split(model, nnx.Param, ...)
+    def _cut(self, state: State, own: Own, end: int) -> Fitted:
         curve = {name: values[:end] for name, values in state.curve.items()}
         left = state if end < self.spec.epochs else None
-        return Fitted(crop(state.params, params), crop(state.rest, rest), curve, state.diverged, left)
+        return Fitted(crop(state.params, own.params), crop(state.rest, own.rest), curve, state.diverged, left)
 
 
 def title(held: Bucket, lanes: int) -> str:
