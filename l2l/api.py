@@ -19,7 +19,7 @@ from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.trackers.console import Console
 from l2l.trackers.wandb import Wandb
-from l2l.types import Executor, Objective, Reward, Searcher, Task, Tracker
+from l2l.types import Executor, Objective, Reward, Rungs, Searcher, Task, Tracker
 
 
 def search(
@@ -33,6 +33,7 @@ def search(
     store: Store | None = None,
     tracker: Mapping[str, Tracker] | None = None,
     final: Callable[..., Objective] | None = Final,
+    rungs: Rungs | None = None,
     trials: int = 64,
     batch: int = 8,
     seed: int = 0,
@@ -57,6 +58,7 @@ def search(
         store or Store(),
         {"console": Console(), "wandb": Wandb()} if tracker is None else tracker,
         final,
+        rungs,
         trials=trials,
         batch=batch,
         seed=seed,

@@ -15,7 +15,7 @@ from typing import Any
 
 from l2l.errors import InputError, nearest
 
-GROUPS = ("space", "task", "searcher", "objective", "reward", "executor", "store", "tracker", "final")
+GROUPS = ("space", "task", "searcher", "objective", "reward", "executor", "store", "tracker", "final", "rungs")
 
 
 @dataclass
@@ -38,6 +38,7 @@ class SearchConfig:
     store: dict[str, Any] = field(default_factory=dict[str, Any])
     tracker: dict[str, Any] = field(default_factory=dict[str, Any])
     final: dict[str, Any] | None = None
+    rungs: dict[str, Any] | None = None
 
 
 def folder() -> Path:
@@ -88,7 +89,7 @@ def check(config: Mapping[str, Any]) -> None:
         several = group == "tracker" and isinstance(node, Mapping)
         parts = {f"{group}.{name}": part for name, part in node.items()} if several else {group: node}
         for path, part in parts.items():
-            if part is None and group == "final":
+            if part is None and group in ("final", "rungs"):
                 continue
             if not isinstance(part, Mapping) or "_target_" not in part:
                 raise InputError(f"{path} names no _target_; choose one of the group's values: {group}=NAME.")

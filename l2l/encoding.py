@@ -145,7 +145,7 @@ class Encoding:
 
 
 def rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
-    """The rewards [N] of trials with one objective; nan where a trial has none, because it failed.
+    """The rewards [N] of trials with one objective, of a pruned one at its last rung; nan where one has failed.
 
     Raises: InputError if a reward has more than one number.
     """

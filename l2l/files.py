@@ -67,21 +67,26 @@ def _acquire(path: Path) -> int:
         os.close(descriptor)
 
 
-def replace(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that after a crash the file is the old one or the new one, whole.
+def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Writes `content` to `path` so that after a crash the file is the old one or the new one, whole.
+
+    Without `durable` that holds for a process that is killed, not for a machine that loses its power.
 
     Raises: OSError as the system gives it; the old file then still stands.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself

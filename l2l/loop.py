@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from typing import Any
 import jax
 
 from l2l import files, fingerprint
+from l2l.climb import Climb, joined
 from l2l.errors import InputError, SearchError
 from l2l.record import VERSION, common_reason, describe, environment, held_out, title
-from l2l.reward import best, check, gate, named
+from l2l.reward import best, by_epoch, check, gate, named
 from l2l.rows import table
 from l2l.space import Candidate, SearchSpace
 from l2l.store import Store, TrialLog
 from l2l.trackers.apart import Apart
-from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Searcher, Status, Task, Tracker, Trial
+from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Rungs, Searcher, Status, Task, Tracker, Trial
 
 ASK = 2**32 - 1
 """What the seed's key is folded with for proposals; trials fold in their own numbers."""
@@ -66,6 +67,7 @@ class _Search:
     space: SearchSpace[Any]
     key: Key
     started: float
+    climb: Climb | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
 
     def ledger(self) -> dict[str, float]:
@@ -104,12 +106,25 @@ class _Search:
         return [trial for trial in opened if trial.status is Status.RUNNING]
 
     def run(self, todo: Sequence[Trial]) -> None:
-        """Runs trials; each is rewarded, stored and shown as it finishes."""
-        for trial in self.executor.run(self.objective, todo):
-            closed = self.log.close(gate(trial, self.reward))
-            self.charge(closed.outcome)  # what has passed the gate is numbers
-            for tracker in self.trackers:
-                tracker.tell(closed, self.ledger())
+        """Runs trials; each is rewarded, stored and shown as it finishes, or stands at its next rung."""
+        for trial in self.executor.run(self.objective, [replace(each, outcome=None, scores={}) for each in todo]):
+            ended = gate(trial, self.reward)
+            self.charge(ended.outcome)  # what has passed the gate is numbers
+            if self.climb is not None:
+                ended = joined(self.log.trials()[trial.number], ended)
+            if ended.status is Status.COMPLETE:
+                ended = replace(ended, scores=by_epoch(ended.outcome or Outcome(), self.reward))
+            if ended.status is not Status.COMPLETE or trial.until is None:
+                self.close(ended)
+            else:
+                scores = {**ended.scores, trial.until: ended.reward or ()}
+                self.log.reach(replace(ended, status=Status.RUNNING, reward=None, scores=scores))
+
+    def close(self, trial: Trial) -> None:
+        """Stores and shows a trial that has ended."""
+        closed = self.log.close(trial)
+        for tracker in self.trackers:
+            tracker.tell(closed, self.ledger())
 
     def charge(self, outcome: Outcome | None) -> None:
         """Adds what a run took to the ledger."""
@@ -138,6 +153,7 @@ def search(
     store: Store,
     tracker: Mapping[str, Tracker],
     final: Callable[..., Objective] | None = None,
+    rungs: Rungs | None = None,
     *,
     trials: int = 64,
     batch: int = 8,
@@ -150,7 +166,8 @@ def search(
 
     `objective(space=, task=, seed=)` makes what runs a trial, `final(objective=, directory=)` what hands the winner
     over; a later call does that again only if `final` has a method `done(test)` which says no. `trials` are run in
-    batches of `batch`; `config`, if given, is saved in the run folder `out`, which is then enough to continue.
+    batches of `batch`, and `rungs` says which of them are stopped early (None: all are trained to the end). `config`,
+    if given, is saved in the run folder `out`, which is then enough to continue.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
@@ -159,9 +176,13 @@ def search(
     reward = named(reward, task.metric)
     limits = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
     made, settings = _checked(space, task, searcher, objective, reward, executor, limits)
+    climb = Climb.of(made, rungs, reward.length)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
     directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
+    if climb is not None:
+        climb = climb.within(directory.resolve() / "rungs")
+        made, settings = climb.objective, settings | fingerprint.settings(rungs=rungs)
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
     begin = functools.partial(_begin, directory, config)
@@ -169,7 +190,7 @@ def search(
         count = max(trials, len(log.trials()))
         run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, count, task.metric)
         watchers = [Apart(each) for each in tracker.values()]
-        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started)
+        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started, climb)
         record: dict[str, Any] | None = None
         try:
             if config is not None and (trials > log.count() or _concluded(directory, log.trials(), ending) is None):
@@ -245,8 +266,14 @@ def _drive(held: _Search, trials: int, batch: int) -> None:
     """Runs batches until there are enough trials, from wherever the store says that the search stands."""
     state = held.replay()
     while held.log.count() < max(trials, len(held.log.trials())):
-        held.run(held.todo(state, min(batch, trials - held.log.count())))
+        todo = held.todo(state, min(batch, trials - held.log.count()))
+        if held.climb is None:
+            held.run(todo)
+        else:
+            held.climb.batch(todo, held.log, held.run, held.close)
         state = held.tell(state, held.log.batches()[-1])
+    if held.climb is not None:
+        held.climb.objective.retain(())
 
 
 def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -146,9 +147,28 @@ def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT)
     return dataclasses.replace(trial, status=Status.COMPLETE, outcome=outcome, reward=values)
 
 
+def by_epoch(outcome: Outcome, reward: Reward) -> dict[int, tuple[float, ...]]:
+    """The reward after each epoch of an outcome that has passed the gate, counted from 1; none where it refuses."""
+    found: dict[int, tuple[float, ...]] = {}
+    for epoch in range(1, max(map(len, outcome.curve.values()), default=0) + 1):
+        curve = {name: values[:epoch] for name, values in outcome.curve.items()}
+        then = {name: values[-1] for name, values in curve.items() if len(values) == epoch}
+        cut = dataclasses.replace(outcome, metrics={**outcome.metrics, **then}, curve=curve)
+        with contextlib.suppress(InputError):
+            found[epoch] = _rewards(reward, cut, -LIMIT, LIMIT)
+    return found
+
+
 def best(trials: Iterable[Trial]) -> Trial | None:
-    """The complete trial with the largest first reward, the earliest of equals; None if none is complete."""
-    complete = [(trial.reward[0], -trial.number, trial) for trial in trials if trial.reward is not None]
+    """The complete trial with the largest first reward, the earliest of equals; None if none is complete.
+
+    A pruned trial's reward is that of a rung, so it is not compared.
+    """
+    complete = [
+        (trial.reward[0], -trial.number, trial)
+        for trial in trials
+        if trial.reward is not None and trial.status is not Status.PRUNED
+    ]
     return max(complete, key=lambda each: each[:2])[2] if complete else None
 
 

@@ -61,16 +61,35 @@ def read_outcome(made: Mapping[str, Any]) -> Outcome:
     )
 
 
-def read_trial(number: int, status: Status, made: Mapping[str, Any], reward: Sequence[float] | None) -> Trial:
-    """The trial of a row. Raises: KeyError, TypeError or ValueError if the row is not one of ours."""
+def measured_json(trial: Trial) -> dict[str, Any]:
+    """What a trial has measured, as JSON values; its scores too if they have more numbers than a step's value holds."""
+    made = outcome_json(trial.outcome or Outcome())
+    if any(len(score) > 1 for score in trial.scores.values()):
+        made["scores"] = [[epoch, *score] for epoch, score in trial.scores.items()]
+    return made
+
+
+def read_trial(
+    number: int,
+    status: Status,
+    made: Mapping[str, Any],
+    reward: Sequence[float] | None,
+    steps: Mapping[int, float] = {},
+) -> Trial:
+    """The trial of a row; `steps` are its first scores by epoch.
+
+    Raises: KeyError, TypeError or ValueError if the row is not one of ours.
+    """
     opened = made["trial"]
     first, size = opened["batch"]
     candidate = Candidate(opened["values"], opened["note"])
     trial = Trial(number, candidate, (first, size), tuple(opened["cohort"]), status)
-    if status is Status.RUNNING:  # an outcome here is that of a run whose end was never stored
+    if status is Status.RUNNING and not steps:  # an outcome here is that of a run whose end was never stored
         return trial
-    values = tuple(reward or ()) if status is Status.COMPLETE else None
-    return replace(trial, outcome=read_outcome(made["outcome"]), reward=values)
+    values = tuple(reward or ()) if status is Status.COMPLETE or (status is Status.PRUNED and reward) else None
+    scores = {int(epoch): (float(value),) for epoch, value in sorted(steps.items())}
+    scores |= {int(epoch): tuple(map(float, score)) for epoch, *score in made["outcome"].get("scores", ())}
+    return replace(trial, outcome=read_outcome(made["outcome"]), reward=values, scores=scores)
 
 
 def check_place(trials: Sequence[Trial]) -> None:
@@ -92,15 +111,16 @@ def check_end(opened: Trial, ended: Trial, objectives: int) -> None:
         raise ValueError(f"trial {number} was opened with another candidate")
     if ended.status is Status.RUNNING:
         raise ValueError(f"trial {number} has not ended")
-    if ended.status is not Status.COMPLETE:
-        if ended.reward is not None:
-            raise ValueError(f"trial {number} is {ended.status}, so it has no reward")
-    elif ended.reward is None or len(ended.reward) != objectives or not all(map(math.isfinite, ended.reward)):
+    if ended.status is not Status.COMPLETE and ended.reward is None:
+        return
+    if ended.status is Status.FAILED:
+        raise ValueError(f"trial {number} is {ended.status}, so it has no reward")
+    if ended.reward is None or len(ended.reward) != objectives or not all(map(math.isfinite, ended.reward)):
         raise ValueError(f"trial {number} needs {objectives} finite rewards, got {ended.reward!r}")
 
 
 def table(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
-    """The trials as CSV text: number, status, reward, choices, metrics, `seconds_*` and error, in that order.
+    """The trials as CSV text: number, status, reward, choices, epochs, metrics, `seconds_*` and error, in that order.
 
     Choices stand in space order, metrics and seconds by name; numbers are written so that reading them back
     gives the same bits. A cell is empty where a choice is not active or nothing was measured.
@@ -112,6 +132,8 @@ def table(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
     columns["error"] = lambda trial: _outcome(trial).error  # taken before the choices, written last
     for name in space.choices:
         columns[_free(name, "choice", columns)] = _choice(name)
+    if any(map(_epochs, trials)):
+        columns[_free("epochs", "trained", columns)] = _epochs
     for name in _names(_outcome(trial).metrics for trial in trials):
         columns[_free(name, "metric", columns)] = _metric(name)
     for name in _names(_outcome(trial).seconds for trial in trials):
@@ -148,6 +170,11 @@ def _reward(i: int) -> Column:
 
 def _choice(name: str) -> Column:
     return lambda trial: str(trial.candidate.values[name]) if name in trial.candidate.values else ""
+
+
+def _epochs(trial: Trial) -> int | None:
+    """How many epochs its curve has; None if it has no curve."""
+    return max(map(len, _outcome(trial).curve.values()), default=None)
 
 
 def _metric(name: str) -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from l2l import fingerprint
 from l2l.errors import InputError, SearchError
 from l2l.files import check_database, connect, exclusive
-from l2l.rows import check_end, check_place, opened_json, outcome_json, plain_candidate, read_outcome, read_trial
+from l2l.rows import check_end, check_place, measured_json, opened_json, plain_candidate, read_outcome, read_trial
 from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace
-from l2l.types import Outcome, Status, Trial
+from l2l.types import Status, Trial
 
 _STATES = {
     Status.RUNNING: TrialState.RUNNING,
@@ -38,6 +39,8 @@ _ATTRIBUTE = "l2l"
 """Study attribute that holds the fingerprint."""
 _TABLES = {"studies", "trials", "version_info", "alembic_version"}
 """Tables by which a file is known as Optuna's; the last one is filled last."""
+_ATTRIBUTES, _VALUES = "trial_user_attributes", "trial_intermediate_values"
+"""Optuna's tables of what has been measured."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class TrialLog:
         self._trials = _read_all(storage.get_all_trials(study, deepcopy=False), place)
         self._finished = sum(trial.status is not Status.RUNNING for trial in self._trials)
         self._rows: dict[int, int] = {}
+        self._tables: tuple[sqlalchemy.Table, sqlalchemy.Table] | None = None
         self._whole: list[list[Trial]] = []
         first = 0
         while first < len(self._trials):
@@ -215,21 +219,63 @@ class TrialLog:
         if not 0 <= trial.number < len(self._trials):
             raise ValueError(f"there is no trial {trial.number}")
         check_end(self._trials[trial.number], trial, self._objectives)
-        outcome = outcome_json(trial.outcome or Outcome())
         # Plus zero: SQLite keeps no negative zero.
         values = None if trial.reward is None else tuple(float(value) + 0.0 for value in trial.reward)
         with self._timed():
-            row = self._rows.pop(trial.number, None)
-            if row is None:  # opened by an earlier process
-                row = self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
             # First the facts, then the state: in between the trial is still running, and is run again.
-            self._storage.set_trial_user_attr(row, "outcome", outcome)
-            self._storage.set_trial_state_values(row, _STATES[trial.status], values)
-        stored = replace(self._trials[trial.number], status=trial.status, outcome=read_outcome(outcome), reward=values)
-        self._trials[trial.number] = stored
+            noted = self._note(trial)
+            self._storage.set_trial_state_values(self._row(trial.number), _STATES[trial.status], values)
+        stored = self._trials[trial.number] = replace(noted, status=trial.status, reward=values)
         self._finished += 1
         self._note_if_whole(stored)
         return stored
+
+    def reach(self, trial: Trial) -> Trial:
+        """Stores what a running trial has measured at a rung, in one step, and gives the trial back as stored.
+
+        Raises: ValueError if it is not running or has no scores. SearchError if the database fails.
+        """
+        if self._trials[trial.number].status is not Status.RUNNING or not trial.scores:
+            raise ValueError(f"trial {trial.number} is at no rung")
+        with self._timed():
+            stored = self._trials[trial.number] = self._note(trial)
+        return stored
+
+    def _note(self, trial: Trial) -> Trial:
+        """Stores the outcome, and the scores as Optuna's intermediate values, in one transaction."""
+        row, outcome = self._row(trial.number), measured_json(trial)
+        scores = {int(epoch): tuple(float(each) + 0.0 for each in score) for epoch, score in trial.scores.items()}
+        if scores and isinstance(self._storage, RDBStorage):
+            self._write(self._storage, row, outcome, {epoch: score[0] for epoch, score in scores.items()})
+        else:
+            self._storage.set_trial_user_attr(row, "outcome", outcome)
+            for epoch, score in scores.items():
+                self._storage.set_trial_intermediate_value(row, epoch, score[0])
+        return replace(self._trials[trial.number], outcome=read_outcome(outcome), scores=scores)
+
+    def _write(self, storage: RDBStorage, row: int, outcome: Mapping[str, Any], steps: Mapping[int, float]) -> None:
+        """Writes the outcome and the intermediate values of a trial, in place of those it had.
+
+        Optuna's own calls take a transaction for each value, and every one of them waits for the disk.
+        """
+        if self._tables is None:
+            found = sqlalchemy.MetaData()
+            found.reflect(storage.engine, only=[_ATTRIBUTES, _VALUES])
+            self._tables = found.tables[_ATTRIBUTES], found.tables[_VALUES]
+        attributes, values = self._tables
+        with storage.engine.begin() as connection:
+            connection.execute(values.delete().where(values.c.trial_id == row))
+            connection.execute(attributes.delete().where(attributes.c.trial_id == row, attributes.c.key == "outcome"))
+            made = {"trial_id": row, "key": "outcome", "value_json": json.dumps(outcome)}
+            connection.execute(attributes.insert(), made)
+            kind = {"trial_id": row, "intermediate_value_type": "FINITE"}
+            rows = [{**kind, "step": epoch, "intermediate_value": value} for epoch, value in steps.items()]
+            connection.execute(values.insert(), rows)
+
+    def _row(self, number: int) -> int:
+        if number not in self._rows:  # opened by an earlier process
+            self._rows[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study, number)
+        return self._rows[number]
 
     def _note_if_whole(self, trial: Trial) -> None:
         first, size = trial.batch
@@ -280,7 +326,8 @@ def _read_all(rows: Sequence[FrozenTrial], place: str) -> list[Trial]:
     trials: list[Trial] = []
     for row in sorted(rows, key=lambda row: row.number):
         try:
-            trials.append(read_trial(row.number, _STATUSES[row.state], row.user_attrs, row.values))
+            steps = row.intermediate_values
+            trials.append(read_trial(row.number, _STATUSES[row.state], row.user_attrs, row.values, steps))
             check_place(trials)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

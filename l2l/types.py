@@ -132,8 +132,13 @@ class Trial:
     """Numbers of the trials that were to share its compiled program; a re-run keeps the program's shape."""
     status: Status = Status.RUNNING
     outcome: Outcome | None = None
+    """Of a running trial: what it had measured at its last rung."""
     reward: tuple[float, ...] | None = None
-    """One number per objective, larger is better; None unless the trial is complete."""
+    """One number per objective, larger is better: of a complete trial, or of a pruned one at its last rung."""
+    scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
+    """The reward after each epoch, counted from 1, as far as the trial has passed."""
+    until: int | None = None
+    """The epoch to train up to; None: to the end. It is the objective's to heed and nobody's to store."""
 
 
 class Run(NamedTuple):
@@ -180,6 +185,43 @@ class Objective(Protocol):
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """The trials with their outcomes, cohort by cohort in the order given."""
+        ...
+
+
+class Staged(Objective, Protocol):
+    """An objective that heeds `Trial.until`: it stops after that epoch, and goes on from there when called again."""
+
+    @property
+    def total(self) -> int:
+        """Epochs of a full training."""
+        ...
+
+    def within(self, folder: Path) -> Staged:
+        """The same objective, which keeps in `folder` where its trials stand; what is lost there only costs time."""
+        ...
+
+    def retain(self, numbers: Collection[int]) -> None:
+        """Forgets where every trial but these stands."""
+        ...
+
+
+class Rungs(Protocol):
+    """Says which candidates are worth training on; nothing but scores and numbers decide, never the clock."""
+
+    def check(self, total: int, objectives: int) -> None:
+        """Refuses a training of `total` epochs or a reward of this length. Raises: InputError."""
+        ...
+
+    def borders(self, number: int, total: int) -> Sequence[int]:
+        """The epochs, ascending and below `total`, after which a trial is held against others."""
+        ...
+
+    def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> Collection[int]:
+        """The numbers of those of `batch`, which is not empty, that train on after epoch `rung`.
+
+        All trials given have a score there and as many borders before it, so they are of one bracket; `earlier`
+        are those of the batches before, in number order.
+        """
         ...
 
 

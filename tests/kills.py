@@ -37,6 +37,7 @@ COMMON = [
 ]  # fmt: skip
 REAL = [*COMMON, "objective.epochs=1", "final.seeds=1"]  # trains
 TOY = [*COMMON, "objective._target_=toys.Hashed", "~final"]  # only looks as if: see `toys.py`
+RUNGS = [*TOY, "objective._target_=toys.Curved", "rungs=asha"]  # most trials are stopped on the way
 # The negative controls: without replay, and without the trials that were running.
 FORGETFUL, CARELESS = "searcher._target_=toys.Forgetful", "store._target_=toys.Careless"
 PATIENCE = 300.0  # seconds after which a life that neither ends nor gets anywhere is stuck
@@ -55,7 +56,9 @@ class Search(NamedTuple):
         words = ["search", f"out={run}", f"trials={self.trials}", f"batch={self.batch}", *self.words]
         # A kill can leave a torn entry in JAX's cache of programs, so that it must not be anybody else's.
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.folder / "programs")) + "-kills"
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(Path(__file__).parent)}
+        # The code under test is the one that this process would import.
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": path}
         with (self.folder / f"{run}.txt").open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-c", "from l2l.cli import main; main()", *words],
@@ -263,7 +266,10 @@ def rows(run: Path) -> list[Any]:
         storage = RDBStorage(f"sqlite:///{copy}/study.db")
         try:
             trials = optuna.load_study(study_name=None, storage=storage).trials if storage.get_all_studies() else []
-            return [(each.number, each.state.name, each.values, each.params, each.user_attrs) for each in trials]
+            return [
+                (each.number, each.state.name, each.values, each.params, each.user_attrs, each.intermediate_values)
+                for each in trials
+            ]
         finally:
             storage.remove_session()
             storage.engine.dispose()

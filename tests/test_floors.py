@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     6: {"cli"},
     5: {"compare", "report", "api"},
-    4: {"loop", "objectives", "export"},
+    4: {"loop", "climb", "objectives", "export"},
     3: {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
-        *("store", "reward", "rows", "record", "testing", "search_spaces"),
+        *("store", "reward", "rows", "rungs", "record", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
     1: {"space", "nn", "pareto", "config", "errors", "files", "source"},

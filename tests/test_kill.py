@@ -8,7 +8,7 @@ from pathlib import Path
 
 import kills
 import pytest
-from kills import CARELESS, FORGETFUL, REAL, TOY, Kill, Report, Search, Whole, plan, torment, whole
+from kills import CARELESS, FORGETFUL, REAL, RUNGS, TOY, Kill, Report, Search, Whole, plan, torment, whole
 
 IN_A_BATCH = [Kill(after=7, share=0.0, group=True)]
 """While the second of four batches runs: one has been learnt from."""
@@ -59,6 +59,26 @@ def test_real_trainings_are_killed_too(tmp_path: Path) -> None:
     assert report.wrong == {}
     assert report.kills == 2
     assert (usual.run / "best" / "weights.safetensors").stat().st_size > 0
+
+
+def test_a_search_with_rungs_is_killed_too(tmp_path: Path) -> None:
+    search = Search(tmp_path, RUNGS, trials=18, batch=6)
+    usual = whole(search)
+    assert {row[1] for row in kills.rows(usual.run)} == {"COMPLETE", "PRUNED", "FAIL"}
+    report = torment(search, usual, [Kill(0, 0.5, group=True), Kill(8, 0.3, group=False), Kill(13, 0.6, group=True)])
+    assert report.wrong == {}
+    assert report.kills == 3
+
+
+def test_real_trainings_with_rungs_are_killed_too(tmp_path: Path) -> None:
+    words = ["space.depth=[1,1]", "objective.epochs=4", "rungs=halving", "rungs.eta=2", "executor.workers=2"]
+    search = Search(tmp_path, [*REAL, *words], trials=4, batch=4)
+    usual = whole(search)
+    assert sorted(row[1] for row in kills.rows(usual.run)) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
+    report = torment(search, usual, [Kill(1, 0.0, group=True)])  # at the first rung's border
+    assert report.wrong == {}
+    assert report.kills == 1
+    assert not (search.folder / "killed" / "rungs").exists()
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from l2l.searchers.reinforce import Reinforce, ReinforceState
@@ -48,6 +49,37 @@ class Failing(Hashed):
     def outcome(self, trial: Trial) -> Outcome:
         """Why it failed."""
         return Outcome({"accuracy": 1.0}, error="out of luck" if trial.number % 3 else f"odd thing {trial.number}")
+
+
+@dataclass
+class Curved(Hashed):
+    """Has a curve and stops where it is told; every fifth crashes on its way, and every seventh diverges."""
+
+    epochs: int = 5
+
+    @property
+    def total(self) -> int:
+        """Epochs of a full training."""
+        return self.epochs
+
+    def within(self, folder: Path) -> Curved:
+        """There is nothing to keep."""
+        return self
+
+    def retain(self, numbers: Collection[int]) -> None:
+        """There is nothing to forget."""
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """What a trial measures up to its epoch."""
+        until = trial.until or self.epochs
+        if until > 1 and trial.number % 5 == 3:
+            return Outcome(error="crashed: this one does")
+        last = super().outcome(trial)
+        # Some begin well and end badly.
+        slope = (last.metrics["accuracy"] * 1e6) % 1
+        curve = [last.metrics["accuracy"] + slope * epoch for epoch in range(until)]
+        error = "diverged: at step 7" if until > 1 and trial.number % 7 == 4 else None
+        return replace(last, metrics={"accuracy": curve[-1]}, curve={"accuracy": curve}, error=error)
 
 
 _ASKED: list[bool] = []

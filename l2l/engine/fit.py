@@ -1,4 +1,4 @@
-"""One lane: a candidate's weights on the host, and the pure function that trains them for a whole rung."""
+"""One lane: a candidate's state on the host, and the pure function that trains it from one epoch to another."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ WEIGHTS, DROPOUT, OTHER, ORDER = range(4)
 
 
 class Lane(NamedTuple):
-    """All that tells the lanes of a program apart."""
+    """All that tells the lanes of a program apart, but for their state."""
 
-    params: Any
-    rest: Any
-    """Every other variable: batch statistics, dropout state, the input's statistics."""
     traced: Mapping[str, Any]
     """The bucket's data by name, each `[]`."""
     order: Any
@@ -37,15 +34,32 @@ class Lane(NamedTuple):
     """Gradients that make one step, `[]`."""
 
 
+class State(NamedTuple):
+    """A training that stands after some epoch: all that a later call goes on from."""
+
+    params: Any
+    rest: Any
+    """Every other variable: batch statistics, dropout state, the input's statistics."""
+    optimizer: Any
+    """Means nothing before the first epoch, which begins with a new one."""
+    count: Any
+    """Steps so far, `[]`."""
+    diverged: Any
+    """The first step whose loss was not finite, counted from 1; 0 if there was none."""
+    curve: Mapping[str, Any]
+    """Metrics by epoch, `[epochs]`, as sums over the split; `train_loss` is the mean over the epoch's steps."""
+
+
 class Fitted(NamedTuple):
-    """What a rung leaves behind."""
+    """What a training leaves behind, in the candidate's true shape."""
 
     params: Any
     rest: Any
     curve: Mapping[str, Array]
-    """Metrics by epoch, `[epochs]`, as sums over the split; `train_loss` is the mean over the epoch's steps."""
+    """Metrics of the epochs so far, as in `State`."""
     diverged: Array
-    """The first step whose loss was not finite, counted from 1; 0 if there was none."""
+    state: State | None = None
+    """The lane as the program has it, if there are epochs left."""
 
 
 def streams(key: Key) -> nnx.Rngs:
@@ -58,7 +72,7 @@ def streams(key: Key) -> nnx.Rngs:
 
 
 class Program:
-    """The pure function of a bucket: `[lane, data]` to what training leaves behind."""
+    """The pure function of a bucket: a lane's state after one epoch to its state after another."""
 
     def __init__(
         self,
@@ -82,17 +96,26 @@ class Program:
         model.train()
         return model
 
-    def shapes(self, numbers: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Weights and every other variable of a lane, as shapes alone."""
+    def shapes(self, numbers: Mapping[str, Any], data: Data) -> State:
+        """A lane's state, as shapes alone."""
 
-        def split(data: Mapping[str, Any]) -> tuple[Any, Any]:
-            _, params, _, rest = nnx.split(self.model(self.learner(data)), nnx.Param, Bound, ...)
-            return params, rest
+        def begin(numbers: Mapping[str, Any], x: Any, y: Any) -> State:
+            learner = self.learner(numbers)
+            model = self.model(learner)
+            _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
+            model.eval()
+            names = (*self.score(model, x, y), "train_loss")
+            curve = {name: jnp.zeros(self.spec.epochs, jnp.float32) for name in names}
+            zero = jnp.zeros((), jnp.int32)
+            return State(params, rest, learner.optimizer.init(params), zero, zero, curve)
 
-        return jax.eval_shape(split, dict(numbers))
+        return jax.eval_shape(begin, dict(numbers), data.validation_x, data.validation_y)
 
-    def __call__(self, lane: Lane, data: Data) -> Fitted:
-        """Trains one lane over all its epochs and scores it after each of them."""
+    def __call__(self, lane: Lane, state: State, begin: Any, end: Any, data: Data) -> State:
+        """Trains one lane from epoch `begin` to `end`, counted from 0, and scores it after each of them.
+
+        The bounds are data: one program serves every rung, and going on gives the bits of going through.
+        """
         learner = self.learner(lane.traced)
         model = self.model(learner)
         graph, _, held, _ = nnx.split(model, nnx.Param, Bound, ...)
@@ -108,22 +131,23 @@ class Program:
             diverged = jnp.where((diverged == 0) & ~jnp.isfinite(value), count + 1, diverged)
             return (params, rest, optimizer, count + 1, diverged), value
 
-        def epoch(carry: Any, indices: Array) -> tuple[Any, dict[str, Array]]:
+        def epoch(number: Any, state: State) -> State:
+            indices = lane.order[number]
             steps = len(indices) if learner.microbatch is None else len(indices) // lane.accumulated
 
             def body(at: Any, carry: Any) -> Any:
                 inner, value = step(carry[0], (indices, at))
                 return inner, carry[1] + value
 
-            carry, total = jax.lax.fori_loop(0, steps, body, (carry, jnp.zeros(())))
+            carry, total = jax.lax.fori_loop(0, steps, body, (tuple(state[:-1]), jnp.zeros(())))
             final = nnx.merge(frozen, carry[0], held, carry[1], copy=True)
-            scores = self.score(final, data.validation_x, data.validation_y)
-            return carry, {**scores, "train_loss": total / steps}
+            scores = {**self.score(final, data.validation_x, data.validation_y), "train_loss": total / steps}
+            curve = {name: values.at[number].set(scores[name]) for name, values in state.curve.items()}
+            return State(carry[0], carry[1], carry[2], carry[3], carry[4], curve)
 
-        zero = jnp.zeros((), jnp.int32)
-        start = (lane.params, lane.rest, learner.optimizer.init(lane.params), zero, zero)
-        (params, rest, _, _, diverged), curve = jax.lax.scan(epoch, start, lane.order)
-        return Fitted(params, rest, curve, diverged)
+        new = learner.optimizer.init(state.params)
+        optimizer = jax.tree.map(lambda one, other: jnp.where(begin == 0, one, other), new, state.optimizer)
+        return jax.lax.fori_loop(begin, end, epoch, state._replace(optimizer=optimizer))
 
     def _gradient(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
         """A function to loss, other variables and gradient of one step; `accumulated` gradients are averaged."""

@@ -18,8 +18,9 @@ from flax import nnx
 
 from l2l.engine import data as data_
 from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers
+from l2l.engine.checkpoint import Damaged
 from l2l.engine.cost import ladders
-from l2l.engine.fit import ORDER, Fitted, Lane, Program, streams
+from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
 from l2l.nn.blocks import Standardised
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
@@ -28,14 +29,43 @@ KEPT = 64
 """Programs kept in memory; a distinct one holds about 25 MiB of the host until JAX's caches are cleared."""
 
 
+OUTLINES = 1024
+"""Candidates whose shapes are remembered, so that they need not be drawn again to go on from a rung."""
+
+
 class Compiled(NamedTuple):
     """A compiled program of P lanes."""
 
     run: Any
-    params: Any
-    """Shapes of a lane's weights, by path."""
-    rest: Any
+    state: State
+    """Shapes of a lane's state."""
     seconds: Mapping[str, float]
+
+
+class Own(NamedTuple):
+    """A candidate in its true shape: its variables as first drawn, or their shapes alone."""
+
+    params: Any
+    rest: Any
+    learner: Learner
+
+
+class Stage(NamedTuple):
+    """A part of a training: its epochs, and the states that it goes on from."""
+
+    begin: int = 0
+    end: int | None = None
+    """The last epoch, counted from 1; None: that of a full training."""
+    states: Sequence[Sequence[Any]] = ()
+    """For each candidate the leaves of its `State` after epoch `begin`; empty at the beginning."""
+
+    def only(self, place: int) -> Stage:
+        """The same for one candidate alone."""
+        return self._replace(states=self.states[place : place + 1])
+
+
+WHOLE = Stage()
+"""A full training."""
 
 
 class Population:
@@ -50,6 +80,7 @@ class Population:
         self.data = jax.device_put(host)
         self.ladders: Ladders = ladders(space, self.spec)
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
+        self._outlines: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._made = 0
 
@@ -101,27 +132,24 @@ class Population:
     def _compile(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> Compiled:
         begun = time.perf_counter()
         program = Program(self.space, held, self.spec, self.task, self.validation)
-        params, rest = program.shapes(data)
+        state = program.shapes(data, self.data)
         size = program.learner(data)
         micro = size.microbatch or size.batch_size
         steps = self.spec.examples // micro
-        lane = Lane(
-            params, rest, dict(data),
-            jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1),
-        )  # fmt: skip
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), lane)
+        lane = Lane(dict(data), jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), (lane, state))
         function = (
-            jax.vmap(program, in_axes=(0, None))
+            jax.vmap(program, in_axes=(0, 0, None, None, None))
             if lanes > 1
-            else lambda lane, data: jax.tree.map(
-                lambda leaf: leaf[None], program(jax.tree.map(lambda leaf: leaf[0], lane), data)
+            else lambda lane, state, *shared: jax.tree.map(
+                lambda leaf: leaf[None], program(*jax.tree.map(lambda leaf: leaf[0], (lane, state)), *shared)
             )
         )
-        lowered = jax.jit(function).trace(shapes, self.data).lower()
+        lowered = jax.jit(function).trace(*shapes, np.int32(0), np.int32(0), self.data).lower()
         traced = time.perf_counter()
         run = lowered.compile(compiler_options=self._options())
         seconds = {"trace": traced - begun, "compile": time.perf_counter() - traced}
-        return Compiled(run, params, rest, seconds)
+        return Compiled(run, state, seconds)
 
     def _options(self) -> dict[str, Any]:
         """How to compile: on a CPU, quickly, and for the one thread that calls."""
@@ -143,45 +171,71 @@ class Population:
                 jax.clear_caches()
 
     def train(
-        self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int
+        self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int, stage: Stage = WHOLE
     ) -> tuple[list[Fitted], dict[str, float]]:
-        """What each candidate's lane leaves behind, in its true shape, and the seconds it took."""
+        """What each candidate's lane leaves behind, in its true shape, and the seconds it took.
+
+        Raises: Damaged if a state to go on from is not one of this program.
+        """
         started = time.perf_counter()
-        drawn = [self.module(candidate, held, key) for candidate, key in members]
+        drawn = [self._drawn(candidate, held, key, bool(stage.states)) for candidate, key in members]
         data = [numbers(self.space, candidate, held) for candidate, _ in members]
         begun = time.perf_counter()
         compiled, ours = self.program(held, data[0], lanes)
         waited = time.perf_counter()
         rows = [
-            self._lane(compiled, model, learner, each, key)
-            for (model, learner), each, (_, key) in zip(drawn, data, members, strict=True)
+            (self._lane(own.learner, each, key), self._state(compiled, own, stage.states[at : at + 1]))
+            for at, (own, each, (_, key)) in enumerate(zip(drawn, data, members, strict=True))
         ]
         stacked = stack(rows + rows[:1] * (lanes - len(rows)))
+        end = self.spec.epochs if stage.end is None else min(stage.end, self.spec.epochs)
         ready = time.perf_counter()
-        fitted = jax.tree.map(to_host, jax.block_until_ready(compiled.run(stacked, self.data)))
+        state = jax.block_until_ready(compiled.run(*stacked, np.int32(stage.begin), np.int32(end), self.data))
+        if end == self.spec.epochs:
+            state = state._replace(optimizer=None)  # stays where it is: nobody asks for it
+        state = jax.tree.map(to_host, state)
         ended = time.perf_counter()
-        fits = [
-            self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], fitted), model) for at, (model, _) in enumerate(drawn)
-        ]
+        fits = [self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], state), own, end) for at, own in enumerate(drawn)]
         build = begun - started + ready - waited
         seconds = {"trace": build, "compile": 0.0, "train": ended - ready}
         if ours:
             seconds |= {"trace": build + compiled.seconds["trace"], "compile": compiled.seconds["compile"]}
         return fits, seconds
 
-    def _lane(self, compiled: Compiled, model: nnx.Module, learner: Learner, data: Mapping[str, Any], key: Key) -> Lane:
-        """A candidate's state before the first step, embedded in the program's shapes."""
-        _, params, rest = nnx.split(model, nnx.Param, ...)
+    def _lane(self, learner: Learner, data: Mapping[str, Any], key: Key) -> Lane:
+        """What a candidate's lane sees of the data, and its numbers."""
         micro = learner.microbatch or learner.batch_size
         order = data_.order(jax.random.fold_in(key, ORDER), self.spec, micro)
-        return Lane(
-            embed(params, compiled.params), embed(rest, compiled.rest), data, order,
-            np.int32(int(learner.batch_size) // micro),
-        )  # fmt: skip
+        return Lane(data, order, np.int32(int(learner.batch_size) // micro))
 
-    def _cut(self, fitted: Fitted, model: nnx.Module) -> Fitted:
+    def _drawn(self, candidate: Candidate, held: Bucket, key: Key, goes_on: bool) -> Own:
+        """The candidate in its true shape; of one that goes on, shapes are enough where they are known."""
+        name = json.dumps([held.name, candidate.key])
+        if goes_on and (outline := self._outlines.get(name)) is not None:
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+                return Own(*outline, self.space.build(alone(self.space, candidate, held), self.spec))
+        model, learner = self.module(candidate, held, key)
         _, params, rest = nnx.split(model, nnx.Param, ...)
-        return fitted._replace(params=crop(fitted.params, params), rest=crop(fitted.rest, rest))
+        with self._lock:
+            self._outlines[name] = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, rest)
+            )
+            while len(self._outlines) > OUTLINES:
+                self._outlines.popitem(last=False)
+        return Own(params, rest, learner)
+
+    def _state(self, compiled: Compiled, own: Own, kept: Sequence[Sequence[Any]]) -> State:
+        """The state that was kept, or that before the first step: the model's, embedded in the program's shapes."""
+        if kept:
+            return restored(compiled.state, kept[0])
+        zeros = jax.tree.map(empty, compiled.state._replace(params=None, rest=None))
+        shapes = compiled.state
+        return zeros._replace(params=embed(own.params, shapes.params), rest=embed(own.rest, shapes.rest))
+
+    def _cut(self, state: State, own: Own, end: int) -> Fitted:
+        curve = {name: values[:end] for name, values in state.curve.items()}
+        left = state if end < self.spec.epochs else None
+        return Fitted(crop(state.params, own.params), crop(state.rest, own.rest), curve, state.diverged, left)
 
 
 def title(held: Bucket, lanes: int) -> str:
@@ -228,7 +282,7 @@ def with_value(leaf: Any, value: Any) -> Any:
 
 def empty(shape: Any) -> Any:
     """Zeros of a shape and dtype; typed keys too."""
-    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+    if is_key_type(shape):
         words: Any = np.zeros((*shape.shape, 2), np.uint32)
         return jax.random.wrap_key_data(words)
     return np.zeros(shape.shape, shape.dtype)
@@ -241,11 +295,31 @@ def to_host(leaf: Any) -> Any:
 
 def is_key(leaf: Any) -> bool:
     """Whether the leaf is an array of typed JAX keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and is_key_type(leaf)
 
 
-def stack(lanes: Sequence[Lane]) -> Lane:
-    """Lanes with a leading axis P, stacked on the host so that a new shape costs no compilation."""
+def is_key_type(leaf: Any) -> bool:
+    """Whether the leaf, or what a shape stands for, is an array of typed JAX keys."""
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def restored(shapes: State, leaves: Sequence[Any]) -> State:
+    """The state of these leaves, as `bare` gave them. Raises: Damaged if their shapes are others."""
+    expected, tree = jax.tree.flatten(shapes)
+    words = [jax.eval_shape(jax.random.key_data, each) if is_key_type(each) else each for each in expected]
+    if [(each.shape, each.dtype) for each in leaves] != [(each.shape, each.dtype) for each in words]:
+        raise Damaged("a checkpoint belongs to another program")
+    pairs = zip(leaves, expected, strict=True)
+    return jax.tree.unflatten(tree, [jax.random.wrap_key_data(a) if is_key_type(b) else a for a, b in pairs])
+
+
+def bare(state: State) -> list[np.ndarray]:
+    """The leaves of a state on the host, keys as their words."""
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
+
+
+def stack(lanes: Sequence[Any]) -> Any:
+    """Trees with a leading axis P, stacked on the host so that a new shape costs no compilation."""
 
     def join(*leaves: Any) -> Any:
         if is_key(leaves[0]):

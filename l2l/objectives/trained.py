@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from l2l.engine.bucket import exact
-from l2l.engine.cohort import Cohort, cohorts
+from l2l.engine.checkpoint import Checkpoints, Damaged
+from l2l.engine.cohort import Cohort, calls, cohorts
 from l2l.engine.data import load, specify
 from l2l.engine.fit import Fitted
-from l2l.engine.population import Population, title
+from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
 from l2l.errors import InputError
 from l2l.space import Candidate, SearchSpace
@@ -54,6 +57,7 @@ class Trained:
     epochs: int | None = None
     lanes: int | None = None
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
+    _kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lanes"):
@@ -99,6 +103,22 @@ class Trained:
         return {*scores, "train_loss", "parameters"}
 
     @property
+    def total(self) -> int:
+        """Epochs of a full training."""
+        return self.epochs or self.task.epochs
+
+    def within(self, folder: Path) -> Trained:
+        """The same objective; trials that stop at a rung are kept in `folder` and go on from there."""
+        made = replace(self)
+        made._population, made._kept = self._population, Checkpoints(folder)
+        return made
+
+    def retain(self, numbers: Collection[int]) -> None:
+        """Forgets where every other trial stands."""
+        if self._kept is not None:
+            self._kept.retain(numbers)
+
+    @property
     def population(self) -> Population:
         """The data and the programs of this process."""
         if self._population is None:
@@ -112,11 +132,11 @@ class Trained:
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """The trials with their outcomes, cohort by cohort in the order given."""
         population = self.population
-        work = cohorts(trials, self.width)
+        work = calls(cohorts(trials, self.width), self._program, self._kept.epoch if self._kept else lambda _: 0)
         for ended in in_order(
             work,
             self._run,
-            lambda cohort: title(population.bucket(cohort.trials[0].candidate), cohort.lanes),
+            lambda cohort: self._program(cohort.trials[0], cohort.lanes),
             population.ready,
             threads(),
         ):
@@ -127,39 +147,66 @@ class Trained:
         """The most lanes of a program: on a CPU a core is busy with one."""
         return self.lanes or (1 if jax.default_backend() == "cpu" else LANES)
 
-    def fit(self, members: Sequence[Member], lanes: int) -> Iterator[Trainings]:
+    def fit(self, members: Sequence[Member], lanes: int, stage: Stage = WHOLE) -> Iterator[Trainings]:
         """Trains candidates of one bucket: fits and seconds, program by program."""
         population = self.population
         try:
-            yield population.train(members, population.bucket(members[0][0]), lanes)
+            yield population.train(members, population.bucket(members[0][0]), lanes, stage)
         except NEEDS_ITS_VALUES:
             # A model that needs its numbers as plain numbers gets them: one program a candidate.
-            for member in members:
-                yield population.train([member], exact(member[0]), 1)
+            for place, member in enumerate(members):
+                yield population.train([member], exact(member[0]), 1, stage.only(place))
         except Exception as error:
             if lanes == 1 or not _out_of_memory(error):
                 raise
-            for member in members:  # one after the other they may fit
-                yield population.train([member], population.bucket(member[0]), 1)
+            for place, member in enumerate(members):  # one after the other they may fit
+                yield population.train([member], population.bucket(member[0]), 1, stage.only(place))
 
     def _members(self, trials: Sequence[Trial]) -> list[Member]:
         return [(trial.candidate, self.key(trial.number)) for trial in trials]
 
+    def _program(self, trial: Trial, lanes: int) -> str:
+        return title(self.population.bucket(trial.candidate), lanes)
+
+    def _stage(self, cohort: Cohort) -> Stage:
+        """What a cohort is to train. Raises: Damaged if a state that it goes on from is lost."""
+        until, kept = cohort.trials[0].until, self._kept
+        if kept is None or not cohort.begin:
+            return Stage(end=until)
+        lanes = cohort.lanes
+        states = [kept.load(each.number, cohort.begin, self._identity(each, lanes)) for each in cohort.trials]
+        return Stage(cohort.begin, until, states)
+
+    def _identity(self, trial: Trial, lanes: int) -> str:
+        """What a state belongs to."""
+        return json.dumps([self.seed, self.total, trial.candidate.key, self._program(trial, lanes)])
+
+    def _keep(self, trial: Trial, lanes: int, fitted: Fitted) -> None:
+        if fitted.state is not None and self._kept is not None and trial.until is not None:
+            self._kept.save(trial.number, trial.until, self._identity(trial, lanes), bare(fitted.state))
+
     def _run(self, cohort: Cohort) -> list[Trial]:
         ended: list[Trial] = []
         try:
-            for fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes):
+            for fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes, self._stage(cohort)):
                 shares = {name: value / len(fits) for name, value in seconds.items()}
                 for fitted in fits:
                     trial = cohort.trials[len(ended)]
+                    self._keep(trial, cohort.lanes, fitted)
                     ended.append(replace(trial, outcome=self.outcome(fitted, shares)))
+        except Damaged as lost:
+            log.warning("%s; it is trained from its start again", lost)
+            if len(cohort.trials) == 1:
+                return self._run(cohort._replace(begin=0))
+            for trial in cohort.trials[len(ended) :]:
+                ended += self._run(cohort._replace(trials=(trial,)))
         except Exception as error:
             owed = cohort.trials[len(ended) :]
             log.exception("trials %s crashed", [trial.number for trial in owed])
             if len(cohort.trials) == 1:
                 return [replace(owed[0], outcome=Outcome(error=reason(error)))]
             for trial in owed:  # Only a candidate that fails without its companions has failed.
-                ended += self._run(Cohort((trial,), cohort.lanes))
+                ended += self._run(cohort._replace(trials=(trial,)))
         return ended
 
     def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:

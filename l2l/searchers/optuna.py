@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from l2l.encoding import unbuilt
 from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace, Value
-from l2l.types import Key, Trial
+from l2l.types import Key, Status, Trial
 
 
 class Told(NamedTuple):
@@ -35,6 +35,17 @@ class Told(NamedTuple):
     candidate: Candidate
     reward: tuple[float, ...] | None
     """None if it failed."""
+    steps: Mapping[int, float] | None = None
+    """Of a pruned trial: its score after each epoch."""
+
+    @staticmethod
+    def of(trial: Trial) -> Told:
+        """What is told of a trial; a pruned one without a score, or with several, counts as failed."""
+        if trial.status is not Status.PRUNED:
+            return Told(trial.candidate, trial.reward)
+        if trial.reward is None or len(trial.reward) != 1:  # Optuna prunes for one objective alone
+            return Told(trial.candidate, None)
+        return Told(trial.candidate, trial.reward, {epoch: score[0] for epoch, score in trial.scores.items()})
 
 
 class OptunaState(NamedTuple):
@@ -61,8 +72,10 @@ class _Wrapped:
 
     def tell(self, state: OptunaState, trials: Sequence[Trial]) -> OptunaState:
         """The state with one more batch. Raises: InputError if rewards differ in length."""
-        batch = tuple(Told(trial.candidate, trial.reward) for trial in trials)
-        digest = _digest(json.dumps([state.digests[-1], *([told.candidate.key, told.reward] for told in batch)]))
+        batch = tuple(map(Told.of, trials))
+        digest = _digest(
+            json.dumps([state.digests[-1], *([told.candidate.key, told.reward, told.steps] for told in batch)])
+        )
         grown = state._replace(batches=(*state.batches, batch), digests=(*state.digests, digest))
         for told in batch:
             if told.reward is not None and len(told.reward) != grown.objectives():
@@ -82,8 +95,9 @@ class _Wrapped:
 class Tpe(_Wrapped):
     """Tree-structured Parzen estimator over the conditional space; a batch's earlier asks count as bad ones.
 
-    A failed trial is told as pruned, which the sampler ranks below every finished one (with several
-    objectives Optuna has no such rank, and the trial is left out).
+    A pruned trial is told with its scores; the sampler ranks it below every complete one, by how far it got. A
+    failed one is told as pruned without a score, which ranks below these (with several objectives Optuna has no
+    such ranks, and such trials are left out).
 
     Raises: InputError if a number is out of its range.
 
@@ -113,10 +127,11 @@ class Tpe(_Wrapped):
             distributions = {name: _distribution(choice) for name, choice in state.space.choices.items()}
             study.add_trials(
                 optuna.create_trial(
-                    state=TrialState.COMPLETE if told.reward is not None else failed,
+                    state=TrialState.COMPLETE if told.reward is not None and told.steps is None else failed,
                     params=_params(state.space, told.candidate),
                     distributions={name: distributions[name] for name in told.candidate.values},
-                    values=told.reward,
+                    values=told.reward if told.steps is None else None,
+                    intermediate_values=dict(told.steps or {}),
                 )
                 for batch in state.batches
                 for told in batch
@@ -171,20 +186,26 @@ class _Replayed(_Wrapped, abc.ABC):
     def _tell(
         self, space: SearchSpace[Any], study: optuna.Study, trial: optuna.Trial, asked: Candidate, told: Told
     ) -> None:
+        pruned = told.steps is not None
         if told.reward is None:
             study.tell(trial, state=TrialState.FAIL)
-        elif asked == told.candidate:
-            study.tell(trial, list(told.reward))
-        else:  # The trial comes from elsewhere: the sampler learns of it all the same.
+        elif asked != told.candidate:  # The trial comes from elsewhere: the sampler learns of it all the same.
             study.tell(trial, state=TrialState.FAIL)
             params = self.params(space, told.candidate)
             study.add_trial(
                 optuna.create_trial(
+                    state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
                     params={name: value for name, (value, _) in params.items()},
                     distributions={name: distribution for name, (_, distribution) in params.items()},
-                    values=told.reward,
+                    values=None if pruned else told.reward,
+                    intermediate_values=dict(told.steps or {}),
                 )
             )
+        else:
+            for epoch, value in (told.steps or {}).items():
+                trial.report(value, epoch)
+            # Of a pruned one Optuna takes the last step's value.
+            study.tell(trial, None if pruned else list(told.reward), TrialState.PRUNED if pruned else None)
 
 
 @dataclass(frozen=True)
@@ -264,7 +285,9 @@ class CmaEs(_Cube):
 
     def sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler, as it starts."""
-        return CmaEsSampler(popsize=self.population, seed=seed, warn_independent_sampling=False)
+        return CmaEsSampler(
+            popsize=self.population, seed=seed, warn_independent_sampling=False, consider_pruned_trials=True
+        )
 
     def tell(self, state: OptunaState, trials: Sequence[Trial]) -> OptunaState:
         """The state with one more batch. Raises: InputError on several objectives."""

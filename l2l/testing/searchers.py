@@ -15,6 +15,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -109,6 +110,13 @@ def finished(candidates: Sequence[Candidate], first: int, reward: Callable[[Cand
         return Trial(first + position, candidate, (first, count), cohort, Status.COMPLETE, outcome, (value,))
 
     return [trial(position, candidate) for position, candidate in enumerate(candidates)]
+
+
+def pruned(trial: Trial) -> Trial:
+    """A complete trial as if it had been stopped at its second rung."""
+    assert trial.reward is not None
+    scores = {1: tuple(value / 2 for value in trial.reward), 2: trial.reward}
+    return replace(trial, status=Status.PRUNED, scores=scores)
 
 
 class SearcherContract(abc.ABC):
@@ -212,6 +220,21 @@ class SearcherContract(abc.ABC):
         for candidate in searcher.ask(state, jax.random.key(1), 8):
             assert TOY.candidate(candidate.values) == candidate
         assert all(math.isfinite(value) for value in searcher.summary(state).values())
+
+    @pytest.mark.parametrize("stopped", ["most", "all"])
+    def test_learns_from_pruned_trials(self, stopped: str) -> None:
+        searcher, key = self.searcher(), jax.random.key(0)
+        state, asked, ended = searcher.init(TOY, key), list[Candidate](), list[Trial]()
+        for first in range(0, 40, 8):
+            asked = list(searcher.ask(state, jax.random.fold_in(key, first), 8))
+            ended = finished(asked, first, _reward)
+            state = searcher.tell(state, [pruned(t) if stopped == "all" or t.number % 4 else t for t in ended])
+        for candidate in searcher.ask(state, jax.random.key(1), 8):
+            assert TOY.candidate(candidate.values) == candidate
+        assert all(math.isfinite(value) for value in searcher.summary(state).values())
+        # What was stopped is told from what has failed.
+        failed = searcher.tell(state, finished(asked, 40, lambda _: None))
+        assert not self.learns or pickle.dumps(searcher.tell(state, list(map(pruned, ended)))) != pickle.dumps(failed)
 
     @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
     def test_copes_with_any_scale_of_reward(self, scale: float) -> None:

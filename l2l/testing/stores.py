@@ -107,6 +107,33 @@ class StoreContract(abc.ABC):
             assert (log.count(), log.running(), log.next(2)) == (3, [], (3, 2))
         self.again(tmp_path, stored)
 
+    @pytest.mark.parametrize("objectives", [1, 2])
+    def test_what_a_trial_reached_comes_back_as_it_was(self, tmp_path: Path, objectives: int) -> None:
+        def score(value: float) -> tuple[float, ...]:
+            return (value, -value)[:objectives]
+
+        with self.attach(tmp_path, objectives) as log:
+            going, pruned, failed, fresh = opened = log.open([point(True, i) for i in range(4)])
+            for trial in opened[:3]:
+                outcome = Outcome({"accuracy": 0.1 + 0.2}, {"train": 0.1}, {"accuracy": [0.1, 0.1 + 0.2]})
+                log.reach(replace(trial, outcome=replace(outcome, metrics={"accuracy": 0.1}), scores={1: score(0.1)}))
+                reached = replace(trial, outcome=outcome, scores={1: score(0.1), 2: score(0.1 + 0.2)})
+                assert exact(log.reach(reached)) == exact(reached)
+            assert [trial.number for trial in log.running()] == [0, 1, 2, 3]
+            stored = log.trials()[1:3]
+            stopped = log.close(replace(stored[0], status=Status.PRUNED, reward=score(0.1 + 0.2)))
+            assert (stopped.reward, stopped.scores) == (score(0.1 + 0.2), stored[0].scores)
+            log.close(replace(stored[1], status=Status.FAILED, outcome=Outcome(error="gone")))
+            with pytest.raises(ValueError, match="finite rewards"):
+                log.close(replace(log.trials()[0], status=Status.PRUNED, reward=(math.nan,) * objectives))
+            for wrong in (pruned, fresh):
+                with pytest.raises(ValueError, match="is at no rung"):
+                    log.reach(wrong)
+            assert (log.trials()[0].scores, fresh.scores) == ({1: score(0.1), 2: score(0.1 + 0.2)}, {})
+            assert log.trials()[failed.number].scores == log.trials()[going.number].scores
+            before = log.trials()
+        self.again(tmp_path, before, objectives)
+
     def test_rewards_have_the_length_of_the_study(self, tmp_path: Path) -> None:
         with self.attach(tmp_path, objectives=2) as log:
             (trial,) = log.open([point(True)])

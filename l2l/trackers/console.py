@@ -29,6 +29,7 @@ class Progress:
     """Trials that had finished before this session."""
     best: Trial | None = None
     failed: int = 0
+    pruned: int = 0
     reasons: Mapping[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     """How often each kind of failure occurred, and the last text of it."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -45,6 +46,8 @@ class Progress:
             kind = re.sub(r"\d+", "#", text)
             count, _ = self.reasons.get(kind, (0, ""))
             return replace(after, failed=self.failed + 1, reasons={**self.reasons, kind: (count + 1, text)})
+        if trial.status is Status.PRUNED:
+            return replace(after, pruned=self.pruned + 1)
         if trial.reward is not None and (self.best is None or trial.reward > (self.best.reward or ())):
             return replace(after, best=trial)
         return after
@@ -86,10 +89,11 @@ class Progress:
             f"{_rate(self.pace(elapsed))} candidates/min",
             self.outlook(elapsed),
         ]
-        return ", ".join(parts + ([f"failed {self.failures()}"] if self.failed else []))
+        stopped = [f"pruned {self.pruned}"] if self.pruned else []
+        return ", ".join(parts + stopped + ([f"failed {self.failures()}"] if self.failed else []))
 
     def draw(self, elapsed: float) -> rich.console.RenderableType:
-        """The progress as eight lines that fit a terminal of 80 columns."""
+        """The progress as eight lines that fit a terminal of 80 columns; nine where candidates are pruned."""
         head = Table.grid(padding=(0, 2, 0, 0), expand=True)
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
@@ -103,6 +107,7 @@ class Progress:
         for label, value in {
             "best": self.winner(),
             "pace": f"{_rate(self.pace(elapsed))} candidates a minute, {self.outlook(elapsed)}",
+            "pruned": f"{self.pruned} stopped early" if self.pruned else "",
             "failed": self.failures(),
             "learned": "  ".join(f"{name} {value:#.4g}" for name, value in self.learned.items()),
         }.items():

@@ -94,7 +94,7 @@ class Wandb:
         self._told += len(batch)
         figures = {name: float(value) for name, value in summary.items()}
         for trial in batch:
-            if trial.reward:
+            if trial.reward and trial.status is not Status.PRUNED:
                 self._best = trial.reward[0] if self._best is None else max(self._best, trial.reward[0])
         if self._best is not None:
             figures["best reward"] = self._best

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
+import random
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -212,3 +215,50 @@ def test_logits_of_another_length_fail_the_trial(outputs: int) -> None:
 )
 def test_reasons_are_one_line(error: Exception, words: str) -> None:
     assert reason(error) == words
+
+
+def climbing(number: int, until: int | None, cohort: tuple[int, ...], candidate: Candidate) -> Trial:
+    return Trial(number, candidate, (0, 6), cohort, until=until)
+
+
+def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: Path) -> None:
+    space = mlp.space(depth=(1, 2), widths=(8,), batch_sizes=(128,), optimizers=("adamw",), normalisations=("none",))
+    draw = random.Random(1)
+    candidates = [space.sample(draw) for _ in range(40)]
+    kinds = {json.dumps(space.static(each)): each for each in candidates}
+    first, second = list(kinds.values())[:2]
+    alike = [each for each in candidates if space.static(each) == space.static(first)][:3]
+    cohorts = [(0, 1, 2), (3, 4, 5)]
+    members = [*alike, *([second] * 3)]
+    objective = Trained(space, Digits(epochs=3), lanes=3)
+    batch = [climbing(n, None, cohorts[n // 3], each) for n, each in enumerate(members)]
+    whole = {trial.number: outcome(trial) for trial in objective(batch)}
+
+    staged = objective.within(tmp_path / "rungs")
+    begun = list(staged([replace(trial, until=1) for trial in batch]))
+    assert [len(outcome(trial).curve["loss"]) for trial in begun] == [1] * 6
+    staged.retain([0, 2, 4])
+    assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == ["0-1", "2-1", "4-1"]
+    # One is lost and one is torn: they begin anew, to the same bits.
+    calls = list[tuple[int, int]]()
+    train = staged.population.train
+
+    def counted(members: Any, held: Any, lanes: int, stage: Any) -> Any:
+        calls.append((len(members), stage.begin))
+        return train(members, held, lanes, stage)
+
+    staged.population.train = counted  # pyright: ignore
+    left = [replace(trial, until=2) for trial in batch if trial.number in (0, 2, 4)]
+    middle = {trial.number: outcome(trial) for trial in staged(left)}
+    assert staged._program(batch[0], 3) == staged._program(batch[4], 3)
+    assert calls == [(3, 1)]
+    (tmp_path / "rungs" / "2-2").unlink()
+    torn = tmp_path / "rungs" / "4-2"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    arrived = pickle.loads(cloudpickle.dumps(staged))
+    ended = {trial.number: outcome(trial) for trial in arrived([replace(trial, until=None) for trial in left])}
+    for number in (0, 2, 4):
+        for part in (middle, ended):
+            found, length = part[number].curve, 2 if part is middle else 3
+            assert found == {name: values[:length] for name, values in whole[number].curve.items()}
+        assert ended[number].metrics == whole[number].metrics

@@ -75,10 +75,12 @@ def test_failures_that_differ_in_numbers_are_one_kind() -> None:
     assert progress(silent).failures() == "1 (no reason given)"
 
 
-def test_pruned_trials_are_done_and_nothing_else() -> None:
-    pruned = Trial(0, Candidate({"x": 1}), (0, 4), (0,), Status.PRUNED, Outcome({"accuracy": 0.99}))
-    shown = progress(pruned)
-    assert (shown.done, shown.failed, shown.best) == (1, 0, None)
+def test_pruned_trials_are_counted_and_never_the_best() -> None:
+    pruned = Trial(1, Candidate({"x": 1}), (0, 4), (0,), Status.PRUNED, Outcome({"accuracy": 0.9}), (0.9,))
+    shown = progress(good(0, 0.5), pruned)
+    assert (shown.done, shown.failed, shown.pruned, shown.best) == (2, 0, 1, good(0, 0.5))
+    assert shown.line(60).endswith(", pruned 1")
+    assert [line.split() for line in drawn(shown, 60)][4] == ["pruned", "1", "stopped", "early"]
 
 
 @pytest.mark.parametrize(("elapsed", "left"), [(10, "40 s left"), (60, "4 min 00 s left"), (3600, "4 h 00 min left")])

@@ -60,7 +60,7 @@ def trial(number: int) -> Trial:
         )
     if number == 3:
         curve = {"accuracy": [float("nan")]}
-        return Trial(number, candidate, *where, Status.PRUNED, Outcome({"accuracy": 0.1}, curve=curve))
+        return Trial(number, candidate, *where, Status.PRUNED, Outcome({"accuracy": 0.1}, curve=curve), (0.9,))
     curve = {"accuracy": [0.1, 0.2, 0.3], "train loss": [2.0, 1.0]}
     metrics = {"accuracy": 0.5 + number / 10}
     outcome = Outcome(metrics, {"compile": 1.0, "train": 2.5}, curve)
@@ -216,7 +216,7 @@ def test_the_search_has_a_table_of_all_trials(whole: Path) -> None:
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["trial"] for row in rows] == [0, 1, 2, 3]
     assert [row["status"] for row in rows] == ["complete", "complete", "failed", "pruned"]
-    assert [row["reward"] for row in rows] == [0.5, 0.6, None, None]
+    assert [row["reward"] for row in rows] == [0.5, 0.6, None, 0.9]
     # One type a column: a choice of numbers and words is words.
     assert [row["width"] for row in rows] == ["wide", "8", "wide", "8"]
     assert [row["rate"] for row in rows] == [0.0, 0.25, 0.5, 0.75]

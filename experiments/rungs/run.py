@@ -1,0 +1,117 @@
+"""Full training against ASHA over the same random candidates, paired over seeds: what is found, and what it takes.
+
+    python experiments/rungs/run.py --trials 200 --seeds 5 --json results.json
+
+Each side runs in worker processes of its own. Without `--warm` every search compiles its programs anew; with it both
+sides find them in a cache that an uncounted search of the same seed has filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from l2l import search
+from l2l.executors.local import Local
+from l2l.objectives.trained import Trained
+from l2l.record import environment
+from l2l.rungs import Asha
+from l2l.searchers.random import Random
+from l2l.tasks.digits import Digits
+from l2l.types import Rungs
+from search_spaces import mixed
+
+
+def measure(rungs: Rungs | None, seed: int, trials: int, batch: int, epochs: int, cache: Path) -> dict[str, Any]:
+    """One search: the best validation accuracy, wall seconds, and the share of all epochs that were trained."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)  # the workers' own
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        found = search(
+            mixed.space(), Digits(), Random(), objective=functools.partial(Trained, epochs=epochs), rungs=rungs,
+            executor=Local(), tracker={}, final=None, trials=trials, batch=batch, seed=seed, out=Path(folder) / "run",
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+    assert found.best.reward is not None
+    curves = [trial.outcome.curve if trial.outcome else {} for trial in found.trials]
+    trained = sum(max(map(len, curve.values()), default=0) for curve in curves)
+    return {
+        "best": found.best.reward[0],
+        "number": found.best.number,
+        "seconds": seconds,
+        "share": trained / (trials * epochs),
+        "trials": found.record["trials"],
+        "ledger": found.record["seconds"],
+        "candidates": [trial.candidate.key for trial in found.trials],
+    }
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean and confidence interval by Student's t; not a number where one value is all there is."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def pair(seed: int, options: argparse.Namespace, caches: Path) -> dict[str, dict[str, Any]]:
+    """Both sides on one seed, first the one and then the other in turn."""
+    sides: dict[str, Rungs | None] = {"full": None, "asha": Asha(eta=options.eta)}
+    sizes = (seed, options.trials, options.batch, options.epochs)
+    if options.warm:
+        measure(None, *sizes, caches / "warm")
+    made: dict[str, dict[str, Any]] = {}
+    for name in sorted(sides, reverse=bool(seed % 2)):
+        made[name] = measure(sides[name], *sizes, caches / ("warm" if options.warm else f"{name}-{seed}"))
+    if made["full"].pop("candidates") != made["asha"].pop("candidates"):
+        raise SystemExit("the two sides were not given the same candidates")
+    return made
+
+
+def main() -> None:
+    """Prints a table, the difference of the best with its interval, and the ratio of the times."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, value in (("trials", 200), ("seeds", 5), ("batch", 40), ("epochs", 5), ("eta", 3)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--warm", action="store_true", help="both sides find their programs in a cache")
+    parser.add_argument("--json", type=Path, help="where to write what was measured")
+    options = parser.parse_args()
+    about = environment(Local())
+    print(f"command: {' '.join(sys.argv)}\nmachine: {json.dumps(about)}\n", flush=True)
+    print("| seed | full best | asha best | full s | asha s | asha epochs | asha complete |")
+    print("|---|---|---|---|---|---|---|")
+    rows: list[dict[str, dict[str, Any]]] = []
+    with tempfile.TemporaryDirectory() as caches:
+        for seed in range(options.seeds):
+            row = pair(seed, options, Path(caches))
+            full, asha = row["full"], row["asha"]
+            rows.append(row)
+            figures = [f"{full['best']:.4f}", f"{asha['best']:.4f}", f"{full['seconds']:.1f}", f"{asha['seconds']:.1f}"]
+            figures += [f"{asha['share']:.1%}", str(asha["trials"]["complete"])]
+            print(f"| {seed} | {' | '.join(figures)} |", flush=True)
+    difference = interval([row["asha"]["best"] - row["full"]["best"] for row in rows])
+    ratio = [math.exp(each) for each in interval([math.log(r["asha"]["seconds"] / r["full"]["seconds"]) for r in rows])]
+    print("\nasha - full, best accuracy: {:+.4f} [{:+.4f}, {:+.4f}]".format(*difference))
+    print("asha / full, seconds: {:.3f} [{:.3f}, {:.3f}]".format(*ratio))
+    if options.json:
+        given = {name: value for name, value in vars(options).items() if name != "json"}
+        made = {"options": given, "environment": about, "difference": difference, "ratio": ratio, "rows": rows}
+        text = json.dumps(made, indent=2).replace("NaN", "null")
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
