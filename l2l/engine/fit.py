@@ -121,36 +121,49 @@ class Program:
         graph, _, held, _ = nnx.split(model, nnx.Param, Bound, ...)
         model.eval()
         frozen = nnx.graphdef(model)
-        gradient = self._gradient(learner, graph, held, data)
+        slope = jax.value_and_grad(self._loss(learner, graph, held, data), has_aux=True)
+        several = learner.microbatch is not None
 
-        def step(carry: Any, at: tuple[Any, Array]) -> tuple[Any, Array]:
-            params, rest, optimizer, count, diverged = carry
-            value, rest, slope = gradient(params, rest, *at, lane.accumulated)
-            updates, optimizer = learner.optimizer.update(slope, optimizer, params)
-            params = optax.apply_updates(params, updates)
-            diverged = jnp.where((diverged == 0) & ~jnp.isfinite(value), count + 1, diverged)
-            return (params, rest, optimizer, count + 1, diverged), value
+        def step(state: State, value: Any, gradient: Any) -> State:
+            updates, optimizer = learner.optimizer.update(gradient, state.optimizer, state.params)
+            diverged = jnp.where((state.diverged == 0) & ~jnp.isfinite(value), state.count + 1, state.diverged)
+            params = optax.apply_updates(state.params, updates)
+            return state._replace(params=params, optimizer=optimizer, count=state.count + 1, diverged=diverged)
 
         def epoch(number: Any, state: State) -> State:
             indices = lane.order[number]
-            steps = len(indices) if learner.microbatch is None else len(indices) // lane.accumulated
+            parts = lane.accumulated if several else 1
+            steps = len(indices) // parts
 
             def body(at: Any, carry: Any) -> Any:
-                inner, value = step(carry[0], (indices, at))
-                return inner, carry[1] + value
+                # One gradient in the program, and as many for each lane: an inner loop would keep lanes waiting.
+                state, sums, value, total = carry
+                (loss, rest), gradient = slope(state.params, state.rest, indices[at], 1.0 / parts)
+                if not several:
+                    state = state._replace(rest=rest)
+                    return step(state, loss, gradient), sums, value, total + loss
+                first, last, whole = at % parts == 0, at % parts == parts - 1, at < steps * parts
+                value = loss + jnp.where(first, 0.0, value)
+                sums = jax.tree.map(lambda new, old: jnp.where(first, new, new + old), gradient, sums)
+                kept = jax.tree.map(lambda new, old: jnp.where(whole, new, old), rest, state.rest)
+                state = state._replace(rest=kept)
+                state = jax.lax.cond(last, step, lambda state, *_: state, state, value, sums)
+                return state, sums, value, total + jnp.where(last, value, 0.0)
 
-            carry, total = jax.lax.fori_loop(0, steps, body, (tuple(state[:-1]), jnp.zeros(())))
-            final = nnx.merge(frozen, carry[0], held, carry[1], copy=True)
+            zero = jnp.zeros(())
+            sums = jax.tree.map(jnp.zeros_like, state.params) if several else ()
+            curve, state = state.curve, state._replace(curve={})
+            state, _, _, total = jax.lax.fori_loop(0, len(indices), body, (state, sums, zero, zero))
+            final = nnx.merge(frozen, state.params, held, state.rest, copy=True)
             scores = {**self.score(final, data.validation_x, data.validation_y), "train_loss": total / steps}
-            curve = {name: values.at[number].set(scores[name]) for name, values in state.curve.items()}
-            return State(carry[0], carry[1], carry[2], carry[3], carry[4], curve)
+            return state._replace(curve={name: values.at[number].set(scores[name]) for name, values in curve.items()})
 
         new = learner.optimizer.init(state.params)
         optimizer = jax.tree.map(lambda one, other: jnp.where(begin == 0, one, other), new, state.optimizer)
         return jax.lax.fori_loop(begin, end, epoch, state._replace(optimizer=optimizer))
 
-    def _gradient(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
-        """A function to loss, other variables and gradient of one step; `accumulated` gradients are averaged."""
+    def _loss(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
+        """A function to the loss of one gradient, times its share in a step, and the variables after it."""
 
         def loss(params: Any, rest: Any, index: Array, share: Any) -> tuple[Array, Any]:
             model: Any = nnx.merge(graph, params, held, rest, copy=True)
@@ -161,19 +174,4 @@ class Program:
             losses = self.task.loss(logits, data.y[index], learner.label_smoothing)
             return jnp.mean(losses) * share, nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound)))
 
-        slope = jax.value_and_grad(loss, has_aux=True)
-
-        def one(params: Any, rest: Any, indices: Array, at: Any, _: Any) -> Any:
-            (value, rest), gradient = slope(params, rest, indices[at], 1.0)
-            return value, rest, gradient
-
-        def several(params: Any, rest: Any, indices: Array, at: Any, count: Any) -> Any:
-            def add(part: Any, carry: Any) -> Any:
-                total, rest, sums = carry
-                (value, rest), gradient = slope(params, rest, indices[at * count + part], 1.0 / count)
-                return total + value, rest, jax.tree.map(jnp.add, sums, gradient)
-
-            # One gradient in the program, also where a step is one: a second one would double what is compiled.
-            return jax.lax.fori_loop(0, count, add, (jnp.zeros(()), rest, jax.tree.map(jnp.zeros_like, params)))
-
-        return one if learner.microbatch is None else several
+        return loss
