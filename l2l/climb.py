@@ -6,7 +6,6 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 from l2l.errors import InputError
@@ -21,23 +20,11 @@ class Climb:
     rungs: Rungs
     objective: Staged
 
-    @staticmethod
-    def of(objective: Objective, rungs: Rungs | None, objectives: int) -> Climb | None:
-        """The climb, None without rungs. Raises: InputError if the objective or the reward's length does not suit."""
-        if rungs is None:
-            return None
-        if isinstance(rungs, type) or not callable(getattr(rungs, "keep", None)):
-            raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {rungs!r:.80}.")
-        if not callable(getattr(objective, "within", None)):
-            name = type(objective).__name__
-            raise InputError(f"rungs need an objective that can stop after an epoch, {name} cannot; choose rungs=none.")
-        staged = cast("Staged", objective)
-        rungs.check(staged.total, objectives)
-        return Climb(rungs, staged)
-
-    def within(self, folder: Path) -> Climb:
-        """The same, with trials kept in `folder` between their rungs."""
-        return replace(self, objective=self.objective.within(folder))
+    def check(self, objectives: int) -> None:
+        """Refuses what cannot be stopped. Raises: InputError."""
+        if isinstance(self.rungs, type) or not callable(getattr(self.rungs, "keep", None)):
+            raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {self.rungs!r:.80}.")
+        self.rungs.check(self.objective.total, objectives)
 
     def batch(
         self,
@@ -72,6 +59,14 @@ class Climb:
                 for trial in ours:
                     if trial.status is Status.RUNNING and trial.number not in kept:
                         close(replace(trial, status=Status.PRUNED, reward=trial.scores[rung]))
+
+
+def staged(objective: Objective) -> Staged:
+    """The objective as one that can stop at a rung. Raises: InputError if it cannot."""
+    if not callable(getattr(objective, "within", None)):
+        name = type(objective).__name__
+        raise InputError(f"rungs need an objective that can stop after an epoch, {name} cannot; choose rungs=none.")
+    return cast("Staged", objective)
 
 
 def joined(before: Trial, ended: Trial) -> Trial:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from l2l import files, fingerprint
-from l2l.climb import Climb, joined
+from l2l.climb import Climb, joined, staged
 from l2l.errors import InputError, SearchError
 from l2l.record import VERSION, common_reason, describe, environment, held_out, title
 from l2l.reward import best, by_epoch, check, gate, named
@@ -67,7 +67,7 @@ class _Search:
     space: SearchSpace[Any]
     key: Key
     started: float
-    climb: Climb | None = None
+    rungs: Rungs | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
 
     def ledger(self) -> dict[str, float]:
@@ -110,7 +110,7 @@ class _Search:
         for trial in self.executor.run(self.objective, [replace(each, outcome=None, scores={}) for each in todo]):
             ended = gate(trial, self.reward)
             self.charge(ended.outcome)  # what has passed the gate is numbers
-            if self.climb is not None:
+            if self.rungs is not None:
                 ended = joined(self.log.trials()[trial.number], ended)
             if ended.status is Status.COMPLETE:
                 ended = replace(ended, scores=by_epoch(ended.outcome or Outcome(), self.reward))
@@ -166,8 +166,7 @@ def search(
 
     `objective(space=, task=, seed=)` makes what runs a trial, `final(objective=, directory=)` what hands the winner
     over; a later call does that again only if `final` has a method `done(test)` which says no. `trials` are run in
-    batches of `batch`, and `rungs` says which of them are stopped early (None: all are trained to the end). `config`,
-    if given, is saved in the run folder `out`, which is then enough to continue.
+    batches of `batch`, of which `rungs`, if given, stops some early; `config` is kept in the run folder `out`.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
@@ -175,14 +174,12 @@ def search(
     _check_parts(space=space, task=task, searcher=searcher, reward=reward, executor=executor, store=store)
     reward = named(reward, task.metric)
     limits = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
-    made, settings = _checked(space, task, searcher, objective, reward, executor, limits)
-    climb = Climb.of(made, rungs, reward.length)
+    made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, limits)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
     directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
-    if climb is not None:
-        climb = climb.within(directory.resolve() / "rungs")
-        made, settings = climb.objective, settings | fingerprint.settings(rungs=rungs)
+    if rungs is not None:
+        made = staged(made).within(directory.resolve() / "rungs")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
     begin = functools.partial(_begin, directory, config)
@@ -190,15 +187,14 @@ def search(
         count = max(trials, len(log.trials()))
         run = Run(directory.name, group or directory.name, directory.resolve(), settings, space, count, task.metric)
         watchers = [Apart(each) for each in tracker.values()]
-        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started, climb)
+        held = _Search(searcher, made, reward, executor, log, watchers, space, jax.random.key(seed), started, rungs)
         record: dict[str, Any] | None = None
         try:
             if config is not None and (trials > log.count() or _concluded(directory, log.trials(), ending) is None):
                 _write_config(directory, config)
             executor.start(directory)
-            finished = [trial for trial in log.trials() if trial.status is not Status.RUNNING]
             for watcher in watchers:
-                watcher.start(run, finished)
+                watcher.start(run, [trial for trial in log.trials() if trial.status is not Status.RUNNING])
             _drive(held, trials, batch)
             record = ended = _conclude(held, run, task, ending, about)
         except KeyboardInterrupt as stop:
@@ -234,6 +230,7 @@ def _checked(
     objective: Callable[..., Objective],
     reward: Reward,
     executor: Executor,
+    rungs: Rungs | None,
     limits: Mapping[str, tuple[Any, int, int | None]],
 ) -> tuple[Objective, dict[str, Any]]:
     """The objective and the search's settings, once every part has said that it can take the others."""
@@ -247,6 +244,8 @@ def _checked(
     if names := made.check():
         check(reward, names)
     executor.check(made)
+    if rungs is not None:
+        Climb(rungs, staged(made)).check(reward.length)
     # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         draw = random.Random(0)
@@ -259,21 +258,23 @@ def _checked(
         searcher.tell(searcher.init(space, jax.random.key(0)), ended)
     parts = fingerprint.settings(searcher=searcher, reward=reward, batch=batch, seed=seed, task=task)
     parts |= fingerprint.settings(objective=made, skip=("space", "task", "seed"))
+    parts |= fingerprint.settings(rungs=rungs) if rungs is not None else {}
     return made, {**parts, "task.data": fingerprint.data(task), **fingerprint.builder(space)}
 
 
 def _drive(held: _Search, trials: int, batch: int) -> None:
     """Runs batches until there are enough trials, from wherever the store says that the search stands."""
     state = held.replay()
+    climb = Climb(held.rungs, staged(held.objective)) if held.rungs is not None else None
     while held.log.count() < max(trials, len(held.log.trials())):
         todo = held.todo(state, min(batch, trials - held.log.count()))
-        if held.climb is None:
+        if climb is None:
             held.run(todo)
         else:
-            held.climb.batch(todo, held.log, held.run, held.close)
+            climb.batch(todo, held.log, held.run, held.close)
         state = held.tell(state, held.log.batches()[-1])
-    if held.climb is not None:
-        held.climb.objective.retain(())
+    if climb is not None:
+        climb.objective.retain(())
 
 
 def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, about: Mapping[str, Any]) -> dict[str, Any]:
