@@ -214,7 +214,8 @@ class TrialLog:
         """
         if not 0 <= trial.number < len(self._trials):
             raise ValueError(f"there is no trial {trial.number}")
-        check_end(self._trials[trial.number], trial, self._objectives)
+        opened = self._trials[trial.number]
+        check_end(opened, trial, self._objectives)
         outcome = outcome_json(trial.outcome or Outcome())
         # Plus zero: SQLite keeps no negative zero.
         values = None if trial.reward is None else tuple(float(value) + 0.0 for value in trial.reward)
@@ -223,9 +224,12 @@ class TrialLog:
             if row is None:  # opened by an earlier process
                 row = self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
             # First the facts, then the state: in between the trial is still running, and is run again.
+            if trial.cohort != opened.cohort:  # it needed a program of fewer lanes
+                self._storage.set_trial_user_attr(row, "trial", opened_json(replace(opened, cohort=trial.cohort)))
             self._storage.set_trial_user_attr(row, "outcome", outcome)
             self._storage.set_trial_state_values(row, _STATES[trial.status], values)
-        stored = replace(self._trials[trial.number], status=trial.status, outcome=read_outcome(outcome), reward=values)
+        ended = {"status": trial.status, "outcome": read_outcome(outcome), "reward": values}
+        stored = replace(opened, cohort=trial.cohort, **ended)
         self._trials[trial.number] = stored
         self._finished += 1
         self._note_if_whole(stored)
