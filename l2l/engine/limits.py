@@ -19,7 +19,7 @@ from flax import nnx
 from l2l.engine import caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import count, products
-from l2l.errors import InputError
+from l2l.errors import InputError, nearest
 from l2l.space import Candidate, Real, SearchSpace
 from l2l.types import Learner, Spec
 
@@ -58,6 +58,18 @@ class Limits:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (number and value > 0):
                 raise InputError(f"objective.limits.{name} must be a number above 0 or null, got {value!r}.")
+
+    @staticmethod
+    def read(given: Any) -> Limits:
+        """Limits as they are, or by name as a configuration has them. Raises: InputError if they are none."""
+        if isinstance(given, Limits):
+            return given
+        if not isinstance(given, Mapping):
+            raise InputError(f"objective.limits must be given as objective.limits.NAME=NUMBER, got {given!r}.")
+        for name in given:
+            if name not in Size._fields:
+                raise InputError(f"objective.limits.{name} is unknown: {nearest(str(name), Size._fields)}")
+        return Limits(**{str(name): value for name, value in given.items()})
 
     @property
     def any(self) -> bool:

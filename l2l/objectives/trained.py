@@ -64,8 +64,7 @@ class Trained:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"objective.{name} must be a whole number of at least 1, got {value!r}.")
-        if not isinstance(self.limits, Limits):
-            raise InputError(f"objective.limits must be an l2l.engine.limits.Limits, got {self.limits!r}.")
+        self.limits = Limits.read(self.limits)
 
     def __getstate__(self) -> dict[str, Any]:
         # Programs and device arrays stay in the process that made them.
