@@ -63,6 +63,8 @@ class Acts:
             if count < 4:
                 (self.folder / f"{number}-{count}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+        if act == "score":
+            return Outcome({"score": int(Path("/proc/self/oom_score_adj").read_text())})
         if act == "print":
             print("seen by nobody but the log", flush=True)
         return Outcome({"number": number, "pid": os.getpid()})
@@ -211,7 +213,9 @@ def test_where_memory_runs_out_each_gets_a_program_of_its_own(
     }
 
 
-def test_memory_kills_are_counted() -> None:
+def test_the_kernel_ends_a_worker_before_the_driver(executor: Local, tmp_path: Path) -> None:
+    outcomes = run(executor, Acts(tmp_path), trials("score"))
+    assert outcomes[0].metrics["score"] == 500
     assert local_._memory_kills() >= 0
 
 
