@@ -72,6 +72,28 @@ def test_what_is_counted_is_what_is_made_and_less_than_xla_plans_with(make: Any)
     assert whole.parameters > size.parameters
 
 
+class Stack(nnx.Module):
+    """Six equal layers, made by a `vmap` and run by a `scan`."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.first, self.head = nnx.Linear(64, width, rngs=rngs), nnx.Linear(width, 10, rngs=rngs)
+        make = nnx.split_rngs(splits=6)(nnx.vmap(lambda rngs: nnx.Linear(width, width, rngs=rngs)))
+        self.layers = make(rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        run = nnx.scan(lambda x, layer: nnx.relu(layer(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.head(run(self.first(x.reshape(len(x), -1)), self.layers))
+
+
+@pytest.mark.parametrize("width", [32, 10**6])
+def test_layers_in_a_loop_are_counted_each(width: int) -> None:
+    made = replace(space(), build=lambda values, spec: Learner(lambda rngs: Stack(width, rngs), optax.sgd(0.1), 32))
+    found = measure(made, {"width": width, "rate": 0.1}, SPEC)
+    products = 64 * width + 6 * width**2 + 10 * width
+    assert found.parameters == products + 7 * width + 10
+    assert found.flops == 2 * products
+
+
 @pytest.mark.parametrize("width", [10**10, 10**15])
 def test_nothing_of_a_huge_candidate_is_allocated(width: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
