@@ -109,6 +109,8 @@ def check_end(opened: Trial, ended: Trial, objectives: int) -> None:
         raise ValueError(f"trial {number} is {opened.status} already")
     if opened.candidate != ended.candidate:
         raise ValueError(f"trial {number} was opened with another candidate")
+    if number not in ended.cohort or not set(ended.cohort) <= set(opened.cohort):
+        raise ValueError(f"trial {number} was opened in another cohort")
     if ended.status is Status.RUNNING:
         raise ValueError(f"trial {number} has not ended")
     if ended.status is not Status.COMPLETE and ended.reward is None:

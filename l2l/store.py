@@ -243,7 +243,10 @@ class TrialLog:
 
     def _note(self, trial: Trial) -> Trial:
         """Stores the outcome, and the scores as Optuna's intermediate values, in one transaction."""
-        row, outcome = self._row(trial.number), measured_json(trial)
+        row, outcome, opened = self._row(trial.number), measured_json(trial), self._trials[trial.number]
+        if trial.cohort != opened.cohort:  # it needed a program of fewer lanes
+            opened = replace(opened, cohort=trial.cohort)
+            self._storage.set_trial_user_attr(row, "trial", opened_json(opened))
         scores = {int(epoch): tuple(float(each) + 0.0 for each in score) for epoch, score in trial.scores.items()}
         if scores and isinstance(self._storage, RDBStorage):
             self._write(self._storage, row, outcome, {epoch: score[0] for epoch, score in scores.items()})
@@ -251,7 +254,7 @@ class TrialLog:
             self._storage.set_trial_user_attr(row, "outcome", outcome)
             for epoch, score in scores.items():
                 self._storage.set_trial_intermediate_value(row, epoch, score[0])
-        return replace(self._trials[trial.number], outcome=read_outcome(outcome), scores=scores)
+        return replace(opened, outcome=read_outcome(outcome), scores=scores)
 
     def _write(self, storage: RDBStorage, row: int, outcome: Mapping[str, Any], steps: Mapping[int, float]) -> None:
         """Writes the outcome and the intermediate values of a trial, in place of those it had.

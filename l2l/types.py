@@ -129,7 +129,9 @@ class Trial:
     batch: tuple[int, int]
     """First number and size of the batch that was asked for at once."""
     cohort: tuple[int, ...]
-    """Numbers of the trials that were to share its compiled program; a re-run keeps the program's shape."""
+    """Numbers of the trials that were to share its compiled program; a re-run keeps the program's shape.
+
+    Fewer than it was opened with once it has ended, if only fewer lanes did fit."""
     status: Status = Status.RUNNING
     outcome: Outcome | None = None
     """Of a running trial: what it had measured at its last rung."""

@@ -6,6 +6,7 @@ uses this; by hand:
 
     python tests/kills.py [KILLS [SEED [OVERRIDES]]]            # real trainings; prints a table, exits with 1 if red
     python tests/kills.py 4 0 searcher._target_=toys.Forgetful  # the negative control: no replay
+    python tests/kills.py workers [KILLS [SEED [OVERRIDES]]]    # kills the workers of one driver, which goes on
 """
 
 from __future__ import annotations
@@ -224,6 +225,33 @@ def torment(search: Search, usual: Whole, kills: Sequence[Kill], run: str = "kil
     return compare(report, folder, usual.run, code)
 
 
+def torment_workers(search: Search, usual: Whole, kills: int, seed: int, run: str = "killed") -> Report:
+    """Kills workers at random instants while one driver searches, and compares what it ends with with the whole one."""
+    report, life, draw = Report(), search.start(run), random.Random(seed)
+    # Several in a row hit the same trial, or the worker's start; the end is left alone, or it might come first.
+    for after in sorted(draw.randrange(search.trials - 2 * search.batch) for _ in range(kills)):
+        life.until(lambda after=after: life.ended() >= after)
+        time.sleep(draw.random() * usual.batch)
+        life.until(lambda: bool(workers(life.process.pid)))
+        for worker in workers(life.process.pid):
+            os.kill(worker, signal.SIGKILL)
+            report.kills += 1
+        report.ended.append(life.ended())
+    code = life.finish()
+    report.orphans = len(members(life.process.pid))
+    return compare(report, life.run, usual.run, code)
+
+
+def workers(session: int) -> list[int]:
+    """The worker processes of a session."""
+    found: list[int] = []
+    for each in members(session):
+        with suppress(OSError):
+            if b"l2l.executors.worker" in Path(f"/proc/{each}/cmdline").read_bytes():
+                found.append(each)
+    return found
+
+
 def _kill(life: Life, kill: Kill, share: float, search: Search, usual: Whole) -> int | None:
     """Lets a life be until it is killed: the number of orphans, or None if it ended by itself."""
     seconds = usual.birth
@@ -292,15 +320,21 @@ def timeless(made: Any) -> Any:
     return [timeless(each) for each in made] if isinstance(made, list | tuple) else made
 
 
-def main(kills: int = 20, seed: int = 0, *words: str) -> int:
+def main(kills: int = 20, seed: int = 0, *words: str, only_workers: bool = False) -> int:
     """Prints the table of a real search's kills; 1 if it is red."""
     with tempfile.TemporaryDirectory() as folder:
-        search = Search(Path(folder), [*REAL, *words], trials=32, batch=8)
+        search = Search(Path(folder), [*REAL, *words], trials=64 if only_workers else 32, batch=8)
         usual = whole(search)
-        report = torment(search, usual, plan(kills, search.trials, seed))
+        if only_workers:
+            report = torment_workers(search, usual, kills, seed)
+        else:
+            report = torment(search, usual, plan(kills, search.trials, seed))
         print(report.table())
-        return bool(report.wrong)
+        return bool(report.wrong) or report.kills < kills
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:3]), *sys.argv[3:]))
+    given = sys.argv[1:]
+    only_workers = given[:1] == ["workers"]
+    given = given[only_workers:]
+    sys.exit(main(*map(int, given[:2]), *given[2:], only_workers=only_workers))

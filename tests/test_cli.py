@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -266,6 +267,20 @@ def test_what_a_crashed_trial_logs_is_seen(run: Run, folder: Path, caplog: pytes
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "all 1 trials failed, most often because: crashed: TypeError: " in ended.err
     assert "trials [0] crashed\nTraceback (most recent call last):\n" in caplog.text
+
+
+def test_limits_from_the_command_line(run: Run, folder: Path) -> None:
+    ended = run("search", *TINY, *SMALL, "out=run", "objective.limits.parameters=1e2")
+    assert ended.code == 1
+    reason = r"l2l: all 1 trials failed, most often because: refused: \d+ parameters, limit 100\n"
+    assert re.fullmatch(reason, ended.err)
+    for words, sentence in {
+        "objective.limits.paramters=1": "objective.limits.paramters is unknown: did you mean 'parameters'?",
+        "objective.limits.bytes=-1": "objective.limits.bytes must be a number above 0 or null, got -1.",
+        "objective.limits.flops=few": "objective.limits.flops must be a number above 0 or null, got 'few'.",
+    }.items():
+        assert refused(run("search", *TINY, *SMALL, "out=other", words)) == sentence
+    assert not (folder / "other").exists()
 
 
 def test_a_users_own_space_with_arguments(run: Run, folder: Path) -> None:

@@ -81,6 +81,22 @@ def test_real_trainings_with_rungs_are_killed_too(tmp_path: Path) -> None:
     assert not (search.folder / "killed" / "rungs").exists()
 
 
+def test_workers_are_killed_and_the_driver_goes_on(tmp_path: Path, usual: Whole) -> None:
+    report = kills.torment_workers(toy(tmp_path), usual, 3, seed=0)
+    assert report.wrong == {}
+    assert report.kills == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_workers_of_real_trainings_are_killed(tmp_path: Path) -> None:
+    search = Search(tmp_path, REAL, trials=64, batch=8)
+    report = kills.torment_workers(search, whole(search), 20, seed=0)
+    print(report.table())
+    assert report.wrong == {}
+    assert report.kills == 20
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_twenty_kills_of_real_trainings(tmp_path: Path) -> None:

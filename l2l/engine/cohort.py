@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from l2l.types import Trial
@@ -11,11 +12,20 @@ from l2l.types import Trial
 class Cohort(NamedTuple):
     """Trials that run as lanes of one program."""
 
-    trials: tuple[Trial, ...]
-    lanes: int
-    """Lanes P of the program; at least as many as there are trials, the others are filled with copies."""
+    trials: Sequence[Trial]
+    shared: Sequence[tuple[int, ...]]
+    """For each trial the numbers that its program was made for, as many as lanes; copies fill those that have ended."""
     begin: int = 0
     """The epoch after which its trials go on."""
+
+    @property
+    def lanes(self) -> int:
+        """Lanes P of the program."""
+        return len(self.shared[0])
+
+    def part(self, first: int, last: int) -> Cohort:
+        """The trials from place `first` to `last` (excluded) in as many lanes."""
+        return Cohort(self.trials[first:last], self.shared[first:last], self.begin)
 
 
 def cohorts(trials: Sequence[Trial], limit: int) -> list[Cohort]:
@@ -24,13 +34,11 @@ def cohorts(trials: Sequence[Trial], limit: int) -> list[Cohort]:
     A trial's program is fixed by the cohort it was opened with, so one that is run again after a crash,
     without the companions that had finished, still runs in a program of the same shape.
     """
-    groups: dict[tuple[tuple[int, ...], int], list[Trial]] = {}
+    groups: dict[tuple[int, ...], list[Trial]] = {}
     for trial in trials:
-        part = trial.cohort.index(trial.number) // limit
-        groups.setdefault((trial.cohort, part), []).append(trial)
-    return [
-        Cohort(tuple(members), min(limit, len(numbers) - part * limit)) for (numbers, part), members in groups.items()
-    ]
+        start = trial.cohort.index(trial.number) // limit * limit
+        groups.setdefault(trial.cohort[start : start + limit], []).append(trial)
+    return [Cohort(members, [numbers] * len(members)) for numbers, members in groups.items()]
 
 
 def calls(work: Sequence[Cohort], program: Callable[[Trial, int], str], reached: Callable[[int], int]) -> list[Cohort]:
@@ -40,14 +48,43 @@ def calls(work: Sequence[Cohort], program: Callable[[Trial, int], str], reached:
     it keeps its number of lanes, so nobody's bits hang on who else is left. `program` names a trial's program by its
     lanes, `reached` gives the epoch after which a trial was kept.
     """
-    groups: dict[tuple[str | int, int, int, int | None], list[Trial]] = {}
+    groups: dict[tuple[str | int, int, int, int | None], list[tuple[Trial, tuple[int, ...]]]] = {}
     for place, cohort in enumerate(work):
-        for trial in cohort.trials:
+        for trial, numbers in zip(cohort.trials, cohort.shared, strict=True):
             begin = reached(trial.number)
             home = program(trial, cohort.lanes) if begin else place
-            groups.setdefault((home, cohort.lanes, begin, trial.until), []).append(trial)
-    return [
-        Cohort(tuple(members[first : first + lanes]), lanes, begin)
-        for (_, lanes, begin, _), members in groups.items()
-        for first in range(0, len(members), lanes)
-    ]
+            groups.setdefault((home, cohort.lanes, begin, trial.until), []).append((trial, numbers))
+    made: list[Cohort] = []
+    for (_, lanes, begin, _), pairs in groups.items():
+        for first in range(0, len(pairs), lanes):
+            together = pairs[first : first + lanes]
+            made.append(Cohort([each for each, _ in together], [each for _, each in together], begin))
+    return made
+
+
+def halves(cohort: Cohort) -> list[Cohort]:
+    """After memory ran out: half the lanes each, which the trials note; nothing if there is one lane.
+
+    What a program needs depends on its lanes and not on who is in them, so a run after a crash ends at the same.
+    """
+    middle = (cohort.lanes + 1) // 2
+    groups: dict[tuple[int, ...], list[Trial]] = {}
+    for trial, numbers in zip(cohort.trials, cohort.shared, strict=True):
+        half = numbers[:middle] if trial.number in numbers[:middle] else numbers[middle:]
+        groups.setdefault(half, []).append(replace(trial, cohort=half))
+    made = [Cohort(members, [numbers] * len(members), cohort.begin) for numbers, members in groups.items()]
+    return made if cohort.lanes > 1 else []
+
+
+def apart(cohort: Cohort) -> list[Cohort]:
+    """After a crash: half the trials each, in as many lanes; one trial alone, in one; then nothing.
+
+    A candidate that crashes does so at every start, so its companions never change their lanes because of it.
+    """
+    count = len(cohort.trials)
+    if count > 1:
+        middle = (count + 1) // 2
+        return [cohort.part(0, middle), cohort.part(middle, count)]
+    (trial,) = cohort.trials
+    alone = (trial.number,)
+    return [Cohort([replace(trial, cohort=alone)], [alone], cohort.begin)] if cohort.lanes > 1 else []

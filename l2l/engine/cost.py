@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,27 +36,34 @@ def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spe
         return model(x)
 
     traced = jax.make_jaxpr(forward)(jax.ShapeDtypeStruct((1, *spec.inputs), jnp.float32))
-    return 3.0 * _count(traced.jaxpr) * spec.examples * spec.epochs
+    return 3.0 * count(traced.jaxpr) * spec.examples * spec.epochs
 
 
-def _count(jaxpr: Any) -> float:
-    total = 0.0
+def products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:
+    """The matrix products and convolutions of a program, and how often each is done; of branches a mean."""
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = parameters["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            places = math.prod(equation.outvars[0].aval.shape)
-            total += 2.0 * places * math.prod(kernel) / kernel[parameters["dimension_numbers"].rhs_spec[0]]
-        inner_parts = [each for value in parameters.values() for each in _jaxprs(value)]
-        if name == "cond":
-            total += sum(map(_count, inner_parts)) / len(inner_parts)
-        else:
-            total += parameters.get("length", 1) * sum(map(_count, inner_parts))
-    return total
+        if name in ("dot_general", "conv_general_dilated"):
+            yield equation, times
+        inner = [each for value in parameters.values() for each in _jaxprs(value)]
+        often = times / len(inner) if name == "cond" else times * parameters.get("length", 1)
+        for each in inner:
+            yield from products(each, often)
+
+
+def count(jaxpr: Any) -> float:
+    """Multiplications and additions of a program's products."""
+    return sum(times * _operations(equation) for equation, times in products(jaxpr))
+
+
+def _operations(product: Any) -> float:
+    numbers = product.params["dimension_numbers"]
+    results = 2.0 * math.prod(product.outvars[0].aval.shape)
+    if product.primitive.name == "dot_general":
+        (contracted, _), _ = numbers
+        return results * math.prod(product.invars[0].aval.shape[axis] for axis in contracted)
+    kernel = product.invars[1].aval.shape
+    return results * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
 
 
 def _jaxprs(value: Any) -> list[Any]:

@@ -16,17 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from l2l.engine import caches
 from l2l.engine import data as data_
-from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers
+from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers, plain
 from l2l.engine.checkpoint import Damaged
 from l2l.engine.cost import ladders
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
+from l2l.engine.limits import Limits, Sizes, memory
 from l2l.nn.blocks import Standardised
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
 KEPT = 64
-"""Programs kept in memory; a distinct one holds about 25 MiB of the host until JAX's caches are cleared."""
+"""Programs kept in memory, each about 4 MiB of the host."""
+CLEARED = 10
+"""Programs between two clearings of JAX's caches: what tracing a distinct one leaves there is about 25 MiB."""
 
 
 OUTLINES = 1024
@@ -71,7 +75,9 @@ WHOLE = Stage()
 class Population:
     """Trains candidates of one space on one task, the data on the device and programs kept by their shape."""
 
-    def __init__(self, space: SearchSpace[Learner], task: Task, epochs: int | None) -> None:
+    def __init__(
+        self, space: SearchSpace[Learner], task: Task, epochs: int | None, limits: Limits | None = None
+    ) -> None:
         host = data_.load(task)
         self.task, self.space = task, space
         self.spec = data_.specify(task, host, epochs)
@@ -79,14 +85,20 @@ class Population:
         self.validation = len(host.validation_x)
         self.data = jax.device_put(host)
         self.ladders: Ladders = ladders(space, self.spec)
+        self.sizes = Sizes(space, self.spec, limits or Limits())
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
         self._outlines: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._made = 0
 
     def bucket(self, candidate: Candidate) -> Bucket:
-        """The bucket of a candidate."""
-        return bucket(self.space, candidate, self.ladders)
+        """The bucket of a candidate: that of its true shape alone where the machine has no room for the padding."""
+        held = bucket(self.space, candidate, self.ladders)
+        return held if not held.sizes or self.sizes.fits(held) else plain(self.space, candidate)
+
+    def refusal(self, candidate: Candidate) -> str | None:
+        """Why the candidate must not begin, None if it may."""
+        return self.sizes.refusal(candidate, self.bucket(candidate))
 
     def module(self, candidate: Candidate, held: Bucket, key: Key) -> tuple[Any, Any]:
         """The candidate's own module in its true shape, as first drawn from its key on the host, and its learner."""
@@ -148,6 +160,7 @@ class Population:
         lowered = jax.jit(function).trace(*shapes, np.int32(0), np.int32(0), self.data).lower()
         traced = time.perf_counter()
         run = lowered.compile(compiler_options=self._options())
+        _check_memory(run.memory_analysis())
         seconds = {"trace": traced - begun, "compile": time.perf_counter() - traced}
         return Compiled(run, state, seconds)
 
@@ -167,17 +180,20 @@ class Population:
             self._made += 1
             while len(self._programs) > KEPT:
                 self._programs.popitem(last=False)
-            if self._made % KEPT == 0:
-                jax.clear_caches()
+            if self._made % CLEARED == 0:
+                caches.clear()
 
     def train(
         self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int, stage: Stage = WHOLE
     ) -> tuple[list[Fitted], dict[str, float]]:
         """What each candidate's lane leaves behind, in its true shape, and the seconds it took.
 
-        Raises: Damaged if a state to go on from is not one of this program.
+        Raises: Damaged if a state to go on from is not one of this program. MemoryError if the machine has no room
+            for so many lanes; nothing has been allocated then.
         """
         started = time.perf_counter()
+        if not self.sizes.fits(held, lanes):
+            raise MemoryError(f"{lanes} lanes need more than the {memory():.6g} bytes of this machine")
         drawn = [self._drawn(candidate, held, key, bool(stage.states)) for candidate, key in members]
         data = [numbers(self.space, candidate, held) for candidate, _ in members]
         begun = time.perf_counter()
@@ -236,6 +252,14 @@ class Population:
         curve = {name: values[:end] for name, values in state.curve.items()}
         left = state if end < self.spec.epochs else None
         return Fitted(crop(state.params, own.params), crop(state.rest, own.rest), curve, state.diverged, left)
+
+
+def _check_memory(found: Any) -> None:
+    """Raises: MemoryError if XLA plans with more memory than there is."""
+    names = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    needed = sum(getattr(found, name, 0) for name in names)
+    if needed > memory():
+        raise MemoryError(f"the program needs {needed:.6g} bytes, the machine has {memory():.6g}")
 
 
 def title(held: Bucket, lanes: int) -> str:

@@ -21,6 +21,10 @@ from l2l.config import compilation_cache
 from l2l.errors import InputError
 from l2l.types import Objective, Outcome, Trial
 
+OWN, OUTSIDE, ENOUGH = 5, 1, 10
+"""What a death counts for against the cohort that was running, by who is to blame, and where patience ends: two deaths
+of its own. A SIGKILL that was not the kernel's, for want of memory, comes from outside."""
+
 
 @dataclass(eq=False)
 class Worker:
@@ -32,6 +36,8 @@ class Worker:
     """The pickled objective it holds."""
     owed: deque[Trial] = field(default_factory=deque[Trial])
     """Trials it was given and has not returned, in order."""
+    memory_kills: int = 0
+    """Processes of this machine that had been killed for want of memory when it started."""
 
 
 @dataclass(eq=False)
@@ -39,7 +45,10 @@ class Local:
     """Runs cohorts in `workers` processes (one per GPU, or one) of `threads` CPU threads each (an even share).
 
     A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
-    new worker dies too, the cohort's trials fail with the signal as the reason.
+    new worker dies too, so is each of its trials, and one that dies alone fails with the signal as the reason.
+    Where memory ran out, a trial alone is one in a cohort of its own; otherwise its program keeps its lanes as
+    long as it can, so that the companions of a candidate which kills its worker give what they always give.
+    A worker that is killed from outside is no fault of a trial's, up to ten times.
 
     Raises: InputError if `workers` or `threads` is not at least 1.
     """
@@ -76,7 +85,7 @@ class Local:
         packed = _packed(objective)
         waiting = deque(_cohorts(trials))
         suspects: deque[list[Trial]] = deque()
-        retried: set[int] = set()
+        deaths: dict[int, list[int]] = {}
         while waiting or suspects or any(worker.owed for worker in self._alive):
             self._assign(packed, waiting, suspects)
             pipes: dict[Any, Worker] = {worker.pipe: worker for worker in self._alive}
@@ -85,7 +94,7 @@ class Local:
                 try:
                     answer = worker.pipe.recv_bytes()
                 except (EOFError, OSError):
-                    yield from self._bury(worker, waiting, suspects, retried)
+                    yield from self._bury(worker, waiting, suspects, deaths)
                     continue
                 if answer:
                     trial = cloudpickle.loads(answer)
@@ -118,7 +127,11 @@ class Local:
                 worker.pipe.send_bytes(cloudpickle.dumps(("trials", chunk)))
 
     def _bury(
-        self, worker: Worker, waiting: deque[list[Trial]], suspects: deque[list[Trial]], retried: set[int]
+        self,
+        worker: Worker,
+        waiting: deque[list[Trial]],
+        suspects: deque[list[Trial]],
+        deaths: dict[int, list[int]],
     ) -> Iterator[Trial]:
         """Replaces a dead worker: its first unfinished cohort is suspected, the others wait again."""
         code = worker.process.wait()
@@ -128,17 +141,19 @@ class Local:
             return
         suspected, rest = owed[0], owed[1:]
         waiting.extendleft(reversed(rest))
-        if suspected[0].number not in retried:
-            retried.update(trial.number for trial in suspected)
-            suspects.append(suspected)
-            return
+        no_memory = _memory_kills() > worker.memory_kills
+        outside = code == -signal.SIGKILL and not no_memory
         for trial in suspected:
-            yield replace(
-                trial,
-                outcome=Outcome(
-                    error=f"crashed: the worker process died twice ({_cause(code)}); log.txt has its last words"
-                ),
-            )
+            deaths.setdefault(trial.number, []).append(OUTSIDE if outside else OWN)
+        counted = deaths[suspected[0].number]
+        if sum(counted) < ENOUGH:
+            suspects.append(suspected)
+        elif parts := _alone(suspected, no_memory):
+            suspects.extend(parts)
+        else:
+            often = "twice" if len(counted) == 2 else f"{len(counted)} times"
+            reason = f"crashed: the worker process died {often} ({_cause(code)}); log.txt has its last words"
+            yield replace(suspected[0], outcome=Outcome(error=reason))
 
     def _start(self, slot: int) -> Worker:
         ours, theirs = socket.socketpair()
@@ -153,7 +168,7 @@ class Local:
             )
         pipe = Connection(ours.detach())
         pipe.send_bytes(cloudpickle.dumps(("path", [os.getcwd() if entry == "" else entry for entry in sys.path])))
-        return Worker(process, pipe)
+        return Worker(process, pipe, memory_kills=_memory_kills())
 
     def _output(self) -> IO[bytes]:
         return open(self._log or os.devnull, "ab")
@@ -191,6 +206,23 @@ def _cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(trial.cohort, []).append(trial)
     return list(groups.values())
+
+
+def _alone(cohort: Sequence[Trial], no_memory: bool) -> list[list[Trial]]:
+    """Each trial alone, in its cohort's program or, where that is the trouble, in one of its own; then nothing."""
+    if len(cohort) > 1 and not no_memory:
+        return [[trial] for trial in cohort]
+    if len(cohort[0].cohort) > 1:
+        return [[replace(trial, cohort=(trial.number,))] for trial in cohort]
+    return []
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has killed since it started because memory ran out; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
 
 
 def _cores() -> int:

@@ -11,8 +11,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -26,6 +28,8 @@ def main(descriptor: int) -> None:
     """Reads objectives and chunks of trials until the driver hangs up; then it is gone at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer.
     logging.basicConfig(level=logging.WARNING)
+    with suppress(OSError):  # Where memory runs out, the kernel ends a worker and not the driver.
+        Path("/proc/self/oom_score_adj").write_text("500")
     pipe = Connection(descriptor)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()

@@ -15,9 +15,10 @@ import numpy as np
 
 from l2l.engine.bucket import exact
 from l2l.engine.checkpoint import Checkpoints, Damaged
-from l2l.engine.cohort import Cohort, calls, cohorts
+from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
 from l2l.engine.data import load, specify
 from l2l.engine.fit import Fitted
+from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
 from l2l.errors import InputError
@@ -46,9 +47,11 @@ class Trained:
     """Trains each candidate on the task's training split and scores it on the validation split.
 
     `epochs` is the length of a training (the task's own by default), `lanes` the most candidates that train
-    in one call of a program (by default one on a CPU, where each core takes one).
+    in one call of a program (by default one on a CPU, where each core takes one). A candidate beyond one of
+    the `limits`, or beyond the machine's memory, is refused before anything of it is allocated, and fails.
+    A cohort that runs out of memory is run again in half the lanes, which its trials' `cohort` then says.
 
-    Raises: InputError if `epochs` or `lanes` is not at least 1.
+    Raises: InputError if `epochs` or `lanes` is not at least 1, or `limits` are none.
     """
 
     space: SearchSpace[Learner]
@@ -56,6 +59,7 @@ class Trained:
     seed: int = 0
     epochs: int | None = None
     lanes: int | None = None
+    limits: Limits = field(default_factory=Limits)
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
     _kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -64,6 +68,7 @@ class Trained:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"objective.{name} must be a whole number of at least 1, got {value!r}.")
+        self.limits = Limits.read(self.limits)
 
     def __getstate__(self) -> dict[str, Any]:
         # Programs and device arrays stay in the process that made them.
@@ -122,7 +127,7 @@ class Trained:
     def population(self) -> Population:
         """The data and the programs of this process."""
         if self._population is None:
-            self._population = Population(self.space, self.task, self.epochs)
+            self._population = Population(self.space, self.task, self.epochs, self.limits)
         return self._population
 
     def key(self, number: int) -> Key:
@@ -156,11 +161,6 @@ class Trained:
             # A model that needs its numbers as plain numbers gets them: one program a candidate.
             for place, member in enumerate(members):
                 yield population.train([member], exact(member[0]), 1, stage.only(place))
-        except Exception as error:
-            if lanes == 1 or not _out_of_memory(error):
-                raise
-            for place, member in enumerate(members):  # one after the other they may fit
-                yield population.train([member], population.bucket(member[0]), 1, stage.only(place))
 
     def _members(self, trials: Sequence[Trial]) -> list[Member]:
         return [(trial.candidate, self.key(trial.number)) for trial in trials]
@@ -186,28 +186,35 @@ class Trained:
             self._kept.save(trial.number, trial.until, self._identity(trial, lanes), bare(fitted.state))
 
     def _run(self, cohort: Cohort) -> list[Trial]:
-        ended: list[Trial] = []
+        """The cohort's trials with their outcomes; only one that fails alone has failed."""
+        ended, parts, going = list[Trial](), list[Cohort](), list[int]()
+        for place, trial in enumerate(cohort.trials):
+            if (why := self.population.refusal(trial.candidate)) is None:
+                going.append(place)
+            else:
+                ended.append(replace(trial, outcome=Outcome(error=f"refused: {why}")))
+        left = Cohort([cohort.trials[n] for n in going], [cohort.shared[n] for n in going], cohort.begin)
+        done = 0
         try:
-            for fits, seconds in self.fit(self._members(cohort.trials), cohort.lanes, self._stage(cohort)):
+            for fits, seconds in self.fit(self._members(left.trials), left.lanes, self._stage(left)) if going else ():
                 shares = {name: value / len(fits) for name, value in seconds.items()}
-                for fitted in fits:
-                    trial = cohort.trials[len(ended)]
-                    self._keep(trial, cohort.lanes, fitted)
+                for trial, fitted in zip(left.trials[done:], fits, strict=False):
+                    self._keep(trial, left.lanes, fitted)
                     ended.append(replace(trial, outcome=self.outcome(fitted, shares)))
+                done += len(fits)
         except Damaged as lost:
             log.warning("%s; it is trained from its start again", lost)
-            if len(cohort.trials) == 1:
-                return self._run(cohort._replace(begin=0))
-            for trial in cohort.trials[len(ended) :]:
-                ended += self._run(cohort._replace(trials=(trial,)))
+            owed = [left.part(n, n + 1) for n in range(done, len(going))]
+            parts = owed if len(owed) > 1 else [owed[0]._replace(begin=0)]
         except Exception as error:
-            owed = cohort.trials[len(ended) :]
-            log.exception("trials %s crashed", [trial.number for trial in owed])
-            if len(cohort.trials) == 1:
-                return [replace(owed[0], outcome=Outcome(error=reason(error)))]
-            for trial in owed:  # Only a candidate that fails without its companions has failed.
-                ended += self._run(cohort._replace(trials=(trial,)))
-        return ended
+            owed = left.part(done, len(going))
+            log.exception("trials %s crashed", [trial.number for trial in owed.trials])
+            parts = (halves(owed) if _out_of_memory(error) else []) or apart(owed)
+            if not parts:
+                ended.append(replace(owed.trials[0], outcome=Outcome(error=reason(error))))
+        for part in parts:  # here, where what the error held on to is free again
+            ended += self._run(part)
+        return sorted(ended, key=lambda trial: trial.number)
 
     def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:
         """What a lane measured; the seconds of a program are shared evenly by its trials."""
@@ -247,4 +254,6 @@ def reason(error: BaseException) -> str:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
+    )

@@ -134,6 +134,18 @@ class StoreContract(abc.ABC):
             before = log.trials()
         self.again(tmp_path, before, objectives)
 
+    def test_a_trial_that_ended_in_fewer_lanes_says_so_and_in_others_it_cannot(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            opened = log.open([point(True, i) for i in range(4)], [(0, 1, 2, 3)] * 4)
+            for wrong in ((), (1,), (0, 4)):
+                with pytest.raises(ValueError, match="trial 0 was opened in another cohort"):
+                    log.close(replace(ended(opened[0], 0.5), cohort=wrong))
+            stored = [log.close(replace(ended(trial, 0.5), cohort=(0, 1))) for trial in opened[:2]]
+            stored.append(log.close(ended(opened[2], 0.5)))
+            assert [trial.cohort for trial in stored] == [(0, 1), (0, 1), (0, 1, 2, 3)]
+            assert log.running() == opened[3:]
+        self.again(tmp_path, [*stored, *opened[3:]])
+
     def test_rewards_have_the_length_of_the_study(self, tmp_path: Path) -> None:
         with self.attach(tmp_path, objectives=2) as log:
             (trial,) = log.open([point(True)])

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from l2l.errors import InputError
+from l2l.executors import local as local_
 from l2l.executors.local import Local
 from l2l.space import Candidate
 from l2l.types import Outcome, Trial
 
-TWICE = "crashed: the worker process died twice"
+DIED = "crashed: the worker process died"
 HINT = "log.txt has its last words"
 
 
@@ -37,6 +38,8 @@ class Acts:
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         for trial in trials:
             act = trial.candidate.values["act"]
+            if act == "crowded":
+                act = "leave" if len(trial.cohort) > 1 else "ok"
             if act == "nothing":
                 continue
             yield replace(trial, outcome=self.act(str(act), trial.number))
@@ -55,6 +58,13 @@ class Acts:
             if not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+        if act == "often":  # four times
+            count = sum(1 for _ in self.folder.glob(f"{number}-*"))
+            if count < 4:
+                (self.folder / f"{number}-{count}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        if act == "score":
+            return Outcome({"score": int(Path("/proc/self/oom_score_adj").read_text())})
         if act == "print":
             print("seen by nobody but the log", flush=True)
         return Outcome({"number": number, "pid": os.getpid()})
@@ -134,32 +144,79 @@ def test_a_worker_that_is_killed_in_a_cohort_is_replaced_and_the_cohort_is_run_a
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        ("SIGKILL", "(signal 9, SIGKILL)"),
-        ("SIGSEGV", "(signal 11, SIGSEGV)"),
-        ("SIGTERM", "(signal 15, SIGTERM)"),
-        ("leave", "(exit code 3)"),
-        ("exit", "(exit code 1)"),
+        ("SIGKILL", "10 times (signal 9, SIGKILL)"),
+        ("SIGSEGV", "twice (signal 11, SIGSEGV)"),
+        ("SIGTERM", "twice (signal 15, SIGTERM)"),
+        ("leave", "twice (exit code 3)"),
+        ("exit", "twice (exit code 1)"),
     ],
 )
 def test_a_candidate_that_always_kills_its_worker_fails_with_the_reason_and_alone(
     executor: Local, tmp_path: Path, act: str, reason: str
 ) -> None:
     outcomes = run(executor, Acts(tmp_path), trials("ok", act, "ok", "ok"))
-    assert errors(outcomes) == {1: f"{TWICE} {reason}; {HINT}"}
+    assert errors(outcomes) == {1: f"{DIED} {reason}; {HINT}"}
     assert numbers(outcomes) == {0: 0, 1: None, 2: 2, 3: 3}
     assert errors(run(executor, Acts(tmp_path), trials("ok"))) == {}
 
 
 def test_several_killers_fail_one_by_one(executor: Local, tmp_path: Path) -> None:
     before = descriptors()
-    outcomes = run(executor, Acts(tmp_path), trials("SIGKILL", "ok", "once", "leave", "ok"))
+    outcomes = run(executor, Acts(tmp_path), trials("SIGSEGV", "ok", "once", "leave", "ok"))
     assert errors(outcomes) == {
-        0: f"{TWICE} (signal 9, SIGKILL); {HINT}",
-        3: f"{TWICE} (exit code 3); {HINT}",
+        0: f"{DIED} twice (signal 11, SIGSEGV); {HINT}",
+        3: f"{DIED} twice (exit code 3); {HINT}",
     }
     # Six workers have died: what is open is that of the one which lives.
     assert len(children()) == 1
     assert descriptors() <= before + 2
+
+
+def test_a_worker_that_is_killed_from_outside_is_no_fault_of_its_trial(executor: Local, tmp_path: Path) -> None:
+    assert errors(run(executor, Acts(tmp_path), trials("ok", "often", "ok"))) == {}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_kernels_kills_for_want_of_memory_are_the_cohorts_own(
+    executor: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter(range(100))  # one more at each look
+    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    outcomes = run(executor, Acts(tmp_path), trials("ok", "SIGKILL"))
+    assert errors(outcomes) == {1: f"{DIED} twice (signal 9, SIGKILL); {HINT}"}
+
+
+def test_a_cohort_that_kills_its_worker_is_run_one_by_one_and_keeps_its_program(
+    executor: Local, tmp_path: Path
+) -> None:
+    ended = list(executor.run(Acts(tmp_path), trials("ok", "SIGSEGV", "ok", "crowded", together=True)))
+    assert {trial.number: (trial.outcome or Outcome()).error for trial in ended} == {
+        0: None,
+        1: f"{DIED} 4 times (signal 11, SIGSEGV); {HINT}",
+        2: None,
+        3: None,
+    }
+    # Only one that dies alone gets a program of its own, and says so.
+    whole = (0, 1, 2, 3)
+    assert {trial.number: trial.cohort for trial in ended} == {0: whole, 1: (1,), 2: whole, 3: (3,)}
+
+
+def test_where_memory_runs_out_each_gets_a_program_of_its_own(
+    executor: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter(range(100))
+    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    ended = list(executor.run(Acts(tmp_path), trials("crowded", "crowded", together=True)))
+    assert {trial.number: (trial.cohort, (trial.outcome or Outcome()).error) for trial in ended} == {
+        0: ((0,), None),
+        1: ((1,), None),
+    }
+
+
+def test_the_kernel_ends_a_worker_before_the_driver(executor: Local, tmp_path: Path) -> None:
+    outcomes = run(executor, Acts(tmp_path), trials("score"))
+    assert outcomes[0].metrics["score"] == 500
+    assert local_._memory_kills() >= 0
 
 
 def test_a_worker_that_dies_between_two_batches_is_no_loss(executor: Local, tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ import optax
 import pytest
 from flax import nnx
 
+from l2l.engine.limits import Limits
+from l2l.engine.population import Population
 from l2l.errors import InputError
+from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained, reason
 from l2l.reward import Metric, best, gate
-from l2l.space import Candidate, Categorical, Real, SearchSpace
+from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
 from search_spaces import mlp
@@ -33,11 +36,11 @@ SMALL = mlp.space(depth=(1, 1), widths=(8,), batch_sizes=(128,))
 class Net(nnx.Module):
     """A user's model of stock layers; stock dropout needs its rate as a plain number."""
 
-    def __init__(self, rate: Any, spec: Spec, rngs: nnx.Rngs) -> None:
-        self.hidden = nnx.Linear(math.prod(spec.inputs), 8, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
+    def __init__(self, rate: Any, spec: Spec, rngs: nnx.Rngs, width: int = 8) -> None:
+        self.hidden = nnx.Linear(math.prod(spec.inputs), width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
         self.drop = nnx.Dropout(rate, rngs=rngs)
-        self.head = nnx.Linear(8, spec.outputs, rngs=rngs)
+        self.head = nnx.Linear(width, spec.outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.head(self.drop(nnx.relu(self.norm(self.hidden(x.reshape(len(x), -1))))))
@@ -210,6 +213,7 @@ def test_logits_of_another_length_fail_the_trial(outputs: int) -> None:
         (ValueError(), "crashed: ValueError: "),
         (MemoryError("gone"), "out of memory: gone"),
         (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory: RESOURCE_EXHAUSTED: 3 GB"),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"), "out of memory: CUDA_ERROR_OUT_OF_MEMORY"),
         (InputError("too large."), "refused: too large."),
     ],
 )
@@ -262,3 +266,105 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
             found, length = part[number].curve, 2 if part is middle else 3
             assert found == {name: values[:length] for name, values in whole[number].curve.items()}
         assert ended[number].metrics == whole[number].metrics
+
+
+def sized(high: int) -> SearchSpace[Learner]:
+    """A user's space of one layer whose width is up to `high`."""
+
+    def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+        return Learner(lambda rngs: Net(0.0, spec, rngs, values["width"]), optax.sgd(0.1), batch_size=128)
+
+    return lone(build, width=Integer(low=8, high=high), traced=Real(low=0, high=1))
+
+
+def test_beyond_a_limit_a_candidate_is_refused_and_its_companions_train() -> None:
+    space = sized(10**13)
+    candidates = [space.candidate({"width": width, "traced": 0.0}) for width in (8, 10**13, 16)]
+    done = list(Trained(space, TASK, limits=Limits(parameters=1000))(trials(candidates)))
+    wide = 64 * 16 + 16 + 2 * 16 + 10 * 16 + 10
+    assert [outcome(trial).error for trial in done] == [
+        None,
+        "refused: 7.7e+14 parameters, limit 1000",
+        f"refused: {wide} parameters, limit 1000",
+    ]
+    (unlimited,) = Trained(space, TASK)(trials(candidates)[1:2])
+    # Weights and gradients, two statistics, and what goes into and comes out of two layers for 128 examples.
+    needed = 10**13 * (2 * 4 * 77 + 2 * 4 + 4 * 128 * 2)
+    assert str(outcome(unlimited).error).startswith(f"refused: {needed:.6g} bytes, the machine has ")
+    closed = gate(done[1], Metric("accuracy"))
+    assert (closed.status, closed.reward) == (Status.FAILED, None)
+
+
+def test_limits_as_a_configuration_has_them() -> None:
+    given: Any = {"parameters": 1000, "flops": None}
+    assert Trained(SMALL, TASK, limits=given) == Trained(SMALL, TASK, limits=Limits(parameters=1000))
+    for wrong in (None, 3):
+        with pytest.raises(InputError, match=rf"^objective\.limits must be given as .*, got {wrong}\.$"):
+            Trained(SMALL, TASK, limits=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Memory runs out beyond `room` lanes; the lanes of every program that was tried."""
+    tried: list[int] = []
+    train = Population.train
+
+    def short(self: Population, members: Any, held: Any, lanes: int) -> Any:
+        tried.append(lanes)
+        if lanes > room:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+        return train(self, members, held, lanes)
+
+    monkeypatch.setattr(Population, "train", short)
+    return tried
+
+
+def test_where_memory_runs_out_half_the_lanes_are_tried_and_the_final_run_has_as_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = crowded(monkeypatch, 2)
+    space = own(width=Categorical(options=(8,)))
+    space = replace(space, build=lambda values, spec: stock({**values, "rate": 0.0}, spec))
+    candidates = [space.candidate({"learning_rate": rate, "width": 8}) for rate in (0.01, 0.02, 0.03, 0.04, 0.05)]
+    asked = trials(candidates)
+    done = list(Trained(space, TASK, lanes=8)(asked))
+    assert tried == [5, 3, 2, 1, 2]
+    assert [outcome(trial).error for trial in done] == [None] * 5
+    assert [trial.cohort for trial in done] == [(0, 1), (0, 1), (2,), (3, 4), (3, 4)]
+
+    # What is left after a crash ends in the same program, with the same bits.
+    (again,) = Trained(space, TASK, lanes=8)(asked[4:])
+    assert (again.cohort, outcome(again).metrics) == (done[4].cohort, outcome(done[4]).metrics)
+
+    tried.clear()
+    closed = gate(done[4], Metric("accuracy"))
+    (ended,) = Final(Trained(space, TASK, lanes=8), tmp_path / "best", seeds=1)([closed])
+    assert tried == [2]
+    assert outcome(ended).metrics["validation"] == outcome(done[4]).metrics["accuracy"]
+
+
+def test_what_has_no_room_alone_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = crowded(monkeypatch, 0)
+    same = [plain(0.0, rate) for rate in (0.01, 0.02)]
+    done = list(Trained(STOCK, TASK, lanes=2)(trials(same)))
+    assert tried == [2, 1, 1]
+    words = "out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes."
+    assert [outcome(trial).error for trial in done] == [words] * 2
+
+
+def test_a_companion_that_crashes_changes_nobodys_program() -> None:
+    def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+        def model(rngs: nnx.Rngs) -> Net:
+            # Known where the weights are drawn, unknown where the program is traced.
+            if not isinstance(values["rate"], jax.core.Tracer) and values["rate"] > 0.5:
+                raise RuntimeError("too much")
+            return Net(0.0, spec, rngs)
+
+        return Learner(model, optax.adam(0.01), batch_size=128)
+
+    space = lone(build, rate=Real(low=0, high=1))
+    asked = trials([space.candidate({"rate": rate}) for rate in (0.1, 0.9, 0.3)])
+    done = list(Trained(space, TASK, lanes=3)(asked))
+    assert [outcome(trial).error for trial in done] == [None, "crashed: RuntimeError: too much", None]
+    assert [trial.cohort for trial in done] == [(0, 1, 2), (1,), (0, 1, 2)]
+    (again,) = Trained(space, TASK, lanes=3)(asked[2:])
+    assert outcome(again).metrics == outcome(done[2]).metrics

@@ -1,0 +1,185 @@
+"""What a candidate needs, counted before anything is allocated, and what it may need."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2l.engine import caches
+from l2l.engine.bucket import Bucket
+from l2l.engine.cost import count, products
+from l2l.errors import InputError, nearest
+from l2l.space import Candidate, Real, SearchSpace
+from l2l.types import Learner, Spec
+
+REMEMBERED = 4096
+"""Shapes whose size is remembered."""
+CLEARED = 100
+"""Shapes counted between two clearings of JAX's caches, where each leaves a tenth of a MiB or more."""
+
+
+class Size(NamedTuple):
+    """What one candidate needs."""
+
+    parameters: int
+    """Numbers that are trained."""
+    bytes: int
+    """Weights, their gradients, optimizer state, other variables, and the activations of one gradient: of every
+    matrix product and convolution what goes in on the left and what comes out."""
+    flops: float
+    """Multiplications and additions of the products that lead one example through the model."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a candidate may need, in the terms of `Size`; None: as much as the machine has.
+
+    Raises: InputError if a limit is not above 0.
+    """
+
+    parameters: float | None = None
+    bytes: float | None = None
+    flops: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in Size._fields:
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and value > 0):
+                raise InputError(f"objective.limits.{name} must be a number above 0 or null, got {value!r}.")
+
+    @staticmethod
+    def read(given: Any) -> Limits:
+        """Limits as they are, or by name as a configuration has them. Raises: InputError if they are none."""
+        if isinstance(given, Limits):
+            return given
+        if not isinstance(given, Mapping):
+            raise InputError(f"objective.limits must be given as objective.limits.NAME=NUMBER, got {given!r}.")
+        for name in given:
+            if name not in Size._fields:
+                raise InputError(f"objective.limits.{name} is unknown: {nearest(str(name), Size._fields)}")
+        return Limits(**{str(name): value for name, value in given.items()})
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return any(getattr(self, name) is not None for name in Size._fields)
+
+    def broken(self, size: Size) -> str | None:
+        """The first limit that is broken, in words; None if all are kept."""
+        for name, value in size._asdict().items():
+            limit = getattr(self, name)
+            if limit is not None and value > limit:
+                return f"{value:.6g} {name}, limit {limit:.6g}"
+        return None
+
+
+class Sizes:
+    """What the candidates of a space need; each shape is counted once."""
+
+    def __init__(self, space: SearchSpace[Learner], spec: Spec, limits: Limits) -> None:
+        self.space, self.spec, self.limits = space, spec, limits
+        self._known: dict[str, Size | None] = {}
+        self._counted = 0
+
+    def size(self, values: Mapping[str, Any]) -> Size | None:
+        """What the candidate of these values needs; None if it cannot be traced, which its training will report."""
+        numbers = {name for name, choice in self.space.choices.items() if isinstance(choice, Real) and choice.traced}
+        shape = json.dumps({name: value for name, value in values.items() if name not in numbers})
+        if shape in self._known:
+            return self._known[shape]
+        found: Size | None = None
+        with suppress(Exception):
+            found = measure(self.space, values, self.spec)
+        while len(self._known) >= REMEMBERED:
+            self._known.pop(next(iter(self._known)))
+        self._known[shape] = found
+        self._counted += 1
+        if self._counted % CLEARED == 0:
+            caches.clear()
+        return found
+
+    def fits(self, held: Bucket, lanes: int = 1) -> bool:
+        """Whether the machine has the memory for so many of the bucket's largest candidate."""
+        size = self.size(largest(self.space, held))
+        return size is None or lanes * size.bytes <= memory()
+
+    def refusal(self, candidate: Candidate, held: Bucket) -> str | None:
+        """Why the candidate must not begin, None if it may: it breaks a limit, or the machine is too small."""
+        own = self.size(candidate.values) if self.limits.any else None
+        if own is not None and (broken := self.limits.broken(own)) is not None:
+            return broken
+        if self.fits(held):
+            return None
+        size = self.size(largest(self.space, held))
+        assert size is not None
+        return f"{size.bytes:.6g} bytes, the machine has {memory():.6g}"
+
+
+def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> Size:
+    """What the candidate of these values needs, from shapes alone: nothing is allocated."""
+    learner = space.build(values, spec)
+    batch = int(learner.microbatch or learner.batch_size)
+
+    def forward(x: Any) -> Any:
+        with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
+            model: Any = learner.model(nnx.Rngs(0))
+        model.train()
+        model(x)
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        return params, rest, learner.optimizer.init(params)
+
+    inputs = jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.float32)
+    traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(inputs)
+    # Of a product's operands the left one is data: layers are written x @ weights.
+    activations = sum(
+        times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
+        for equation, times in products(traced.jaxpr)
+    )
+    weights, others = _total(params), _total(state) + _total(rest)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    return Size(parameters, 2 * weights + others + int(activations), count(traced.jaxpr) / batch)
+
+
+def _bytes(array: Any) -> int:
+    return math.prod(array.shape) * array.dtype.itemsize
+
+
+def _total(tree: Any) -> int:
+    return sum(map(_bytes, jax.tree.leaves(tree)))
+
+
+def largest(space: SearchSpace[Any], held: Bucket) -> dict[str, Any]:
+    """The values of a bucket's largest candidate: padded sizes in full, of what data choose the last option."""
+    return {
+        name: held.fixed[name] if name in held.fixed else held.sizes.get(name, choice.at(1.0))
+        for name, choice in space.choices.items()
+        if name in held.fixed or name in held.sizes or name in held.traced
+    }
+
+
+@functools.cache
+def memory() -> int:
+    """Bytes of memory that a program may take here: the accelerator's, or the host's on a CPU.
+
+    All there is and not what is free at the moment, so that the same candidates are refused at every start.
+    """
+    held = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in held:
+        return held["bytes_limit"]
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for place in ("memory.max", "memory/memory.limit_in_bytes"):  # what a container may take, in either version
+        with suppress(OSError, ValueError):
+            found.append(int((Path("/sys/fs/cgroup") / place).read_text()))
+    return min(found)

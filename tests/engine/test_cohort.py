@@ -1,0 +1,55 @@
+"""Which trials share a program, and what becomes of them when memory runs out or one of them crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from l2l.engine.cohort import Cohort, apart, cohorts, halves
+from l2l.space import Candidate
+from l2l.types import Trial
+
+
+def trials(numbers: Sequence[int], cohort: Sequence[int]) -> list[Trial]:
+    return [Trial(n, Candidate({"n": n}), (0, 40), tuple(cohort)) for n in numbers]
+
+
+def shape(found: Sequence[Cohort]) -> list[tuple[list[int], tuple[int, ...]]]:
+    """The numbers of the trials, and those the program was made for."""
+    return [([trial.number for trial in each.trials], each.shared[0]) for each in found]
+
+
+def test_a_trial_that_is_run_again_finds_its_program() -> None:
+    whole = cohorts(trials(range(5), range(5)), 3)
+    assert shape(whole) == [([0, 1, 2], (0, 1, 2)), ([3, 4], (3, 4))]
+    assert [each.lanes for each in whole] == [3, 2]
+    assert shape(cohorts(trials([4, 1], range(5)), 3)) == [([4], (3, 4)), ([1], (0, 1, 2))]
+
+
+@pytest.mark.parametrize("limit", [3, 4, 16])
+@pytest.mark.parametrize("size", [2, 3, 7, 16, 33])
+def test_halves_do_not_depend_on_who_is_left_and_are_what_their_trials_note(size: int, limit: int) -> None:
+    for whole in cohorts(trials(range(size), range(size)), limit):
+        left = halves(whole)
+        if whole.lanes == 1:
+            assert left == []
+            continue
+        assert [each.lanes for each in left] == [(whole.lanes + 1) // 2, whole.lanes // 2]
+        for part in left:
+            for trial in part.trials:
+                # Whoever else has ended before, and by the stored trial alone, as the final run finds it.
+                place = [each.number for each in whole.trials].index(trial.number)
+                assert shape(halves(whole.part(place, place + 1))) == [([trial.number], part.shared[0])]
+                assert shape(cohorts([trial], limit)) == [([trial.number], part.shared[0])]
+
+
+def test_apart_keeps_the_lanes_until_one_is_alone() -> None:
+    whole = Cohort(trials([1, 2, 5], range(8)), [tuple(range(8))] * 3)
+    first, second = apart(whole)
+    assert shape([first, second]) == [([1, 2], whole.shared[0]), ([5], whole.shared[0])]
+    assert [trial.cohort for part in (first, second) for trial in part.trials] == [tuple(range(8))] * 3
+    (alone,) = apart(second)
+    assert shape([alone]) == [([5], (5,))]
+    assert alone.trials[0].cohort == (5,)
+    assert apart(alone) == []

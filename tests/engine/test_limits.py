@@ -1,0 +1,197 @@
+"""What a candidate needs is counted without allocating it, and what is too large never begins."""
+
+from __future__ import annotations
+
+import random
+import resource
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from l2l.engine import caches, cost, limits
+from l2l.engine.bucket import exact
+from l2l.engine.limits import Limits, Size, Sizes, largest, measure, memory
+from l2l.engine.population import Population
+from l2l.errors import InputError
+from l2l.space import Categorical, Integer, Real, SearchSpace
+from l2l.tasks.digits import Digits
+from l2l.types import Learner, Spec
+from search_spaces import cnn, mixed, mlp
+
+TASK = Digits(epochs=1)
+SPEC = Spec((8, 8, 1), 10, 1077, 1)
+
+
+class Net(nnx.Module):
+    """A user's perceptron of stock layers."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.hidden, self.head = nnx.Linear(64, width, rngs=rngs), nnx.Linear(width, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(nnx.relu(self.hidden(x.reshape(len(x), -1))))
+
+
+def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+    return Learner(lambda rngs: Net(values["width"], rngs), optax.adam(values["rate"]), batch_size=32)
+
+
+def space(low: int = 1, high: int = 10**15, **given: Any) -> SearchSpace[Learner]:
+    return SearchSpace({"width": Integer(low=low, high=high, **given), "rate": Real(low=0.1, high=0.2)}, build, "own")
+
+
+def test_what_a_perceptron_needs() -> None:
+    found = measure(space(), {"width": 16, "rate": 0.1}, SPEC)
+    weights = 64 * 16 + 16 + 16 * 10 + 10
+    # Adam keeps two moments and a count; two layers keep what goes in and what comes out; one count of random keys.
+    known = 4 * (2 * weights + 2 * weights + 1) + 4 * 32 * (64 + 16 + 16 + 10)
+    assert found.parameters == weights
+    assert known <= found.bytes <= known + 64
+    assert found.flops == 2 * (64 * 16 + 16 * 10)
+
+
+@pytest.mark.parametrize("make", [mlp.space, cnn.space, mixed.space])
+def test_what_is_counted_is_what_is_made_and_less_than_xla_plans_with(make: Any) -> None:
+    made = make()
+    population = Population(made, TASK, None)
+    candidate = made.sample(random.Random(1))
+    size = measure(made, candidate.values, SPEC)
+    model, _ = population.module(candidate, exact(candidate), jax.random.key(0))
+    assert size.parameters == sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert size.flops == cost.operations(made, candidate.values, SPEC) / 3 / SPEC.examples / SPEC.epochs
+    planned = population.program(exact(candidate), {}, 1)[0].run.memory_analysis()
+    held = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+    assert size.bytes < held < 20 * size.bytes
+    whole = measure(made, largest(made, population.bucket(candidate)), SPEC)
+    assert whole.parameters > size.parameters
+
+
+class Stack(nnx.Module):
+    """Six equal layers, made by a `vmap` and run by a `scan`."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.first, self.head = nnx.Linear(64, width, rngs=rngs), nnx.Linear(width, 10, rngs=rngs)
+        make = nnx.split_rngs(splits=6)(nnx.vmap(lambda rngs: nnx.Linear(width, width, rngs=rngs)))
+        self.layers = make(rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        run = nnx.scan(lambda x, layer: nnx.relu(layer(x)), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.head(run(self.first(x.reshape(len(x), -1)), self.layers))
+
+
+@pytest.mark.parametrize("width", [32, 10**6])
+def test_layers_in_a_loop_are_counted_each(width: int) -> None:
+    made = replace(space(), build=lambda values, spec: Learner(lambda rngs: Stack(width, rngs), optax.sgd(0.1), 32))
+    found = measure(made, {"width": width, "rate": 0.1}, SPEC)
+    products = 64 * width + 6 * width**2 + 10 * width
+    assert found.parameters == products + 7 * width + 10
+    assert found.flops == 2 * products
+
+
+@pytest.mark.parametrize("width", [10**10, 10**15])
+def test_nothing_of_a_huge_candidate_is_allocated(width: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert measure(space(), {"width": width, "rate": 0.1}, SPEC).parameters == 75 * width + 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize("name", Size._fields)
+@pytest.mark.parametrize("value", [0, -1.0, True, "many", float("nan")])
+def test_bad_limits(name: str, value: Any) -> None:
+    words = rf"^objective\.limits\.{name} must be a number above 0 or null, got {value!r}\.$"
+    with pytest.raises(InputError, match=words):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, None),
+        ({"parameters": 3.1e12}, None),
+        ({"parameters": 1e6}, "3.1e+12 parameters, limit 1e+06"),
+        ({"bytes": 5e13, "flops": 7}, "8 flops, limit 7"),
+        ({"bytes": 1000}, "4e+13 bytes, limit 1000"),
+    ],
+)
+def test_a_broken_limit_in_words(given: dict[str, float], words: str | None) -> None:
+    assert Limits(**given).broken(Size(3_100_000_000_000, 40_000_000_000_000, 8.0)) == words
+
+
+def sizes(made: SearchSpace[Learner], given: Limits | None = None) -> Sizes:
+    return Sizes(made, SPEC, given or Limits())
+
+
+def test_a_limit_counts_the_candidate_and_the_machine_counts_its_program() -> None:
+    padded = space(1, 4, pad="width")
+    small, large = (padded.candidate({"width": width, "rate": 0.1}) for width in (1, 4))
+    population = Population(padded, TASK, None, Limits(parameters=100))
+    assert population.bucket(small).sizes == {"width": 4}
+    assert population.refusal(small) is None
+    assert population.refusal(large) == "310 parameters, limit 100"
+
+
+def test_without_room_for_the_padding_a_candidate_has_a_program_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded = space(1, 1000, step=999, pad="width")
+    population = Population(padded, TASK, None)
+    small, large = (padded.candidate({"width": width, "rate": 0.1}) for width in (1, 1000))
+    room = measure(padded, large.values, SPEC).bytes - 1
+    monkeypatch.setattr(population, "ladders", {"width": (1000,)})
+    assert population.bucket(small).sizes == {"width": 1000}
+    monkeypatch.setattr(limits, "memory", lambda: room)
+    assert population.bucket(small).fixed == {"width": 1}
+    assert population.refusal(small) is None
+    assert population.refusal(large) == f"{room + 1:.6g} bytes, the machine has {room:.6g}"
+
+
+def test_the_machine_is_a_limit_by_itself() -> None:
+    own = space()
+    huge = own.candidate({"width": 10**12, "rate": 0.1})
+    words = sizes(own).refusal(huge, exact(huge))
+    assert words is not None
+    assert words.endswith(f" bytes, the machine has {memory():.6g}")
+    assert 2**28 < memory() < 2**50
+
+
+def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Any] = []
+    cleared: list[bool] = []
+    monkeypatch.setattr(limits, "measure", lambda space, values, spec: counted.append(values["width"]))
+    monkeypatch.setattr(caches, "clear", lambda: cleared.append(True))
+    monkeypatch.setattr(limits, "REMEMBERED", 2)
+    monkeypatch.setattr(limits, "CLEARED", 3)
+    held = sizes(space())
+    for width, rate in ((1, 0.1), (1, 0.2), (2, 0.1), (1, 0.1), (3, 0.1), (3, 0.2), (1, 0.1)):
+        held.size({"width": width, "rate": rate})
+    assert counted == [1, 2, 3, 1]
+    assert cleared == [True]
+
+
+def test_what_cannot_be_traced_is_left_to_its_training() -> None:
+    broken = replace(space(), build=lambda values, spec: build({**values, "width": -1}, spec))
+    candidate = broken.candidate({"width": 1, "rate": 0.1})
+    assert sizes(broken, Limits(parameters=1)).refusal(candidate, exact(candidate)) is None
+
+
+def test_what_data_choose_is_counted_at_its_last_option() -> None:
+    made = SearchSpace(
+        {"kernel": Categorical(options=(3, 5), traced=True), **space(1, 9, pad="width").choices}, build, "own"
+    )
+    population = Population(made, TASK, None)
+    held = population.bucket(made.candidate({"kernel": 3, "width": 9, "rate": 0.1}))
+    assert largest(made, held) == {"kernel": 5, "width": 9, "rate": 0.2}
+
+
+def test_what_xla_plans_with_is_held_against_the_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from l2l.engine import population as population_
+
+    own = space()
+    candidate = own.candidate({"width": 16, "rate": 0.1})
+    monkeypatch.setattr(population_, "memory", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"^the program needs [0-9.e+]+ bytes, the machine has 1000$"):
+        Population(own, TASK, None).train([(candidate, jax.random.key(0))], exact(candidate), 1)
