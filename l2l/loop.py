@@ -102,8 +102,13 @@ class _Search:
         with self.controller():
             key = jax.random.fold_in(jax.random.fold_in(self.key, ASK), first + 1)
             candidates = self.searcher.ask(state, key, size)
-        opened = self.log.open(candidates, cohorts(candidates, self.space, first))
+        opened = self.log.open(candidates, cohorts(candidates, self.program, first))
         return [trial for trial in opened if trial.status is Status.RUNNING]
+
+    def program(self, candidate: Candidate) -> str:
+        """What tells the candidate's program from others: the objective's word, or every static value."""
+        named = getattr(self.objective, "program", None)
+        return named(candidate) if callable(named) else json.dumps(self.space.static(candidate))  # pyright: ignore
 
     def run(self, todo: Sequence[Trial]) -> None:
         """Runs trials; each is rewarded, stored and shown as it finishes, or stands at its next rung."""
@@ -328,10 +333,10 @@ def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[
     return held_out(task.metric, winner, ended.outcome.metrics)
 
 
-def cohorts(candidates: Sequence[Candidate], space: SearchSpace[Any], first: int) -> list[tuple[int, ...]]:
-    """For each candidate the numbers, from `first` on, of those that agree with it in every static value."""
+def cohorts(candidates: Sequence[Candidate], program: Callable[[Candidate], str], first: int) -> list[tuple[int, ...]]:
+    """For each candidate the numbers, from `first` on, of those that share its program."""
     groups: dict[str, list[int]] = {}
-    names = [json.dumps(space.static(candidate)) for candidate in candidates]
+    names = [program(candidate) for candidate in candidates]
     for number, name in enumerate(names, first):
         groups.setdefault(name, []).append(number)
     return [tuple(groups[name]) for name in names]

@@ -176,7 +176,11 @@ class Searcher(Protocol[State]):
 
 
 class Objective(Protocol):
-    """Runs trials; takes several at once, so that it can train them as lanes of one program."""
+    """Runs trials; takes several at once, so that it can train them as lanes of one program.
+
+    One that does may have a method `program(candidate)`, which names the program that a candidate runs in: trials of
+    one batch and name are a cohort. Without it those are that agree in every static value.
+    """
 
     def check(self) -> Collection[str] | None:
         """Refuses a space that cannot be run, before anything is written; the metrics of an outcome, where known.

@@ -98,7 +98,9 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
         if group in config.GROUPS
     }
     assert set(chosen) == set(config.GROUPS)
-    for group in set(chosen) - {"space", "tracker"}:
+    assert chosen["rungs"] == {"rungs": None}
+    assert given["rungs"] is None
+    for group in set(chosen) - {"space", "tracker", "rungs"}:
         made = given[group] if inspect.isclass(given[group]) else type(given[group])
         assert f"{made.__module__}.{made.__qualname__}" == chosen[group]["_target_"]
     assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {

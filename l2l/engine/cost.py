@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,26 +89,27 @@ def _ladder(
     """The ladder of one pad, by dynamic programming over where its parts end."""
     names = [name for name, choice in space.choices.items() if padding(choice) == pad]
     using = [each for each in drawn if any(name in each.values for name in names)]
-    if len(steps) == 1 or not using:
+    if not using:
         return tuple(steps)
     needs = [max(int(each.values[name]) for name in names if name in each.values) for each in using]  # pyright: ignore
+    steps = sorted({*needs, steps[-1]})  # a part that ends elsewhere only pads more
+    if len(steps) == 1:
+        return tuple(steps)
     costs = _costs(space, spec, names, steps, using)
     share = HORIZON / len(drawn)
 
-    @functools.cache
-    def best(first: int) -> tuple[float, tuple[int, ...]]:
-        if first == len(steps):
-            return 0.0, ()
+    kinds = [_signature(space, each) for each in using]
+    above: dict[int, tuple[float, tuple[int, ...]]] = {len(steps): (0.0, ())}
+    for first in reversed(range(len(steps))):
         found: list[tuple[float, tuple[int, ...]]] = []
         for last in range(first, len(steps)):
             members = [i for i, need in enumerate(needs) if steps[first] <= need <= steps[last]]
             run = share * sum(costs[i][last] for i in members) / RATE
-            rest, above = best(last + 1)
-            programs = {_signature(space, using[i]) for i in members}
-            found.append((run + COMPILE * max(len(programs), 1) + rest, (steps[last], *above)))
-        return min(found)
-
-    return best(0)[1]
+            rest, larger = above[last + 1]
+            programs = {kinds[i] for i in members}
+            found.append((run + COMPILE * max(len(programs), 1) + rest, (steps[last], *larger)))
+        above[first] = min(found)
+    return above[0][1]
 
 
 def _signature(space: SearchSpace[Any], candidate: Candidate) -> str:

@@ -76,7 +76,12 @@ class Population:
     """Trains candidates of one space on one task, the data on the device and programs kept by their shape."""
 
     def __init__(
-        self, space: SearchSpace[Learner], task: Task, epochs: int | None, limits: Limits | None = None
+        self,
+        space: SearchSpace[Learner],
+        task: Task,
+        epochs: int | None,
+        limits: Limits | None = None,
+        padded: Ladders | None = None,
     ) -> None:
         host = data_.load(task)
         self.task, self.space = task, space
@@ -84,7 +89,7 @@ class Population:
         self.statistics = data_.statistics(task, host)
         self.validation = len(host.validation_x)
         self.data = jax.device_put(host)
-        self.ladders: Ladders = ladders(space, self.spec)
+        self.ladders: Ladders = ladders(space, self.spec) if padded is None else padded
         self.sizes = Sizes(space, self.spec, limits or Limits())
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
         self._outlines: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()

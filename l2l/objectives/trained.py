@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from l2l.engine.bucket import exact
+from l2l.engine.bucket import Ladders, bucket, exact
 from l2l.engine.checkpoint import Checkpoints, Damaged
 from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
+from l2l.engine.cost import ladders
 from l2l.engine.data import load, specify
 from l2l.engine.fit import Fitted
 from l2l.engine.limits import Limits
@@ -61,6 +62,7 @@ class Trained:
     lanes: int | None = None
     limits: Limits = field(default_factory=Limits)
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
+    _ladders: Ladders | None = field(default=None, init=False, repr=False, compare=False)
     _kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +117,7 @@ class Trained:
     def within(self, folder: Path) -> Trained:
         """The same objective; trials that stop at a rung are kept in `folder` and go on from there."""
         made = replace(self)
-        made._population, made._kept = self._population, Checkpoints(folder)
+        made._population, made._ladders, made._kept = self._population, self._ladders, Checkpoints(folder)
         return made
 
     def retain(self, numbers: Collection[int]) -> None:
@@ -127,8 +129,14 @@ class Trained:
     def population(self) -> Population:
         """The data and the programs of this process."""
         if self._population is None:
-            self._population = Population(self.space, self.task, self.epochs, self.limits)
+            self._population = Population(self.space, self.task, self.epochs, self.limits, self._ladders)
         return self._population
+
+    def program(self, candidate: Candidate) -> str:
+        """The name of the candidate's bucket; those of one name can be lanes of one program."""
+        if self._ladders is None:  # found once, by the driver, and taken along to wherever trials run
+            self._ladders = ladders(self.space, specify(self.task, load(self.task), self.epochs))
+        return bucket(self.space, candidate, self._ladders).name
 
     def key(self, number: int) -> Key:
         """The trial's key: a function of the seed and the number alone."""
@@ -155,6 +163,11 @@ class Trained:
     def fit(self, members: Sequence[Member], lanes: int, stage: Stage = WHOLE) -> Iterator[Trainings]:
         """Trains candidates of one bucket: fits and seconds, program by program."""
         population = self.population
+        if len({population.bucket(candidate).name for candidate, _ in members}) > 1:
+            # There is no room for the padding: each in the program of its true shape.
+            for place, member in enumerate(members):
+                yield from self.fit([member], lanes, stage.only(place))
+            return
         try:
             yield population.train(members, population.bucket(members[0][0]), lanes, stage)
         except NEEDS_ITS_VALUES:

@@ -54,3 +54,9 @@ def test_a_size_that_no_drawn_candidate_has_is_covered(monkeypatch: pytest.Monke
     ladder = cost.ladders(space, SPEC._replace(epochs=10**6))["width"]
     assert ladder[-1] == 256
     assert any(size >= needed for size in ladder)
+
+
+def test_thousands_of_sizes_are_no_hindrance() -> None:
+    ladder = cost.ladders(mlp.space(widths=tuple(range(1, 4001))), SPEC)["width"]
+    assert ladder[-1] == 4000
+    assert 1 < len(ladder) < 24

@@ -308,11 +308,11 @@ def crowded(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
     tried: list[int] = []
     train = Population.train
 
-    def short(self: Population, members: Any, held: Any, lanes: int) -> Any:
+    def short(self: Population, members: Any, held: Any, lanes: int, stage: Any) -> Any:
         tried.append(lanes)
         if lanes > room:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return train(self, members, held, lanes)
+        return train(self, members, held, lanes, stage)
 
     monkeypatch.setattr(Population, "train", short)
     return tried
@@ -368,3 +368,15 @@ def test_a_companion_that_crashes_changes_nobodys_program() -> None:
     assert [trial.cohort for trial in done] == [(0, 1, 2), (1,), (0, 1, 2)]
     (again,) = Trained(space, TASK, lanes=3)(asked[2:])
     assert outcome(again).metrics == outcome(done[2]).metrics
+
+
+def test_a_programs_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker() -> None:
+    space = mlp.space(depth=(1, 2), widths=(8, 16), batch_sizes=(128,), optimizers=("adamw", "sgd"))
+    objective = Trained(space, Digits(epochs=1))
+    draw = random.Random(0)
+    drawn = [space.sample(draw) for _ in range(12)]
+    assert len({json.dumps(space.static(each)) for each in drawn}) > 4
+    assert len({objective.program(each) for each in drawn}) == 1
+    arrived = pickle.loads(cloudpickle.dumps(objective))
+    assert arrived._ladders == objective._ladders == arrived.population.ladders
+    assert {arrived.population.bucket(each).name for each in drawn} == {objective.program(drawn[0])}
