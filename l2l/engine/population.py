@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import json
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -173,12 +172,7 @@ class Population:
         """How to compile: on a CPU, quickly, and for the one thread that calls."""
         if jax.default_backend() != "cpu":
             return {}
-        work = self.spec.examples * self.spec.epochs * math.prod(self.spec.inputs)
-        return {
-            "xla_backend_optimization_level": 1,
-            "xla_cpu_use_fusion_emitters": work > 10_000_000,
-            "xla_cpu_multi_thread_eigen": False,
-        }
+        return {"xla_backend_optimization_level": 1, "xla_cpu_multi_thread_eigen": False}
 
     def _forget(self) -> None:
         with self._lock:

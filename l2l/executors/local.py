@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,6 +20,7 @@ import cloudpickle
 
 from l2l.config import compilation_cache
 from l2l.errors import InputError
+from l2l.executors.pieces import Piece, choose, pieces
 from l2l.types import Objective, Outcome, Trial
 
 OWN, OUTSIDE, ENOUGH = 5, 1, 10
@@ -36,8 +38,22 @@ class Worker:
     """The pickled objective it holds."""
     owed: deque[Trial] = field(default_factory=deque[Trial])
     """Trials it was given and has not returned, in order."""
+    programs: set[str] = field(default_factory=set[str])
+    """Names of the programs that it has been given trials of."""
     memory_kills: int = 0
     """Processes of this machine that had been killed for want of memory when it started."""
+
+
+@dataclass(eq=False)
+class _Work:
+    """What is left of a run."""
+
+    split: Callable[[Sequence[Trial]], list[Piece]]
+    waiting: list[Piece] = field(default_factory=list[Piece])
+    suspects: deque[list[Trial]] = field(default_factory=deque[list[Trial]])
+    """Trials whose worker died, each to be run alone."""
+    deaths: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    """By trial what the deaths of its workers count for."""
 
 
 @dataclass(eq=False)
@@ -83,77 +99,71 @@ class Local:
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish. Raises: InputError as `check` does."""
         packed = _packed(objective)
-        waiting = deque(_cohorts(trials))
-        suspects: deque[list[Trial]] = deque()
-        deaths: dict[int, list[int]] = {}
-        while waiting or suspects or any(worker.owed for worker in self._alive):
-            self._assign(packed, waiting, suspects)
+        work = _Work(functools.partial(pieces, objective, lanes=_lanes(objective)))
+        work.waiting = work.split(trials)
+        while work.waiting or work.suspects or any(worker.owed for worker in self._alive):
+            self._assign(packed, work)
             pipes: dict[Any, Worker] = {worker.pipe: worker for worker in self._alive}
             for pipe in wait(list(pipes)):
                 worker = pipes[pipe]
                 try:
                     answer = worker.pipe.recv_bytes()
                 except (EOFError, OSError):
-                    yield from self._bury(worker, waiting, suspects, deaths)
+                    yield from self._bury(worker, work)
                     continue
                 if answer:
                     trial = cloudpickle.loads(answer)
                     worker.owed = deque(each for each in worker.owed if each.number != trial.number)
                     yield trial
 
-    def _assign(self, packed: bytes, waiting: deque[list[Trial]], suspects: deque[list[Trial]]) -> None:
-        """Gives idle workers their next chunk; a cohort under suspicion goes alone."""
+    def _assign(self, packed: bytes, work: _Work) -> None:
+        """Gives idle workers their next trials; those under suspicion go alone."""
         assert self.workers is not None
         for slot in range(self.workers):
             if slot == len(self._alive):
-                if not waiting and not suspects:
+                if not work.waiting and not work.suspects:
                     return
                 self._alive.append(self._start(slot))
             worker = self._alive[slot]
-            if worker.owed or not (waiting or suspects):
+            if worker.owed or not (work.waiting or work.suspects):
                 continue
-            chunk: list[Trial] = []
-            if suspects:
-                chunk = suspects.popleft()
-            else:
-                for _ in range(max(1, len(waiting) // (2 * self.workers - 1))):
-                    chunk += waiting.popleft()
-            worker.owed = deque(chunk)
+            worker.owed = deque(work.suspects.popleft() if work.suspects else self._next(worker, work.waiting))
             # A worker that has just died cannot be written to; its pipe reports that to `run`.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if worker.objective != packed:
                     worker.pipe.send_bytes(cloudpickle.dumps(("objective", packed)))
                     worker.objective = packed
-                worker.pipe.send_bytes(cloudpickle.dumps(("trials", chunk)))
+                worker.pipe.send_bytes(cloudpickle.dumps(("trials", list(worker.owed))))
 
-    def _bury(
-        self,
-        worker: Worker,
-        waiting: deque[list[Trial]],
-        suspects: deque[list[Trial]],
-        deaths: dict[int, list[int]],
-    ) -> Iterator[Trial]:
-        """Replaces a dead worker: its first unfinished cohort is suspected, the others wait again."""
+    def _next(self, worker: Worker, waiting: list[Piece]) -> list[Trial]:
+        """Takes what suits a worker."""
+        begun = set[str]().union(*(each.programs for each in self._alive))
+        taken = choose(waiting, worker.programs, begun, self.workers or 1)
+        waiting[:] = [piece for piece in waiting if piece not in taken]
+        worker.programs.update(piece.program for piece in taken)
+        return [trial for piece in taken for trial in piece.trials]
+
+    def _bury(self, worker: Worker, work: _Work) -> Iterator[Trial]:
+        """Replaces a dead worker: the first that it had not finished is suspected, the others wait again."""
         code = worker.process.wait()
         self._alive[self._alive.index(worker)] = self._start(self._alive.index(worker))
-        owed = _cohorts(list(worker.owed))
-        if not owed:
+        if not worker.owed:
             return
-        suspected, rest = owed[0], owed[1:]
-        waiting.extendleft(reversed(rest))
+        first, *rest = work.split(list(worker.owed))
+        work.waiting[:0] = rest
         no_memory = _memory_kills() > worker.memory_kills
         outside = code == -signal.SIGKILL and not no_memory
-        for trial in suspected:
-            deaths.setdefault(trial.number, []).append(OUTSIDE if outside else OWN)
-        counted = deaths[suspected[0].number]
+        for trial in first.trials:
+            work.deaths.setdefault(trial.number, []).append(OUTSIDE if outside else OWN)
+        counted = work.deaths[first.trials[0].number]
         if sum(counted) < ENOUGH:
-            suspects.append(suspected)
-        elif parts := _alone(suspected, no_memory):
-            suspects.extend(parts)
+            work.suspects.append(first.trials)
+        elif parts := _alone(first.trials, no_memory):
+            work.suspects.extend(parts)
         else:
             often = "twice" if len(counted) == 2 else f"{len(counted)} times"
             reason = f"crashed: the worker process died {often} ({_cause(code)}); log.txt has its last words"
-            yield replace(suspected[0], outcome=Outcome(error=reason))
+            yield replace(first.trials[0], outcome=Outcome(error=reason))
 
     def _start(self, slot: int) -> Worker:
         ours, theirs = socket.socketpair()
@@ -200,12 +210,11 @@ def _packed(objective: Objective) -> bytes:
         ) from error
 
 
-def _cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """The trials by cohort, in order."""
-    groups: dict[tuple[int, ...], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(trial.cohort, []).append(trial)
-    return list(groups.values())
+def _lanes(objective: Objective) -> int | None:
+    """How many trials of a cohort stay together, None for all: an objective with `lanes` says it or leaves it to us."""
+    if not hasattr(objective, "lanes"):
+        return None
+    return getattr(objective, "lanes", None) or (None if _gpus() else 1)
 
 
 def _alone(cohort: Sequence[Trial], no_memory: bool) -> list[list[Trial]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+LARGE = 8_000_000
+"""Bytes of patches from which on a CPU lays them out in parts, which stay in its cache until they are multiplied."""
+PART = 2_600_000
+"""Bytes of such a part."""
 
 
 def patches_convolution(
@@ -20,7 +26,8 @@ def patches_convolution(
     Either shifted copies of the image are laid side by side and multiplied by the flat kernel, or, where that is
     fewer multiplications because much of the kernel lies beyond the border, whole rows are multiplied by the
     kernel's rows written out as matrices. Under `vmap` over lanes both stay batched products, where a convolution
-    would turn into a slow grouped one. Anything else goes to `lax.conv_general_dilated` itself.
+    would turn into a slow grouped one. Anything else goes to `lax.conv_general_dilated` itself. Forward-mode
+    derivatives (`jax.jvp`) are not defined.
 
     Shapes: inputs `[B, H, W, in]`, result `[B, H', W', out]`.
     """
@@ -38,24 +45,90 @@ def patches_convolution(
     rows = sum(last - first for first, last in spans) / max(inputs.shape[1], 1)
     if tuple(strides) == (1, 1) and 0 < inputs.shape[2] * rows < height * width:
         return _by_rows(inputs, kernel, pads, spans)
-    return _by_patches(inputs, kernel, strides, pads)
+    return _by_patches(inputs, kernel, (int(strides[0]), int(strides[1])), pads)
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Pads) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
     """One product of shifted copies, laid side by side, with the flat kernel."""
     height, width, channels, filters = kernel.shape
+    flat = kernel.reshape(height * width * channels, filters)
+
+    def product(x: jax.Array) -> jax.Array:
+        laid, shape = _laid(x, (height, width), strides, pads)
+        # Products of two matrices: those of more axes are multiplied an order of magnitude slower on some shapes.
+        return (laid @ flat).reshape(*shape, filters)
+
+    parts = _parts(x, len(flat))
+    made = product(x) if len(parts) == 1 else lax.map(product, parts)
+    return made.reshape(len(x), *made.shape[-3:])
+
+
+def _parts(x: jax.Array, long: int) -> jax.Array:
+    """The images `[parts, B / parts, H, W, in]`, as many as have patches of `long` numbers that stay in the cache."""
+    size = x.shape[1] * x.shape[2] * long * x.dtype.itemsize
+    count = len(x)
+    if count * size > LARGE and jax.default_backend() == "cpu":
+        count = max(each for each in range(1, count + 1) if count % each == 0 and each * size <= max(PART, size))
+    return x.reshape(len(x) // max(count, 1), count, *x.shape[1:]) if count else x[None]
+
+
+def _laid(
+    x: jax.Array, window: tuple[int, int], strides: tuple[int, int], pads: Pads
+) -> tuple[jax.Array, tuple[int, int, int]]:
+    """The patches of the images as rows `[B * H' * W', window * in]`, and B, H', W'."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
-    shifted = [
-        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
-        for i in range(height)
-        for j in range(width)
-    ]
-    laid = jnp.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
-    # Products of two matrices: those of more axes are multiplied an order of magnitude slower on some shapes.
-    made = laid.reshape(-1, height * width * channels) @ kernel.reshape(height * width * channels, filters)
-    return made.reshape(x.shape[0], rows, columns, filters)
+    rows, columns = ((size - w) // s + 1 for size, w, s in zip(x.shape[1:3], window, strides, strict=True))
+    ends = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
+    # First beside, then above each other: loops over two short lists compile sooner than one over their product.
+    beside = jnp.concatenate([x[:, :, at : at + ends[1] : strides[1]] for at in range(window[1])], axis=-1)
+    beside = lax.optimization_barrier(beside)
+    laid = jnp.stack([beside[:, at : at + ends[0] : strides[0]] for at in range(window[0])], axis=3)
+    return laid.reshape(-1, window[0] * window[1] * x.shape[3]), (x.shape[0], rows, columns)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> tuple[jax.Array, Any]:
+    return _by_patches(x, kernel, strides, pads), (x, kernel)
+
+
+def _backward(strides: tuple[int, int], pads: Pads, held: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The slopes by images and kernel: products in the shapes that are multiplied fastest, a third less in all.
+
+    By images it is a convolution with the turned kernel, which lays out patches where the slope of `_laid` would add
+    up overlapping ones. By the kernel the long sides are contracted to `[out, window * in]`, and not the other way
+    round, which XLA would choose if it saw that the result is turned.
+    """
+    x, kernel = held
+    height, width, channels, filters = kernel.shape
+    long = height * width * channels
+
+    def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        laid, _ = _laid(pair[0], (height, width), strides, pads)
+        return total + lax.dot_general(pair[1].reshape(-1, filters), laid, (((0,), (0,)), ((), ()))), None
+
+    parts = _parts(x, long)
+    slopes = slope.reshape(*parts.shape[:2], *slope.shape[1:])
+    zeros = jnp.zeros((filters, long), kernel.dtype)
+    by_kernel, _ = add(zeros, (parts[0], slopes[0])) if len(parts) == 1 else lax.scan(add, zeros, (parts, slopes))
+    by_kernel = lax.optimization_barrier(by_kernel).T.reshape(kernel.shape)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    spread = _spread(slope, x.shape, strides, (height, width), pads)
+    return _by_patches(spread, turned, (1, 1), ((0, 0), (0, 0))), by_kernel
+
+
+def _spread(
+    slope: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], window: tuple[int, int], pads: Pads
+) -> jax.Array:
+    """The slope with zeros around it and, for longer strides, between, as the turned kernel needs it."""
+    borders: list[tuple[int, int, int]] = [(0, 0, 0)]
+    for axis in (0, 1):
+        before = window[axis] - 1 - pads[axis][0]
+        covered = (slope.shape[axis + 1] - 1) * strides[axis] + 1
+        borders.append((before, shape[axis + 1] + window[axis] - 1 - before - covered, strides[axis] - 1))
+    return lax.pad(slope, jnp.zeros((), slope.dtype), [*borders, (0, 0, 0)])
+
+
+_by_patches.defvjp(_forward, _backward)
 
 
 def _spans(rows: int, height: int, pads: tuple[int, int]) -> list[tuple[int, int]]:

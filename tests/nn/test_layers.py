@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from l2l.nn import conv
 from l2l.nn.blocks import Standardised, norm
 from l2l.nn.conv import patches_convolution
 from l2l.nn.dropout import Dropout, dropout, mix
@@ -45,6 +48,25 @@ def test_convolution_equals_lax(size, kernel, stride, padding) -> None:
         left = jax.grad(lambda *a: jnp.sum(ours(*a) * weight), argument)(x, w)
         right = jax.grad(lambda *a: jnp.sum(reference(*a) * weight), argument)(x, w)
         np.testing.assert_allclose(left, right, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 7])
+def test_images_in_parts_give_what_they_give_at_once(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    x, w = (jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((batch, 6, 7, 3), (3, 3, 3, 4)))
+
+    def loss(x, w):
+        return jnp.sum(jnp.sin(patches_convolution(x, w, (1, 1), "SAME")))
+
+    whole = jax.value_and_grad(loss, (0, 1))(x, w)
+    assert "scan" not in str(jax.make_jaxpr(jax.grad(loss))(x, w))
+    monkeypatch.setattr(conv, "LARGE", 0)
+    monkeypatch.setattr(conv, "PART", 2 * 6 * 7 * 27 * 4)  # two images
+    parts = jax.value_and_grad(loss, (0, 1))(x, w)
+    assert ("scan" in str(jax.make_jaxpr(jax.grad(loss))(x, w))) == (batch > 1)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), parts, whole)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "scan" not in str(jax.make_jaxpr(jax.grad(loss))(x, w))
 
 
 def test_grouped_convolution_goes_to_lax() -> None:

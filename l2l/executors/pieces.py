@@ -1,0 +1,44 @@
+"""What a worker process is given at a time: trials that share a program, so that few workers compile each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from l2l.types import Objective, Trial
+
+
+class Piece(NamedTuple):
+    """Trials that go to one worker together."""
+
+    program: str
+    """What names the program that they run in."""
+    trials: list[Trial]
+
+
+def pieces(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> list[Piece]:
+    """The trials in order, those together that are lanes of one call; a cohort stays whole where `lanes` is None."""
+    named: Callable[..., str] | None = getattr(objective, "program", None)
+    groups: dict[tuple[tuple[int, ...], int], list[Trial]] = {}
+    for trial in trials:
+        place = 0 if lanes is None else trial.cohort.index(trial.number) // lanes
+        groups.setdefault((trial.cohort, place), []).append(trial)
+    return [
+        Piece(json.dumps(cohort) if named is None else named(members[0].candidate), members)
+        for (cohort, _), members in groups.items()
+    ]
+
+
+def choose(waiting: Sequence[Piece], held: Collection[str], begun: Collection[str], workers: int) -> list[Piece]:
+    """What a worker that holds some programs should do next, the less of it the less is left.
+
+    Its own programs first, then one that nobody has begun, and in the end it helps out where most is left.
+    """
+    left = Counter(piece.program for piece in waiting)
+    own = next((name for name in left if name in held), None)
+    new = next((name for name in left if name not in begun), None)
+    program = own or new or max(left, key=lambda name: left[name])
+    fair = max(1, len(waiting) // (2 * workers))
+    return [piece for piece in waiting if piece.program == program][:fair]
