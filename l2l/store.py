@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from l2l.errors import InputError, SearchError
 from l2l.files import check_database, connect, exclusive
 from l2l.rows import check_end, check_place, measured_json, opened_json, plain_candidate, read_outcome, read_trial
 from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace
+from l2l.tables import Tables
 from l2l.types import Status, Trial
 
 _STATES = {
@@ -39,8 +39,6 @@ _ATTRIBUTE = "l2l"
 """Study attribute that holds the fingerprint."""
 _TABLES = {"studies", "trials", "version_info", "alembic_version"}
 """Tables by which a file is known as Optuna's; the last one is filled last."""
-_ATTRIBUTES, _VALUES = "trial_user_attributes", "trial_intermediate_values"
-"""Optuna's tables of what has been measured."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class TrialLog:
         self._trials = _read_all(storage.get_all_trials(study, deepcopy=False), place)
         self._finished = sum(trial.status is not Status.RUNNING for trial in self._trials)
         self._rows: dict[int, int] = {}
-        self._tables: tuple[sqlalchemy.Table, sqlalchemy.Table] | None = None
+        self._tables: Tables | None = None
         self._whole: list[list[Trial]] = []
         first = 0
         while first < len(self._trials):
@@ -181,10 +179,10 @@ class TrialLog:
         return len(self._trials), size
 
     def open(self, candidates: Sequence[Candidate], cohorts: Sequence[Sequence[int]] | None = None) -> list[Trial]:
-        """Opens a whole batch: one RUNNING trial a candidate, each in one step that a crash cannot split.
+        """Opens a whole batch: one RUNNING trial a candidate, in one step that a crash cannot split.
 
         `cohorts` are, per candidate, the numbers of the trials that share its program (default: its own).
-        Trials that a crash left open already are compared and kept.
+        Trials of it that are open already are compared and kept.
 
         Raises: InputError if they hold other candidates. SearchError if the database fails.
         """
@@ -205,10 +203,11 @@ class TrialLog:
                     f"{self._place}: the searcher no longer proposes what it proposed for trial {trial.number} before "
                     "the interruption (other code or another machine); choose another out= and start anew."
                 )
+        begun = len(self._trials) - first
         with self._timed():
-            for i in range(len(self._trials) - first, size):
-                self._rows[first + i] = self._storage.create_new_trial(self._study, templates[i])
-                self._trials.append(trials[i])
+            rows = self._add(templates[begun:])
+        self._rows |= dict(enumerate(rows, first + begun))
+        self._trials += trials[begun:]
         return self._trials[first:]
 
     def close(self, trial: Trial) -> Trial:
@@ -222,9 +221,7 @@ class TrialLog:
         # Plus zero: SQLite keeps no negative zero.
         values = None if trial.reward is None else tuple(float(value) + 0.0 for value in trial.reward)
         with self._timed():
-            # First the facts, then the state: in between the trial is still running, and is run again.
-            noted = self._note(trial)
-            self._storage.set_trial_state_values(self._row(trial.number), _STATES[trial.status], values)
+            noted = self._note(trial, values)
         stored = self._trials[trial.number] = replace(noted, status=trial.status, reward=values)
         self._finished += 1
         self._note_if_whole(stored)
@@ -241,39 +238,37 @@ class TrialLog:
             stored = self._trials[trial.number] = self._note(trial)
         return stored
 
-    def _note(self, trial: Trial) -> Trial:
-        """Stores the outcome, and the scores as Optuna's intermediate values, in one transaction."""
+    def _add(self, templates: Sequence[FrozenTrial]) -> list[int]:
+        tables = self._in_tables()
+        if tables is not None:
+            return tables.open(self._study, templates)
+        return [self._storage.create_new_trial(self._study, each) for each in templates]
+
+    def _note(self, trial: Trial, values: Sequence[float] | None = None) -> Trial:
+        """Stores the outcome, the scores as Optuna's intermediate values, and how it ended if it has."""
         row, outcome, opened = self._row(trial.number), measured_json(trial), self._trials[trial.number]
+        attributes = {"outcome": outcome}
         if trial.cohort != opened.cohort:  # it needed a program of fewer lanes
             opened = replace(opened, cohort=trial.cohort)
-            self._storage.set_trial_user_attr(row, "trial", opened_json(opened))
+            attributes["trial"] = opened_json(opened)
         scores = {int(epoch): tuple(float(each) + 0.0 for each in score) for epoch, score in trial.scores.items()}
-        if scores and isinstance(self._storage, RDBStorage):
-            self._write(self._storage, row, outcome, {epoch: score[0] for epoch, score in scores.items()})
+        steps, state = {epoch: score[0] for epoch, score in scores.items()}, _STATES[trial.status]
+        if (tables := self._in_tables()) is not None:
+            tables.note(row, attributes, steps, state, values or ())
         else:
-            self._storage.set_trial_user_attr(row, "outcome", outcome)
-            for epoch, score in scores.items():
-                self._storage.set_trial_intermediate_value(row, epoch, score[0])
+            for name, value in attributes.items():
+                self._storage.set_trial_user_attr(row, name, value)
+            for step, value in steps.items():
+                self._storage.set_trial_intermediate_value(row, step, value)
+            if state is not TrialState.RUNNING:
+                self._storage.set_trial_state_values(row, state, values)
         return replace(opened, outcome=read_outcome(outcome), scores=scores)
 
-    def _write(self, storage: RDBStorage, row: int, outcome: Mapping[str, Any], steps: Mapping[int, float]) -> None:
-        """Writes the outcome and the intermediate values of a trial, in place of those it had.
-
-        Optuna's own calls take a transaction for each value, and every one of them waits for the disk.
-        """
-        if self._tables is None:
-            found = sqlalchemy.MetaData()
-            found.reflect(storage.engine, only=[_ATTRIBUTES, _VALUES])
-            self._tables = found.tables[_ATTRIBUTES], found.tables[_VALUES]
-        attributes, values = self._tables
-        with storage.engine.begin() as connection:
-            connection.execute(values.delete().where(values.c.trial_id == row))
-            connection.execute(attributes.delete().where(attributes.c.trial_id == row, attributes.c.key == "outcome"))
-            made = {"trial_id": row, "key": "outcome", "value_json": json.dumps(outcome)}
-            connection.execute(attributes.insert(), made)
-            kind = {"trial_id": row, "intermediate_value_type": "FINITE"}
-            rows = [{**kind, "step": epoch, "intermediate_value": value} for epoch, value in steps.items()]
-            connection.execute(values.insert(), rows)
+    def _in_tables(self) -> Tables | None:
+        """The tables of a database, None of one in memory."""
+        if self._tables is None and isinstance(self._storage, RDBStorage):
+            self._tables = Tables(self._storage.engine)
+        return self._tables
 
     def _row(self, number: int) -> int:
         if number not in self._rows:  # opened by an earlier process

@@ -17,7 +17,7 @@ FLOORS = {
     4: {"loop", "climb", "objectives", "export"},
     3: {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
-        *("store", "reward", "rows", "rungs", "record", "testing", "search_spaces"),
+        *("store", "tables", "reward", "rows", "rungs", "record", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
     1: {"space", "nn", "pareto", "config", "errors", "files", "source"},
@@ -25,12 +25,12 @@ FLOORS = {
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WINGS = {"searchers", "engine", "executors", "trackers", "tasks"}
 ONLY = {
-    "optuna": {"l2l/store.py", "l2l/searchers/optuna.py"},
+    "optuna": {"l2l/store.py", "l2l/tables.py", "l2l/searchers/optuna.py"},
     "wandb": {"l2l/trackers/wandb.py"},
     "ray": {"l2l/executors/ray.py"},
     "hydra": {"l2l/cli.py", "l2l/config.py"},
     "omegaconf": {"l2l/cli.py", "l2l/config.py"},
-    "sqlalchemy": {"l2l/store.py"},
+    "sqlalchemy": {"l2l/store.py", "l2l/tables.py"},
     "sklearn": {"l2l/tasks/digits.py"},
 }
 """Where alone a library is imported."""

@@ -258,8 +258,16 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
             )
         with pytest.raises(SearchError, match="no space"):
             log.open(candidates, cohorts)
+        assert len(log.trials()) == 1
         with connection:
             connection.execute("drop trigger full")
+    with Store().attach(tmp_path, SPACE, {}) as log:
+        # All or nothing; a batch of which some are there was cut by other hands.
+        assert len(log.trials()) == 1
+        log.open(candidates, cohorts)
+        with connection:
+            for table in ("trial_params", "trial_user_attributes", "trials"):
+                connection.execute(f"delete from {table} where trial_id = 4")
         connection.close()
     with Store().attach(tmp_path, SPACE, {}) as log:
         assert len(log.trials()) == 3
