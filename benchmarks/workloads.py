@@ -26,7 +26,7 @@ from l2l.tasks.idx_images import FashionMnist
 from l2l.types import Outcome, Spec, Task, Trial
 from search_spaces import mixed
 
-BATCH = 50
+BATCH = 200
 """Candidates that l2l's search asks for at once."""
 
 

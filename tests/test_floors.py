@@ -20,7 +20,7 @@ FLOORS = {
         *("store", "tables", "reward", "rows", "rungs", "record", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
-    1: {"space", "nn", "pareto", "config", "errors", "files", "source"},
+    1: {"space", "nn", "pareto", "config", "machine", "errors", "files", "source"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WINGS = {"searchers", "engine", "executors", "trackers", "tasks"}

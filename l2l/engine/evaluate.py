@@ -13,6 +13,15 @@ from l2l.engine.data import chunks
 from l2l.types import Array, Split, Task
 
 
+def metrics(task: Task, y: Array) -> dict[str, Any]:
+    """The dtype of each metric's sum, without a model."""
+    logits = jax.ShapeDtypeStruct((1, task.outputs), jnp.float32)
+    weighted = jax.eval_shape(
+        lambda logits, y: jax.tree.map(lambda each: each * 1.0, task.score(logits, y)), logits, y[:1]
+    )
+    return {name: each.dtype for name, each in weighted.items()}
+
+
 def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array], Array, Array], dict[str, Array]]:
     """A function `(model, x [N, *inputs], y [N])` to the sum of each metric over the examples, chunk by chunk."""
     parts: Any = chunks(examples)
@@ -25,8 +34,7 @@ def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array],
         if len(parts[0]) == 1:
             return sums(jax.tree.map(lambda part: part[0], parts))
         # Starting from zeros keeps the model in the program once, not once more for the first chunk.
-        shapes = jax.eval_shape(sums, jax.tree.map(lambda part: part[0], parts))
-        start = jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes)
+        start = {name: jnp.zeros((), kind) for name, kind in metrics(task, y).items()}
         return jax.lax.scan(lambda totals, part: (jax.tree.map(jnp.add, totals, sums(part)), None), start, parts)[0]
 
     return score

@@ -12,7 +12,7 @@ from flax import nnx
 
 from l2l.engine.bucket import Bucket, assemble
 from l2l.engine.data import Data
-from l2l.engine.evaluate import make_score
+from l2l.engine.evaluate import make_score, metrics
 from l2l.errors import InputError
 from l2l.nn.blocks import Standardised
 from l2l.nn.padded import Bound
@@ -99,17 +99,15 @@ class Program:
     def shapes(self, numbers: Mapping[str, Any], data: Data) -> State:
         """A lane's state, as shapes alone."""
 
-        def begin(numbers: Mapping[str, Any], x: Any, y: Any) -> State:
+        def begin(numbers: Mapping[str, Any], y: Any) -> State:
             learner = self.learner(numbers)
-            model = self.model(learner)
-            _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
-            model.eval()
-            names = (*self.score(model, x, y), "train_loss")
+            _, params, _, rest = nnx.split(self.model(learner), nnx.Param, Bound, ...)
+            names = (*metrics(self.task, y), "train_loss")
             curve = {name: jnp.zeros(self.spec.epochs, jnp.float32) for name in names}
             zero = jnp.zeros((), jnp.int32)
             return State(params, rest, learner.optimizer.init(params), zero, zero, curve)
 
-        return jax.eval_shape(begin, dict(numbers), data.validation_x, data.validation_y)
+        return jax.eval_shape(begin, dict(numbers), data.validation_y)
 
     def __call__(self, lane: Lane, state: State, begin: Any, end: Any, data: Data) -> State:
         """Trains one lane from epoch `begin` to `end`, counted from 0, and scores it after each of them.

@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l import machine
 from l2l.engine import caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import count, products
@@ -178,8 +177,4 @@ def memory() -> int:
     held = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in held:
         return held["bytes_limit"]
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for place in ("memory.max", "memory/memory.limit_in_bytes"):  # what a container may take, in either version
-        with suppress(OSError, ValueError):
-            found.append(int((Path("/sys/fs/cgroup") / place).read_text()))
-    return min(found)
+    return machine.memory()

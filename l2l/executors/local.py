@@ -21,11 +21,15 @@ import cloudpickle
 from l2l.config import compilation_cache
 from l2l.errors import InputError
 from l2l.executors.pieces import Piece, choose, pieces
+from l2l.machine import cores, memory
 from l2l.types import Objective, Outcome, Trial
 
 OWN, OUTSIDE, ENOUGH = 5, 1, 10
 """What a death counts for against the cohort that was running, by who is to blame, and where patience ends: two deaths
 of its own. A SIGKILL that was not the kernel's, for want of memory, comes from outside."""
+
+ROOM = 2**31
+"""Bytes of memory for which there is a worker on a CPU."""
 
 
 @dataclass(eq=False)
@@ -58,7 +62,10 @@ class _Work:
 
 @dataclass(eq=False)
 class Local:
-    """Runs cohorts in `workers` processes (one per GPU, or one) of `threads` CPU threads each (an even share).
+    """Runs cohorts in `workers` processes of `threads` CPU threads each (an even share).
+
+    There is one for each GPU, or for each core of a CPU where there are 2 GiB of memory for it: programs that share
+    a process slow each other down by a fifth. Each worker goes on with what it has compiled as long as it can.
 
     A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
     new worker dies too, so is each of its trials, and one that dies alone fails with the signal as the reason.
@@ -81,8 +88,8 @@ class Local:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
-        self.workers = self.workers or len(_gpus()) or 1
-        self.threads = self.threads or max(_cores() // self.workers, 1)
+        self.workers = self.workers or len(_gpus()) or max(min(cores(), memory() // ROOM), 1)
+        self.threads = self.threads or max(cores() // self.workers, 1)
 
     def check(self, objective: Objective) -> None:
         """Refuses an objective that cannot be pickled. Raises: InputError."""
@@ -232,11 +239,6 @@ def _memory_kills() -> int:
         lines = Path("/proc/vmstat").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
     return 0
-
-
-def _cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

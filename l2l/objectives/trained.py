@@ -23,6 +23,7 @@ from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
 from l2l.errors import InputError
+from l2l.machine import cores
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
 
@@ -251,8 +252,7 @@ def threads() -> int:
     """How many cohorts train at a time: one a core, on a CPU."""
     if jax.default_backend() != "cpu":
         return 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("NPROC", cores))
+    return int(os.environ.get("NPROC", cores()))
 
 
 def reason(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from l2l.errors import InputError
+from l2l.tasks import digits
 from l2l.tasks.digits import Digits
 
 
@@ -64,3 +65,10 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], reason: str) -> No
 def test_nobody_can_write_to_the_shared_arrays() -> None:
     with pytest.raises(ValueError, match="read-only"):
         Digits().load("train")[0][0] = 0
+
+
+def test_the_table_is_scikit_learns() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    np.testing.assert_array_equal(digits._table(), np.column_stack([pixels, labels]))  # pyright: ignore
