@@ -14,14 +14,14 @@ class Cohort(NamedTuple):
 
     trials: Sequence[Trial]
     shared: Sequence[tuple[int, ...]]
-    """For each trial the numbers that its program was made for, as many as lanes; copies fill those that have ended."""
+    """For each trial the numbers that its program was made for, at most as many as lanes; copies fill the others."""
     begin: int = 0
     """The epoch after which its trials go on."""
 
     @property
     def lanes(self) -> int:
-        """Lanes P of the program."""
-        return len(self.shared[0])
+        """Lanes P of the program, a power of two: few programs are compiled, and a half is one of them."""
+        return 1 << (len(self.shared[0]) - 1).bit_length()
 
     def part(self, first: int, last: int) -> Cohort:
         """The trials from place `first` to `last` (excluded) in as many lanes."""
@@ -29,11 +29,12 @@ class Cohort(NamedTuple):
 
 
 def cohorts(trials: Sequence[Trial], limit: int) -> list[Cohort]:
-    """The cohorts of these trials in order, with at most `limit` lanes each.
+    """The cohorts of these trials in order, with at most `limit` lanes each, or the next lower power of two.
 
     A trial's program is fixed by the cohort it was opened with, so one that is run again after a crash,
     without the companions that had finished, still runs in a program of the same shape.
     """
+    limit = 1 << (limit.bit_length() - 1)
     groups: dict[tuple[int, ...], list[Trial]] = {}
     for trial in trials:
         start = trial.cohort.index(trial.number) // limit * limit
@@ -67,7 +68,7 @@ def halves(cohort: Cohort) -> list[Cohort]:
 
     What a program needs depends on its lanes and not on who is in them, so a run after a crash ends at the same.
     """
-    middle = (cohort.lanes + 1) // 2
+    middle = cohort.lanes // 2
     groups: dict[tuple[int, ...], list[Trial]] = {}
     for trial, numbers in zip(cohort.trials, cohort.shared, strict=True):
         half = numbers[:middle] if trial.number in numbers[:middle] else numbers[middle:]

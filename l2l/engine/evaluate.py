@@ -22,14 +22,19 @@ def metrics(task: Task, y: Array) -> dict[str, Any]:
     return {name: each.dtype for name, each in weighted.items()}
 
 
-def make_score(task: Task, examples: int) -> Callable[[Callable[[Array], Array], Array, Array], dict[str, Array]]:
-    """A function `(model, x [N, *inputs], y [N])` to the sum of each metric over the examples, chunk by chunk."""
+def make_score(
+    task: Task, examples: int, deal: Callable[[Array], Array] = lambda examples: examples
+) -> Callable[[Callable[[Array], Array], Array, Array], dict[str, Array]]:
+    """A function `(model, x [N, *inputs], y [N])` to the sum of each metric over the examples, chunk by chunk.
+
+    `deal` says where the examples of a chunk are.
+    """
     parts: Any = chunks(examples)
 
     def score(model: Callable[[Array], Array], x: Array, y: Array) -> dict[str, Array]:
         def sums(part: tuple[Array, Array]) -> dict[str, Array]:
             index, weight = part
-            return {name: jnp.sum(each * weight) for name, each in task.score(model(x[index]), y[index]).items()}
+            return {name: jnp.sum(each * weight) for name, each in task.score(model(deal(x[index])), y[index]).items()}
 
         if len(parts[0]) == 1:
             return sums(jax.tree.map(lambda part: part[0], parts))

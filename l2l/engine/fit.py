@@ -81,9 +81,10 @@ class Program:
         spec: Spec,
         task: Task,
         validation: int,
+        deal: Callable[[Any], Any] = lambda examples: examples,
     ) -> None:
-        self.space, self.held, self.spec, self.task = space, held, spec, task
-        self.score = make_score(task, validation)
+        self.space, self.held, self.spec, self.task, self.deal = space, held, spec, task, deal
+        self.score = make_score(task, validation, deal)
 
     def learner(self, numbers: Mapping[str, Any]) -> Learner:
         """The bucket's learner for a lane's data."""
@@ -165,7 +166,7 @@ class Program:
 
         def loss(params: Any, rest: Any, index: Array, share: Any) -> tuple[Array, Any]:
             model: Any = nnx.merge(graph, params, held, rest, copy=True)
-            logits = model(data.x[index])
+            logits = model(self.deal(data.x[index]))
             if logits.shape != (len(index), self.spec.outputs):
                 wanted = [len(index), self.spec.outputs]
                 raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {wanted}.")

@@ -18,6 +18,7 @@ from l2l import machine
 from l2l.engine import caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import count, products
+from l2l.engine.place import BATCH, Place, dealt
 from l2l.errors import InputError, nearest
 from l2l.space import Candidate, Real, SearchSpace
 from l2l.types import Learner, Spec
@@ -92,15 +93,18 @@ class Sizes:
         self._known: dict[str, Size | None] = {}
         self._counted = 0
 
-    def size(self, values: Mapping[str, Any]) -> Size | None:
-        """What the candidate of these values needs; None if it cannot be traced, which its training will report."""
+    def size(self, values: Mapping[str, Any], share: int = 1) -> Size | None:
+        """What the candidate of these values needs, or one of `share` devices that its batches are dealt to.
+
+        None if it cannot be traced, which its training will report.
+        """
         numbers = {name for name, choice in self.space.choices.items() if isinstance(choice, Real) and choice.traced}
-        shape = json.dumps({name: value for name, value in values.items() if name not in numbers})
+        shape = json.dumps([share, {name: value for name, value in values.items() if name not in numbers}])
         if shape in self._known:
             return self._known[shape]
         found: Size | None = None
         with suppress(Exception):
-            found = measure(self.space, values, self.spec)
+            found = measure(self.space, values, self.spec, share)
         while len(self._known) >= REMEMBERED:
             self._known.pop(next(iter(self._known)))
         self._known[shape] = found
@@ -109,27 +113,42 @@ class Sizes:
             caches.clear()
         return found
 
-    def fits(self, held: Bucket, lanes: int = 1) -> bool:
-        """Whether the machine has the memory for so many of the bucket's largest candidate."""
-        size = self.size(largest(self.space, held))
+    def fits(self, held: Bucket, lanes: int = 1, share: int = 1) -> bool:
+        """Whether a device has the memory for so many of the bucket's largest candidate, or a share of its batches."""
+        size = self.size(largest(self.space, held), share)
         return size is None or lanes * size.bytes <= memory()
+
+    def place(self, held: Bucket, lanes: int = 1) -> Place | None:
+        """The devices for so many lanes of a bucket, all that can be busy; None if these have not the memory."""
+        count = jax.local_device_count()
+        devices = dealt(lanes, count)
+        if self.fits(held, lanes // devices):
+            return Place(devices)
+        if lanes > 1 or count == 1:
+            return None
+        learner = self.space.build(largest(self.space, held), self.spec)
+        share = dealt(int(learner.microbatch or learner.batch_size), count)
+        return Place(share, BATCH) if share > 1 and self.fits(held, share=share) else None
 
     def refusal(self, candidate: Candidate, held: Bucket) -> str | None:
         """Why the candidate must not begin, None if it may: it breaks a limit, or the machine is too small."""
         own = self.size(candidate.values) if self.limits.any else None
         if own is not None and (broken := self.limits.broken(own)) is not None:
             return broken
-        if self.fits(held):
+        if self.place(held) is not None:
             return None
         size = self.size(largest(self.space, held))
         assert size is not None
         return f"{size.bytes:.6g} bytes, the machine has {memory():.6g}"
 
 
-def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> Size:
-    """What the candidate of these values needs, from shapes alone: nothing is allocated."""
+def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Size:
+    """What the candidate of these values needs, from shapes alone: nothing is allocated.
+
+    With its batches dealt to `share` devices: what each of them needs.
+    """
     learner = space.build(values, spec)
-    batch = int(learner.microbatch or learner.batch_size)
+    batch = int(learner.microbatch or learner.batch_size) // share
 
     def forward(x: Any) -> Any:
         with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
@@ -170,11 +189,11 @@ def largest(space: SearchSpace[Any], held: Bucket) -> dict[str, Any]:
 
 @functools.cache
 def memory() -> int:
-    """Bytes of memory that a program may take here: the accelerator's, or the host's on a CPU.
+    """Bytes of memory that a program may take on a device: the accelerator's, or an equal share of the host's.
 
     All there is and not what is free at the moment, so that the same candidates are refused at every start.
     """
     held = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in held:
         return held["bytes_limit"]
-    return machine.memory()
+    return machine.memory() // jax.local_device_count()

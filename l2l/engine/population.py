@@ -22,6 +22,7 @@ from l2l.engine.checkpoint import Damaged
 from l2l.engine.cost import ladders
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
 from l2l.engine.limits import Limits, Sizes, memory
+from l2l.engine.place import Place
 from l2l.nn.blocks import Standardised
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
@@ -40,6 +41,7 @@ class Compiled(NamedTuple):
     """A compiled program of P lanes."""
 
     run: Any
+    place: Place
     state: State
     """Shapes of a lane's state."""
     seconds: Mapping[str, float]
@@ -87,7 +89,7 @@ class Population:
         self.spec = data_.specify(task, host, epochs)
         self.statistics = data_.statistics(task, host)
         self.validation = len(host.validation_x)
-        self.data = jax.device_put(host)
+        self._data: dict[Place, data_.Data] = {Place(): jax.device_put(host)}
         self.ladders: Ladders = ladders(space, self.spec) if padded is None else padded
         self.sizes = Sizes(space, self.spec, limits or Limits())
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
@@ -98,7 +100,7 @@ class Population:
     def bucket(self, candidate: Candidate) -> Bucket:
         """The bucket of a candidate: that of its true shape alone where the machine has no room for the padding."""
         held = bucket(self.space, candidate, self.ladders)
-        return held if not held.sizes or self.sizes.fits(held) else plain(self.space, candidate)
+        return held if not held.sizes or self.sizes.place(held) else plain(self.space, candidate)
 
     def refusal(self, candidate: Candidate) -> str | None:
         """Why the candidate must not begin, None if it may."""
@@ -147,26 +149,32 @@ class Population:
 
     def _compile(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> Compiled:
         begun = time.perf_counter()
-        program = Program(self.space, held, self.spec, self.task, self.validation)
-        state = program.shapes(data, self.data)
+        place = self._place(held, lanes)
+        program = Program(self.space, held, self.spec, self.task, self.validation, place.batch)
+        state = program.shapes(data, self._held(place))
         size = program.learner(data)
         micro = size.microbatch or size.batch_size
         steps = self.spec.examples // micro
         lane = Lane(dict(data), jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1))
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), (lane, state))
-        function = (
-            jax.vmap(program, in_axes=(0, 0, None, None, None))
-            if lanes > 1
-            else lambda lane, state, *shared: jax.tree.map(
-                lambda leaf: leaf[None], program(*jax.tree.map(lambda leaf: leaf[0], (lane, state)), *shared)
-            )
-        )
-        lowered = jax.jit(function).trace(*shapes, np.int32(0), np.int32(0), self.data).lower()
+        lowered = place.lowered(program, lanes, shapes, (np.int32(0), np.int32(0), self._held(place)))
         traced = time.perf_counter()
         run = lowered.compile(compiler_options=self._options())
         _check_memory(run.memory_analysis())
         seconds = {"trace": traced - begun, "compile": time.perf_counter() - traced}
-        return Compiled(run, state, seconds)
+        return Compiled(run, place, state, seconds)
+
+    def _place(self, held: Bucket, lanes: int) -> Place:
+        place = self.sizes.place(held, lanes)
+        if place is None:
+            raise MemoryError(f"{lanes} lanes need more than the {memory():.6g} bytes of a device")
+        return place
+
+    def _held(self, place: Place) -> data_.Data:
+        """The data, whole on each of these devices."""
+        if place not in self._data:
+            self._data[place] = jax.device_put(self._data[Place()], place.shared())
+        return self._data[place]
 
     def _options(self) -> dict[str, Any]:
         """How to compile: on a CPU, quickly, and for the one thread that calls."""
@@ -191,8 +199,7 @@ class Population:
             for so many lanes; nothing has been allocated then.
         """
         started = time.perf_counter()
-        if not self.sizes.fits(held, lanes):
-            raise MemoryError(f"{lanes} lanes need more than the {memory():.6g} bytes of this machine")
+        self._place(held, lanes)
         drawn = [self._drawn(candidate, held, key, bool(stage.states)) for candidate, key in members]
         data = [numbers(self.space, candidate, held) for candidate, _ in members]
         begun = time.perf_counter()
@@ -205,7 +212,10 @@ class Population:
         stacked = stack(rows + rows[:1] * (lanes - len(rows)))
         end = self.spec.epochs if stage.end is None else min(stage.end, self.spec.epochs)
         ready = time.perf_counter()
-        state = jax.block_until_ready(compiled.run(*stacked, np.int32(stage.begin), np.int32(end), self.data))
+        place, bounds = compiled.place, (np.int32(stage.begin), np.int32(end))
+        if place.devices > 1:
+            stacked = jax.device_put(stacked, place.lanes())
+        state = jax.block_until_ready(compiled.run(*stacked, *bounds, self._held(place)))
         if end == self.spec.epochs:
             state = state._replace(optimizer=None)  # stays where it is: nobody asks for it
         state = jax.tree.map(to_host, state)

@@ -64,8 +64,9 @@ class _Work:
 class Local:
     """Runs cohorts in `workers` processes of `threads` CPU threads each (an even share).
 
-    There is one for each GPU, or for each core of a CPU where there are 2 GiB of memory for it: programs that share
-    a process slow each other down by a fifth. Each worker goes on with what it has compiled as long as it can.
+    There is one for each GPU (one alone has all of them), or for each core of a CPU where there are 2 GiB of memory
+    for it: programs that share a process slow each other down by a fifth. Each worker goes on with what it has
+    compiled as long as it can.
 
     A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
     new worker dies too, so is each of its trials, and one that dies alone fails with the signal as the reason.
@@ -194,7 +195,7 @@ class Local:
         gpus = _gpus()
         # NPROC fixes the number of XLA's CPU threads, and with it the last bit of every sum.
         pinned = {"NPROC": str(self.threads)}
-        if gpus:
+        if gpus and self.workers != 1:  # one alone has them all
             pinned["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         return {**(self._variables or {**os.environ, **compilation_cache()}), **pinned}
 

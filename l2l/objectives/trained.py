@@ -34,7 +34,7 @@ Member: TypeAlias = tuple[Candidate, Key]
 Trainings: TypeAlias = tuple[list[Fitted], dict[str, float]]
 """What one program did: a fit for each member, in its true shape, and the seconds."""
 LANES = 16
-"""Candidates that share a program on an accelerator."""
+"""Candidates that share a program on an accelerator, for each of those that the process has."""
 
 NEEDS_ITS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -159,7 +159,7 @@ class Trained:
     @property
     def width(self) -> int:
         """The most lanes of a program: on a CPU a core is busy with one."""
-        return self.lanes or (1 if jax.default_backend() == "cpu" else LANES)
+        return self.lanes or (1 if jax.default_backend() == "cpu" else LANES * jax.local_device_count())
 
     def fit(self, members: Sequence[Member], lanes: int, stage: Stage = WHOLE) -> Iterator[Trainings]:
         """Trains candidates of one bucket: fits and seconds, program by program."""

@@ -21,10 +21,16 @@ def shape(found: Sequence[Cohort]) -> list[tuple[list[int], tuple[int, ...]]]:
 
 
 def test_a_trial_that_is_run_again_finds_its_program() -> None:
-    whole = cohorts(trials(range(5), range(5)), 3)
-    assert shape(whole) == [([0, 1, 2], (0, 1, 2)), ([3, 4], (3, 4))]
-    assert [each.lanes for each in whole] == [3, 2]
-    assert shape(cohorts(trials([4, 1], range(5)), 3)) == [([4], (3, 4)), ([1], (0, 1, 2))]
+    whole = cohorts(trials(range(7), range(7)), 4)
+    assert shape(whole) == [([0, 1, 2, 3], (0, 1, 2, 3)), ([4, 5, 6], (4, 5, 6))]
+    assert [each.lanes for each in whole] == [4, 4]
+    assert shape(cohorts(trials([6, 1], range(7)), 4)) == [([6], (4, 5, 6)), ([1], (0, 1, 2, 3))]
+
+
+@pytest.mark.parametrize("limit", range(1, 40))
+def test_there_are_few_numbers_of_lanes_and_none_above_the_limit(limit: int) -> None:
+    found = {each.lanes for size in range(1, 40) for each in cohorts(trials(range(size), range(size)), limit)}
+    assert found == {2**power for power in range(6) if 2**power <= limit}
 
 
 @pytest.mark.parametrize("limit", [3, 4, 16])
@@ -35,7 +41,7 @@ def test_halves_do_not_depend_on_who_is_left_and_are_what_their_trials_note(size
         if whole.lanes == 1:
             assert left == []
             continue
-        assert [each.lanes for each in left] == [(whole.lanes + 1) // 2, whole.lanes // 2]
+        assert left[0].lanes == whole.lanes // 2 >= left[1].lanes
         for part in left:
             for trial in part.trials:
                 # Whoever else has ended before, and by the stored trial alone, as the final run finds it.

@@ -161,7 +161,7 @@ def test_the_machine_is_a_limit_by_itself() -> None:
 def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[Any] = []
     cleared: list[bool] = []
-    monkeypatch.setattr(limits, "measure", lambda space, values, spec: counted.append(values["width"]))
+    monkeypatch.setattr(limits, "measure", lambda space, values, spec, share: counted.append(values["width"]))
     monkeypatch.setattr(caches, "clear", lambda: cleared.append(True))
     monkeypatch.setattr(limits, "REMEMBERED", 2)
     monkeypatch.setattr(limits, "CLEARED", 3)

@@ -234,7 +234,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     alike = [each for each in candidates if space.static(each) == space.static(first)][:3]
     cohorts = [(0, 1, 2), (3, 4, 5)]
     members = [*alike, *([second] * 3)]
-    objective = Trained(space, Digits(epochs=3), lanes=3)
+    objective = Trained(space, Digits(epochs=3), lanes=4)
     batch = [climbing(n, None, cohorts[n // 3], each) for n, each in enumerate(members)]
     whole = {trial.number: outcome(trial) for trial in objective(batch)}
 
@@ -254,7 +254,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     staged.population.train = counted  # pyright: ignore
     left = [replace(trial, until=2) for trial in batch if trial.number in (0, 2, 4)]
     middle = {trial.number: outcome(trial) for trial in staged(left)}
-    assert staged._program(batch[0], 3) == staged._program(batch[4], 3)
+    assert staged._program(batch[0], 4) == staged._program(batch[4], 4)
     assert calls == [(3, 1)]
     (tmp_path / "rungs" / "2-2").unlink()
     torn = tmp_path / "rungs" / "4-2"
@@ -327,19 +327,19 @@ def test_where_memory_runs_out_half_the_lanes_are_tried_and_the_final_run_has_as
     candidates = [space.candidate({"learning_rate": rate, "width": 8}) for rate in (0.01, 0.02, 0.03, 0.04, 0.05)]
     asked = trials(candidates)
     done = list(Trained(space, TASK, lanes=8)(asked))
-    assert tried == [5, 3, 2, 1, 2]
+    assert tried == [8, 4, 2, 2, 1]
     assert [outcome(trial).error for trial in done] == [None] * 5
-    assert [trial.cohort for trial in done] == [(0, 1), (0, 1), (2,), (3, 4), (3, 4)]
+    assert [trial.cohort for trial in done] == [(0, 1), (0, 1), (2, 3), (2, 3), (4,)]
 
     # What is left after a crash ends in the same program, with the same bits.
-    (again,) = Trained(space, TASK, lanes=8)(asked[4:])
-    assert (again.cohort, outcome(again).metrics) == (done[4].cohort, outcome(done[4]).metrics)
+    (again,) = Trained(space, TASK, lanes=8)(asked[3:4])
+    assert (again.cohort, outcome(again).metrics) == (done[3].cohort, outcome(done[3]).metrics)
 
     tried.clear()
-    closed = gate(done[4], Metric("accuracy"))
+    closed = gate(done[3], Metric("accuracy"))
     (ended,) = Final(Trained(space, TASK, lanes=8), tmp_path / "best", seeds=1)([closed])
     assert tried == [2]
-    assert outcome(ended).metrics["validation"] == outcome(done[4]).metrics["accuracy"]
+    assert outcome(ended).metrics["validation"] == outcome(done[3]).metrics["accuracy"]
 
 
 def test_what_has_no_room_alone_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,10 +363,10 @@ def test_a_companion_that_crashes_changes_nobodys_program() -> None:
 
     space = lone(build, rate=Real(low=0, high=1))
     asked = trials([space.candidate({"rate": rate}) for rate in (0.1, 0.9, 0.3)])
-    done = list(Trained(space, TASK, lanes=3)(asked))
+    done = list(Trained(space, TASK, lanes=4)(asked))
     assert [outcome(trial).error for trial in done] == [None, "crashed: RuntimeError: too much", None]
     assert [trial.cohort for trial in done] == [(0, 1, 2), (1,), (0, 1, 2)]
-    (again,) = Trained(space, TASK, lanes=3)(asked[2:])
+    (again,) = Trained(space, TASK, lanes=4)(asked[2:])
     assert outcome(again).metrics == outcome(done[2]).metrics
 
 
