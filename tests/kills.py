@@ -233,9 +233,8 @@ def torment_workers(search: Search, usual: Whole, kills: int, seed: int, run: st
         life.until(lambda after=after: life.ended() >= after)
         time.sleep(draw.random() * usual.batch)
         life.until(lambda: bool(workers(life.process.pid)))
-        for worker in workers(life.process.pid):
-            os.kill(worker, signal.SIGKILL)
-            report.kills += 1
+        os.kill(draw.choice(workers(life.process.pid)), signal.SIGKILL)
+        report.kills += 1
         report.ended.append(life.ended())
     code = life.finish()
     report.orphans = len(members(life.process.pid))
