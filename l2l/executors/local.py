@@ -54,6 +54,8 @@ class _Work:
 
     split: Callable[[Sequence[Trial]], list[Piece]]
     waiting: list[Piece] = field(default_factory=list[Piece])
+    program: dict[int, str] = field(default_factory=dict[int, str])
+    """By trial the name of its program."""
     suspects: deque[list[Trial]] = field(default_factory=deque[list[Trial]])
     """Trials whose worker died, each to be run alone."""
     deaths: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
@@ -83,6 +85,7 @@ class Local:
     _log: Path | None = field(default=None, init=False, repr=False)
     _variables: dict[str, str] = field(default_factory=dict[str, str], init=False, repr=False)
     _alive: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
+    _seconds: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
@@ -109,6 +112,7 @@ class Local:
         packed = _packed(objective)
         work = _Work(functools.partial(pieces, objective, lanes=_lanes(objective)))
         work.waiting = work.split(trials)
+        work.program = {trial.number: piece.program for piece in work.waiting for trial in piece.trials}
         while work.waiting or work.suspects or any(worker.owed for worker in self._alive):
             self._assign(packed, work)
             pipes: dict[Any, Worker] = {worker.pipe: worker for worker in self._alive}
@@ -122,6 +126,8 @@ class Local:
                 if answer:
                     trial = cloudpickle.loads(answer)
                     worker.owed = deque(each for each in worker.owed if each.number != trial.number)
+                    if trial.outcome is not None and (name := work.program.get(trial.number)) is not None:
+                        self._seconds[name] = trial.outcome.seconds.get("train", 0.0)
                     yield trial
 
     def _assign(self, packed: bytes, work: _Work) -> None:
@@ -136,6 +142,8 @@ class Local:
             if worker.owed or not (work.waiting or work.suspects):
                 continue
             worker.owed = deque(work.suspects.popleft() if work.suspects else self._next(worker, work.waiting))
+            if not worker.owed:
+                continue
             # A worker that has just died cannot be written to; its pipe reports that to `run`.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if worker.objective != packed:
@@ -145,9 +153,12 @@ class Local:
 
     def _next(self, worker: Worker, waiting: list[Piece]) -> list[Trial]:
         """Takes what suits a worker."""
-        begun = set[str]().union(*(each.programs for each in self._alive))
-        taken = choose(waiting, worker.programs, begun, self.workers or 1)
-        waiting[:] = [piece for piece in waiting if piece not in taken]
+        begun = {
+            name for name in {piece.program for piece in waiting} if any(name in each.programs for each in self._alive)
+        }
+        taken = choose(waiting, worker.programs, begun, self.workers or 1, self._seconds)
+        gone = set(map(id, taken))
+        waiting[:] = [piece for piece in waiting if id(piece) not in gone]
         worker.programs.update(piece.program for piece in taken)
         return [trial for piece in taken for trial in piece.trials]
 

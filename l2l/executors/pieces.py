@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from l2l.types import Objective, Trial
+
+WORTH = 2.0
+"""Seconds of work for which a worker gets a program ready that another one has."""
 
 
 class Piece(NamedTuple):
@@ -31,14 +35,24 @@ def pieces(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> 
     ]
 
 
-def choose(waiting: Sequence[Piece], held: Collection[str], begun: Collection[str], workers: int) -> list[Piece]:
-    """What a worker that holds some programs should do next, the less of it the less is left.
+def choose(
+    waiting: Sequence[Piece],
+    held: Collection[str],
+    begun: Collection[str],
+    workers: int,
+    seconds: Mapping[str, float],
+) -> list[Piece]:
+    """What a worker that holds some programs should do next, the less of it the less is left; perhaps nothing.
 
-    Its own programs first, then one that nobody has begun, and in the end it helps out where most is left.
+    Its own programs first, then one that nobody has begun. In the end it helps out where most is left, unless that
+    is done sooner than the program is ready here; `seconds` are what a trial took last, by program.
     """
-    left = Counter(piece.program for piece in waiting)
+    left: Counter[str] = Counter()
+    for piece in waiting:
+        left[piece.program] += len(piece.trials)
     own = next((name for name in left if name in held), None)
     new = next((name for name in left if name not in begun), None)
-    program = own or new or max(left, key=lambda name: left[name])
+    long = [name for name in left if name not in seconds or left[name] * seconds[name] > WORTH]
+    program = own or new or max(long, key=lambda name: left[name] * seconds.get(name, math.inf), default=None)
     fair = max(1, len(waiting) // (2 * workers))
     return [piece for piece in waiting if piece.program == program][:fair]

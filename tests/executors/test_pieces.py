@@ -67,11 +67,19 @@ def test_a_piece_has_the_name_of_its_program() -> None:
 
 def test_a_worker_goes_on_with_its_programs_then_begins_one_then_helps() -> None:
     waiting = pieces(Odd(), trials(*((n,) for n in range(12))), 1)
-    assert numbers(choose(waiting, {"odd"}, {"odd", "even"}, 2)) == [[1], [3], [5]]
-    assert numbers(choose(waiting, set(), {"even"}, 2)) == [[1], [3], [5]]
-    assert numbers(choose(waiting, set(), set(), 2)) == [[0], [2], [4]]
-    assert numbers(choose(waiting[1:], set(), {"odd", "even"}, 2)) == [[1], [3]]
-    assert numbers(choose(waiting[-1:], {"even"}, {"even"}, 2)) == [[11]]
+    assert numbers(choose(waiting, {"odd"}, {"odd", "even"}, 2, {})) == [[1], [3], [5]]
+    assert numbers(choose(waiting, set(), {"even"}, 2, {})) == [[1], [3], [5]]
+    assert numbers(choose(waiting, set(), set(), 2, {})) == [[0], [2], [4]]
+    assert numbers(choose(waiting[1:], set(), {"odd", "even"}, 2, {})) == [[1], [3]]
+    assert numbers(choose(waiting[-1:], {"even"}, {"even"}, 2, {})) == [[11]]
+
+
+def test_a_worker_helps_where_most_is_left_and_not_where_little_is() -> None:
+    waiting, both = pieces(Odd(), trials(*((n,) for n in range(12))), 1), {"odd", "even"}
+    assert numbers(choose(waiting, set(), both, 2, {"odd": 0.4, "even": 0.5})) == [[0], [2], [4]]
+    assert numbers(choose(waiting, set(), both, 2, {"odd": 0.4, "even": 0.3})) == [[1], [3], [5]]
+    assert choose(waiting, set(), both, 2, {"odd": 0.3, "even": 0.3}) == []
+    assert numbers(choose(waiting, {"odd"}, both, 2, {"odd": 0.0, "even": 9.0})) == [[1], [3], [5]]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -88,8 +96,10 @@ def test_everything_is_given_out_once_whoever_asks(programs: list[str], workers:
     turn = iter([*order, *range(1000)])
     while waiting:
         worker = next(turn) % workers
-        taken = choose(waiting, held[worker], set().union(*held), workers)
-        assert taken
+        taken = choose(waiting, held[worker], set().union(*held), workers, dict.fromkeys("ab", 0.01))
+        if not taken:  # then others hold all that is left
+            assert {piece.program for piece in waiting} <= set().union(*held) - held[worker]
+            continue
         assert len({piece.program for piece in taken}) == 1
         held[worker].add(taken[0].program)
         waiting = [piece for piece in waiting if piece not in taken]
