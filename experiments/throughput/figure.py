@@ -59,7 +59,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
         labels = dict(
             pair for panel in panels for pair in zip(*reversed(panel.get_legend_handles_labels()), strict=True)
         )
-        figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3, frameon=False)
+        columns = min(3, 1 + len(names))
+        figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
         pyplot.close(figure)
 
