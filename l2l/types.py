@@ -179,7 +179,8 @@ class Objective(Protocol):
     """Runs trials; takes several at once, so that it can train them as lanes of one program.
 
     One that does may have a method `program(candidate)`, which names the program that a candidate runs in: trials of
-    one batch and name are a cohort. Without it those are that agree in every static value.
+    one batch and name are a cohort. Without it those are that agree in every static value. An attribute `lanes` (None:
+    as the device has it) says how many of a cohort run in one call; without it a cohort goes to one worker whole.
     """
 
     def check(self) -> Collection[str] | None:
