@@ -178,15 +178,12 @@ def search(
     started = time.perf_counter()
     _check_parts(space=space, task=task, searcher=searcher, reward=reward, executor=executor, store=store)
     reward = named(reward, task.metric)
-    limits = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
-    made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, limits)
+    made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, trials, batch, seed)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
     directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
-    if rungs is not None:
-        made = staged(made).within(directory.resolve() / "rungs")
+    made = made if rungs is None else staged(made).within(directory.resolve() / "rungs")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
-    about = {"seed": seed, "searcher": title(searcher), "environment": environment(executor)}
     begin = functools.partial(_begin, directory, config)
     with store.attach(directory, space, settings, objectives=reward.length, name=directory.name, begin=begin) as log:
         count = max(trials, len(log.trials()))
@@ -201,7 +198,7 @@ def search(
             for watcher in watchers:
                 watcher.start(run, [trial for trial in log.trials() if trial.status is not Status.RUNNING])
             _drive(held, trials, batch)
-            record = ended = _conclude(held, run, task, ending, about)
+            record = ended = _conclude(held, run, task, ending, seed)
         except KeyboardInterrupt as stop:
             stop.add_note(str(directory))
             raise
@@ -236,14 +233,16 @@ def _checked(
     reward: Reward,
     executor: Executor,
     rungs: Rungs | None,
-    limits: Mapping[str, tuple[Any, int, int | None]],
+    trials: int,
+    batch: int,
+    seed: int,
 ) -> tuple[Objective, dict[str, Any]]:
     """The objective and the search's settings, once every part has said that it can take the others."""
-    for name, (value, low, high) in limits.items():
+    whole = {"trials": (trials, 1, None), "batch": (batch, 1, None), "seed": (seed, 0, 2**32 - 1)}
+    for name, (value, low, high) in whole.items():
         if type(value) is not int or value < low or (high is not None and value > high):
             span = f"of at least {low}" if high is None else f"from {low} to {high}"
             raise InputError(f"{name} must be a whole number {span}, got {value!r}.")
-    trials, batch, seed = (value for value, _, _ in limits.values())
     task.check()
     made = objective(space=space, task=task, seed=seed)
     if names := made.check():
@@ -282,7 +281,7 @@ def _drive(held: _Search, trials: int, batch: int) -> None:
         climb.objective.retain(())
 
 
-def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, about: Mapping[str, Any]) -> dict[str, Any]:
+def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, seed: int) -> dict[str, Any]:
     """Hands the winner over and writes `trials.csv` and `result.json`, in that order and the latter last."""
     done = held.log.trials()
     if (record := _concluded(run.directory, done, final)) is not None:
@@ -297,13 +296,13 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, abou
         "version": VERSION,
         "space": held.space.name,
         "task": task.name,
-        "searcher": about["searcher"],
-        "seed": about["seed"],
+        "searcher": title(held.searcher),
+        "seed": seed,
         "trials": {name: counts[name] for name in ("complete", "failed", "pruned")},
         "best": winner and describe(winner),
         "test": test,
         "seconds": held.ledger(),
-        "environment": about["environment"],
+        "environment": environment(held.executor),
     }
     files.replace(run.directory / "result.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     return record
