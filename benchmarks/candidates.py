@@ -3,7 +3,8 @@
     python benchmarks/candidates.py A --candidates 200 --peers flax,torch,ray --repeats 5 --json FILE
 
 Every run is a fresh process, timed from its start to its end; the peers take turns, and each repeat begins with
-another one. PyTorch runs as one process of one thread for each core, its best arrangement. "Cold" starts with an
+another one. The Flax loop and PyTorch run as a process for each core, PyTorch with one thread in each, and Ray with an
+actor for each: their best arrangements. "Cold" starts with an
 empty compilation cache, "warm" with the one that the cold run left; a peer without one has the same figures for both.
 `--peers ''` times l2l alone.
 """
@@ -34,8 +35,8 @@ from table import Result, markdown, summary
 PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
 """Their scripts in `peers/`."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PROCESSES = {"flax": 1, "torch": CORES, "ray": 1}
-"""How many share the candidates; a second one only slows the Flax loop down, and Ray starts its own."""
+PROCESSES = {"flax": CORES, "torch": CORES, "ray": 1}
+"""How many share the candidates; Ray starts its own."""
 
 
 @dataclass(frozen=True)

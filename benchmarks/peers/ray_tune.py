@@ -19,9 +19,6 @@ import ray
 from flax_loop import Work
 from ray import tune
 
-AT_A_TIME = 1
-"""Trials at a time: one compiles on all cores as it is, and on two cores a second one only slowed it down."""
-
 
 class Training(tune.Trainable):
     """One candidate's whole training as a single step."""
@@ -39,9 +36,10 @@ class Training(tune.Trainable):
         return True
 
 
-def main(folder: Path, at_a_time: int = AT_A_TIME) -> None:
-    """Trains all candidates and writes their accuracies."""
+def main(folder: Path, at_a_time: int | None = None) -> None:
+    """Trains all candidates, one a core at a time, and writes their accuracies."""
     cores = len(os.sched_getaffinity(0))
+    at_a_time = at_a_time or cores
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
     count = len(json.loads((folder / "candidates.json").read_text()))
     tuner = tune.Tuner(

@@ -34,7 +34,7 @@ def main(descriptor: int) -> None:
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     # A second's work that nearly every objective needs, done while the driver makes up the first batch.
-    threading.Thread(target=importlib.import_module, args=("jax",), daemon=True).start()
+    threading.Thread(target=_ahead, args=(("jax", "flax.nnx", "optax"),), daemon=True).start()
     objective: Any = None
     while True:
         kind, content = orders.get()
@@ -45,6 +45,13 @@ def main(descriptor: int) -> None:
         else:
             for trial in _answers(objective, content):
                 pipe.send_bytes(cloudpickle.dumps(trial))
+
+
+def _ahead(names: Sequence[str]) -> None:
+    """Imports modules; one that is not there is for whoever needs it to miss."""
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _unpack(content: bytes) -> Any:
