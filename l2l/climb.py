@@ -20,11 +20,11 @@ class Climb:
     rungs: Rungs
     objective: Staged
 
-    def check(self, objectives: int) -> None:
+    def check(self, objectives: int, batch: int) -> None:
         """Refuses what cannot be stopped. Raises: InputError."""
         if isinstance(self.rungs, type) or not callable(getattr(self.rungs, "keep", None)):
             raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {self.rungs!r:.80}.")
-        self.rungs.check(self.objective.total, objectives)
+        self.rungs.check(self.objective.total, objectives, batch)
 
     def batch(
         self,
@@ -36,6 +36,8 @@ class Climb:
         """Runs the batch of these open trials, from wherever each of them stands.
 
         What is decided at a rung follows from what is stored, so after a crash it is decided again, and alike.
+
+        Raises: SearchError if the store fails, and whatever `run` and `close` raise.
         """
         first, size = todo[0].batch
         batch = range(first, first + size)

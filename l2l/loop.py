@@ -108,7 +108,7 @@ class _Search:
     def program(self, candidate: Candidate) -> str:
         """What tells the candidate's program from others: the objective's word, or every static value."""
         named = getattr(self.objective, "program", None)
-        return named(candidate) if callable(named) else json.dumps(self.space.static(candidate))  # pyright: ignore
+        return named(candidate) if callable(named) else json.dumps(self.space.static(candidate))  # pyright: ignore[reportReturnType]
 
     def run(self, todo: Sequence[Trial]) -> None:
         """Runs trials; each is rewarded, stored and shown as it finishes, or stands at its next rung."""
@@ -118,7 +118,7 @@ class _Search:
             if self.rungs is not None:
                 ended = joined(self.log.trials()[trial.number], ended)
             if ended.status is Status.COMPLETE:
-                ended = replace(ended, scores=by_epoch(ended.outcome or Outcome(), self.reward))
+                ended = replace(ended, scores={**ended.scores, **by_epoch(ended.outcome or Outcome(), self.reward)})
             if ended.status is not Status.COMPLETE or trial.until is None:
                 self.close(ended)
             else:
@@ -212,8 +212,11 @@ def search(
 def _winner(trials: Sequence[Trial]) -> Trial:
     """The best trial. Raises: SearchError if all have failed."""
     if (winner := best(trials)) is None:
-        why = common_reason((trial.outcome or Outcome()).error for trial in trials)
-        raise SearchError(f"all {len(trials)} trials failed, most often because: {why}")
+        failed = [trial for trial in trials if trial.status is Status.FAILED]
+        why = common_reason((trial.outcome or Outcome()).error for trial in failed or trials)
+        what = f"none of {len(trials)} trials was completed, {len(failed)} failed and the others were pruned"
+        what = f"all {len(trials)} trials failed" if len(failed) == len(trials) else what
+        raise SearchError(f"{what}, most often because: {why}")
     return winner
 
 
@@ -249,7 +252,7 @@ def _checked(
         check(reward, names)
     executor.check(made)
     if rungs is not None:
-        Climb(rungs, staged(made)).check(reward.length)
+        Climb(rungs, staged(made)).check(reward.length, min(batch, trials))
     # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         draw = random.Random(0)

@@ -18,12 +18,12 @@ def ranks(points: Sequence[Sequence[float]]) -> list[int]:
     values = np.asarray(points, np.float64).reshape(len(points), -1)
     if values.shape[1] == 1:  # every value is a front
         return [int(each) for each in np.unique(-values[:, 0], return_inverse=True)[1]]
-    # Row by row: a table of all pairs would be quadratic in memory.
-    above = [np.flatnonzero((values >= row).all(1) & (values > row).any(1)) for row in values]
     found = np.full(len(values), -1)
     # Who dominates a point comes before it in the dictionary's order, so its front is known.
     for place in np.lexsort(tuple(-values[:, axis] for axis in range(values.shape[1] - 1, -1, -1))):
-        found[place] = 1 + max((int(found[each]) for each in above[place]), default=-1)
+        row = values[place]
+        above = (values >= row).all(1) & (values > row).any(1)
+        found[place] = 1 + max(found[above], default=-1)
     return [int(each) for each in found]
 
 

@@ -30,9 +30,14 @@ class Halving:
         _at_least("eta", self.eta, 2)
         _at_least("first", self.first, 1)
 
-    def check(self, total: int, objectives: int) -> None:
-        """Refuses trainings that end at the first rung. Raises: InputError."""
+    def check(self, total: int, objectives: int, batch: int) -> None:
+        """Refuses trainings that end at the first rung, and batches of which none is stopped. Raises: InputError."""
         _check_first(self.first, total)
+        if batch < self.eta:
+            raise InputError(
+                f"rungs=halving keeps the best of every {self.eta} candidates of a batch, and the batch is {batch}: "
+                f"give it batch={self.eta} or more, or choose rungs=asha."
+            )
 
     def borders(self, number: int, total: int) -> list[int]:
         """`first`, and `eta` times as many each time."""
@@ -54,6 +59,10 @@ class Asha(Halving):
     Raises: InputError if `eta` is below 2 or `first` below 1.
     Source: Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, MLSys, algorithm 2.
     """
+
+    def check(self, total: int, objectives: int, batch: int) -> None:
+        """Refuses trainings that end at the first rung. Raises: InputError."""
+        _check_first(self.first, total)
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> set[int]:
         """Those of the batch that are among the best so far; none, if all of them are worse."""
@@ -104,7 +113,7 @@ class Median:
         for name in ("first", "every", "startup"):
             _at_least(name, getattr(self, name), 1)
 
-    def check(self, total: int, objectives: int) -> None:
+    def check(self, total: int, objectives: int, batch: int) -> None:
         """Refuses trainings that end at the first rung, and several objectives. Raises: InputError."""
         _check_first(self.first, total)
         if objectives > 1:

@@ -265,9 +265,9 @@ class TrialLog:
         return replace(opened, outcome=read_outcome(outcome), scores=scores)
 
     def _in_tables(self) -> Tables | None:
-        """The tables of a database, None of one in memory."""
-        if self._tables is None and isinstance(self._storage, RDBStorage):
-            self._tables = Tables(self._storage.engine)
+        """The tables of a database, None of one in memory, or where they are not those that we know."""
+        if self._tables is None:
+            self._tables = Tables.of(self._storage)
         return self._tables
 
     def _row(self, number: int) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy
 from optuna.distributions import distribution_to_json
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+SCHEMAS = ("v3.2.0.a",)
+"""Versions of Optuna's tables that are known here."""
 TRIALS, PARAMETERS, VALUES = "trials", "trial_params", "trial_values"
 ATTRIBUTES, STEPS = "trial_user_attributes", "trial_intermediate_values"
 
@@ -23,6 +26,13 @@ class Tables:
         found.reflect(engine, only=[TRIALS, PARAMETERS, VALUES, ATTRIBUTES, STEPS])
         self._engine, self._tables = engine, found.tables
 
+    @staticmethod
+    def of(storage: BaseStorage) -> Tables | None:
+        """The tables of a database whose schema is known here, else None: Optuna's own calls will do."""
+        if not isinstance(storage, RDBStorage) or storage.get_current_version() not in SCHEMAS:
+            return None
+        return Tables(storage.engine)
+
     def open(self, study: int, trials: Sequence[FrozenTrial]) -> list[int]:
         """Adds running trials, all or none; their rows."""
         rows: list[int] = []
@@ -31,7 +41,7 @@ class Tables:
         with self._engine.begin() as connection:
             for trial in trials:
                 made = {"study_id": study, "number": trial.number, "state": trial.state.name}
-                insert = self._tables[TRIALS].insert().values(**made, datetime_start=trial.datetime_start)
+                insert = self._tables[TRIALS].insert().values(**made, datetime_start=_utc(trial.datetime_start))
                 key: Any = connection.execute(insert).inserted_primary_key
                 rows.append(int(key[0]))
                 for name, value in trial.params.items():
@@ -70,8 +80,13 @@ class Tables:
                 lines = [{**kind, "objective": at, "value": value} for at, value in enumerate(values)]
                 connection.execute(self._tables[VALUES].insert(), lines)
             if state is not TrialState.RUNNING:
-                ended = {"state": state.name, "datetime_complete": datetime.now()}
+                ended = {"state": state.name, "datetime_complete": _utc(datetime.now())}
                 connection.execute(trials.update().where(trials.c.trial_id == row).values(**ended))
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    """A local time as the tables hold it."""
+    return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
 
 
 def _attribute(row: int, name: str, value: Any) -> dict[str, Any]:

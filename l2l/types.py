@@ -215,8 +215,8 @@ class Staged(Objective, Protocol):
 class Rungs(Protocol):
     """Says which candidates are worth training on; nothing but scores and numbers decide, never the clock."""
 
-    def check(self, total: int, objectives: int) -> None:
-        """Refuses a training of `total` epochs or a reward of this length. Raises: InputError."""
+    def check(self, total: int, objectives: int, batch: int) -> None:
+        """Refuses a training of `total` epochs, so long a reward or so many trials at once. Raises: InputError."""
         ...
 
     def borders(self, number: int, total: int) -> Sequence[int]:

@@ -81,7 +81,9 @@ def space(
     first = tuple(each for each in poolings if each != "none") or poolings
     activations = recipe.known("activation", activations, ACTIVATIONS)
     normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
-    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats=True)}
+    # A layer that pools changes the shape, so it cannot be skipped in the program of a deeper network.
+    later = tuple(sorted(poolings, key=lambda each: each != "none"))
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats="none" in poolings)}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
         found |= {
@@ -90,6 +92,6 @@ def space(
             f"layer{n}_activation": Categorical(options=activations, when=when, traced=True),
             f"layer{n}_normalisation": Categorical(options=normalisations, when=when, traced=True),
             f"layer{n}_skip": Categorical(options=(False, True), when=when, traced=True),
-            f"layer{n}_pooling": Categorical(options=poolings if n > 1 else first, when=when),
+            f"layer{n}_pooling": Categorical(options=later if n > 1 else first, when=when),
         }
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="cnn")

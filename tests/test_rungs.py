@@ -116,12 +116,14 @@ def test_the_median_rule_compares_the_best_so_far_with_averages_of_complete_tria
 
 @settings(max_examples=30)
 @given(st.sampled_from([Halving(), Asha(), Hyperband(), Median(startup=1)]), st.integers(0, 999))
-def test_the_order_in_which_trials_finish_decides_nothing(rule: Any, seed: int) -> None:
+def test_the_unit_of_the_scores_decides_nothing(rule: Any, seed: int) -> None:
     draw = random.Random(seed)
     scores = [round(draw.random(), 1) for _ in range(12)]
     earlier, batch = at(2, *scores[:6]), at(2, *scores[6:], first=6)
     kept = rule.keep(2, batch, earlier)
-    assert kept == rule.keep(2, batch, earlier)
+    assert kept == rule.keep(
+        2, at(2, *(4 * score for score in scores[6:]), first=6), at(2, *(4 * s for s in scores[:6]))
+    )
     assert kept <= {each.number for each in batch}
     better = [n for n in range(6) if n + 6 not in kept and any(scores[6 + n] > scores[k] for k in kept)]
     assert better == [] or isinstance(rule, Median)
@@ -141,11 +143,17 @@ def test_bad_arguments(rule: Any, name: str, value: Any, low: int) -> None:
 
 def test_what_cannot_be_stopped_is_refused() -> None:
     for rule in (Halving(first=5), Asha(first=5), Hyperband(first=5), Median(first=5)):
-        rule.check(6, 1)
+        rule.check(6, 1, 8)
         with pytest.raises(
             InputError, match=r"rungs\.first must be below the 5 epochs .*, got 5: there would be nothing"
         ):
-            rule.check(5, 1)
-    Asha().check(5, 3)
+            rule.check(5, 1, 8)
+    Asha().check(5, 3, 1)
     with pytest.raises(InputError, match="rungs=median compares one number, the reward has 2"):
-        Median().check(5, 2)
+        Median().check(5, 2, 8)
+
+
+def test_halving_needs_a_batch_to_halve() -> None:
+    Halving(eta=4).check(5, 1, 4)
+    with pytest.raises(InputError, match=r"the batch is 3: give it batch=4 or more"):
+        Halving(eta=4).check(5, 1, 3)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+import jax.numpy as jnp
 import numpy as np
 
 from l2l.nn.padded import Padded, Picked
@@ -36,7 +37,7 @@ def padding(choice: Choice) -> str | None:
     return None if isinstance(choice, Real) else choice.pad
 
 
-def rungs(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
+def padded_sizes(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
     """Every size that padded choices can have, by the name of their pad."""
     found: dict[str, set[int]] = {}
     for choice in space.choices.values():
@@ -65,7 +66,7 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
     needed: dict[str, int] = {}
     for name, value in values.items():
         if (pad := padding(space.choices[name])) is not None:
-            needed[pad] = max(needed.get(pad, 0), int(value))  # pyright: ignore
+            needed[pad] = max(needed.get(pad, 0), int(value))  # pyright: ignore[reportArgumentType]
     padded = {pad: next(size for size in ladders[pad] if size >= need) for pad, need in needed.items()}
     fixed: dict[str, Value] = {}
     sizes: dict[str, int] = {}
@@ -96,10 +97,11 @@ def _possible(
     traced: Iterable[str],
 ) -> bool:
     """Whether some candidate of the bucket has one of the wanted values of `parent`."""
+    wanted = [space.choices[parent].read(each) for each in wanted]
     if parent in fixed:
         return any(type(each) is type(fixed[parent]) and each == fixed[parent] for each in wanted)
     if parent in sizes:
-        return any(int(each) <= sizes[parent] for each in wanted)  # pyright: ignore
+        return any(int(each) <= sizes[parent] for each in wanted)  # pyright: ignore[reportArgumentType]
     return parent in traced
 
 
@@ -111,16 +113,22 @@ def numbers(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict
         value = candidate.values[name] if name in candidate.values else choice.at(0.0)
         if name in held.sizes:
             found[name] = np.int32(min(int(value), held.sizes[name]))  # pyright: ignore
-        elif isinstance(choice, Categorical) and is_picked(choice):
-            found[name] = np.int32(choice.options.index(value))
+        elif is_picked(choice):
+            found[name] = np.int32(int(choice.quantile(value) * len(choice.options)))
         else:
             found[name] = np.float32(value)  # pyright: ignore
     return found
 
 
-def is_picked(choice: Choice) -> bool:
-    """Whether a traced choice reaches `build` as a `Picked`: its options are anything but fractions."""
-    return isinstance(choice, Categorical) and not all(isinstance(each, float) for each in choice.options)
+def is_picked(choice: Choice) -> TypeGuard[Categorical]:
+    """Whether a traced choice reaches `build` as a `Picked`: it has options, not all of them numbers with a fraction.
+
+    Whole numbers are options too: a kernel is chosen from, a rate is computed with.
+    """
+    if not isinstance(choice, Categorical):
+        return False
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in choice.options)
+    return not (numbers and any(isinstance(each, float) for each in choice.options))
 
 
 def assemble(space: SearchSpace[Any], held: Bucket, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,15 +140,12 @@ def assemble(space: SearchSpace[Any], held: Bucket, data: Mapping[str, Any]) -> 
         elif name in held.sizes:
             made[name] = Padded(held.sizes[name], data[name])
         elif name in data:
-            picked = isinstance(choice, Categorical) and is_picked(choice)
-            made[name] = Picked(choice.options, data[name]) if picked else data[name]  # pyright: ignore
+            made[name] = Picked(choice.options, data[name]) if is_picked(choice) else data[name]
     return made
 
 
 def alone(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict[str, Any]:
     """What `build` gets for the candidate by itself: its own values, traced numbers as arrays."""
-    import jax.numpy as jnp
-
     return {
         name: jnp.float32(value) if name in held.traced and not is_picked(space.choices[name]) else value
         for name, value in candidate.values.items()

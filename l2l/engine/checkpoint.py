@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 
 from l2l import files
 
+_OURS = re.compile(r"\.?(\d+)-(\d+)(\.\d+)?")
+"""The name of a checkpoint, or of one that was being written: in a folder that others use, the rest is theirs."""
 _MARK = b"l2l checkpoint 1\n"
 
 log = logging.getLogger("l2l")
@@ -34,8 +37,7 @@ class Checkpoints:
 
     def epoch(self, number: int) -> int:
         """The last epoch after which the trial was kept; 0 if it was not."""
-        kept = [path.name.split("-")[1] for path in self.folder.glob(f"{number}-*")]
-        return max((int(each) for each in kept if each.isdecimal()), default=0)
+        return max((int(found[2]) for found in self._found() if int(found[1]) == number and not found[3]), default=0)
 
     def save(self, number: int, epoch: int, name: str, leaves: Sequence[np.ndarray]) -> None:
         """Keeps the leaves of a state under the `name` of its program, in place of an earlier epoch's."""
@@ -49,9 +51,9 @@ class Checkpoints:
         except OSError as error:
             log.warning("trial %d is not kept between its rungs: %s", number, error.strerror)
             return
-        for path in self.folder.glob(f"{number}-*"):
-            if path != self._path(number, epoch):
-                path.unlink(missing_ok=True)
+        for found in self._found():
+            if int(found[1]) == number and int(found[2]) != epoch:
+                (self.folder / found[0]).unlink(missing_ok=True)
 
     def load(self, number: int, epoch: int, name: str) -> list[np.ndarray]:
         """The leaves that were kept under `name` after this epoch. Raises: Damaged if they are not whole."""
@@ -75,13 +77,18 @@ class Checkpoints:
 
     def retain(self, numbers: Collection[int]) -> None:
         """Deletes what was kept of every other trial, and an empty folder."""
-        kept = {str(number) for number in numbers}
         with suppress(OSError):
-            for path in self.folder.iterdir():
-                if path.name.split("-")[0] not in kept:
-                    path.unlink(missing_ok=True)
-            if not kept:
+            for found in self._found():
+                if int(found[1]) not in numbers:
+                    (self.folder / found[0]).unlink(missing_ok=True)
+            if not numbers:
                 self.folder.rmdir()
+
+    def _found(self) -> list[re.Match[str]]:
+        """The names of the checkpoints that lie in the folder."""
+        with suppress(FileNotFoundError):
+            return [found for path in self.folder.iterdir() if (found := _OURS.fullmatch(path.name))]
+        return []
 
     def _path(self, number: int, epoch: int) -> Path:
         return self.folder / f"{number}-{epoch}"

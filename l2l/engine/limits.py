@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 
 from l2l import machine
 from l2l.engine import caches
 from l2l.engine.bucket import Bucket
-from l2l.engine.cost import count, products
-from l2l.engine.place import BATCH, Place, dealt
+from l2l.engine.cost import Size, measure
+from l2l.engine.place import BATCH, Place, dealt, spread
 from l2l.errors import InputError, nearest
-from l2l.space import Candidate, Real, SearchSpace
+from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
 
 REMEMBERED = 4096
 """Shapes whose size is remembered."""
 CLEARED = 100
 """Shapes counted between two clearings of JAX's caches, where each leaves a tenth of a MiB or more."""
-
-
-class Size(NamedTuple):
-    """What one candidate needs."""
-
-    parameters: int
-    """Numbers that are trained."""
-    bytes: int
-    """Weights, their gradients, optimizer state, other variables, and the activations of one gradient: of every
-    matrix product and convolution what goes in on the left and what comes out."""
-    flops: float
-    """Multiplications and additions of the products that lead one example through the model."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +106,9 @@ class Sizes:
     def place(self, held: Bucket, lanes: int = 1) -> Place | None:
         """The devices for so many lanes of a bucket, all that can be busy; None if these have not the memory."""
         count = jax.local_device_count()
-        devices = dealt(lanes, count)
-        if self.fits(held, lanes // devices):
-            return Place(devices)
+        place = Place(spread(lanes, count))
+        if self.fits(held, place.filled(lanes) // place.devices):
+            return place
         if lanes > 1 or count == 1:
             return None
         learner = self.space.build(largest(self.space, held), self.spec)
@@ -142,49 +127,21 @@ class Sizes:
         return f"{size.bytes:.6g} bytes, the machine has {memory():.6g}"
 
 
-def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Size:
-    """What the candidate of these values needs, from shapes alone: nothing is allocated.
-
-    With its batches dealt to `share` devices: what each of them needs.
-    """
-    learner = space.build(values, spec)
-    batch = int(learner.microbatch or learner.batch_size) // share
-
-    def forward(x: Any) -> Any:
-        with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
-            model: Any = learner.model(nnx.Rngs(0))
-        model.train()
-        model(x)
-        _, params, rest = nnx.split(model, nnx.Param, ...)
-        return params, rest, learner.optimizer.init(params)
-
-    inputs = jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.float32)
-    traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(inputs)
-    # Of a product's operands the left one is data: layers are written x @ weights.
-    activations = sum(
-        times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
-        for equation, times in products(traced.jaxpr)
-    )
-    weights, others = _total(params), _total(state) + _total(rest)
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    return Size(parameters, 2 * weights + others + int(activations), count(traced.jaxpr) / batch)
-
-
-def _bytes(array: Any) -> int:
-    return math.prod(array.shape) * array.dtype.itemsize
-
-
-def _total(tree: Any) -> int:
-    return sum(map(_bytes, jax.tree.leaves(tree)))
-
-
 def largest(space: SearchSpace[Any], held: Bucket) -> dict[str, Any]:
-    """The values of a bucket's largest candidate: padded sizes in full, of what data choose the last option."""
+    """The values of a bucket's largest candidate: padded sizes in full, of what data choose the largest number."""
     return {
-        name: held.fixed[name] if name in held.fixed else held.sizes.get(name, choice.at(1.0))
+        name: held.fixed[name] if name in held.fixed else held.sizes.get(name, _last(choice))
         for name, choice in space.choices.items()
         if name in held.fixed or name in held.sizes or name in held.traced
     }
+
+
+def _last(choice: Choice) -> Value:
+    """The largest value where all are numbers, else the last one."""
+    if isinstance(choice, Categorical):
+        numbers = [each for each in choice.options if isinstance(each, int | float) and not isinstance(each, bool)]
+        return max(numbers) if len(numbers) == len(choice.options) else choice.options[-1]
+    return choice.at(1.0)
 
 
 @functools.cache

@@ -38,6 +38,10 @@ class Place:
             return examples
         return jax.lax.with_sharding_constraint(examples, NamedSharding(self.mesh, PartitionSpec(BATCH)))
 
+    def filled(self, lanes: int) -> int:
+        """So many lanes, and what dummies it takes for every device to have as many as the others."""
+        return -(-lanes // self.devices) * self.devices if self.axis == LANE else lanes
+
     def lowered(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
         """The program of so many lanes, ready to be compiled, for these shapes of lanes and what they share.
 
@@ -45,7 +49,7 @@ class Place:
         """
         if self.devices == 1:
             return jax.jit(_vectorised(program, lanes)).trace(*shapes, *shared).lower()
-        function = _vectorised(program, lanes // self.devices if self.axis == LANE else lanes)
+        function = _vectorised(program, self.filled(lanes) // self.devices if self.axis == LANE else lanes)
         inputs = (*[self.lanes()] * len(shapes), *[self.shared()] * len(shared))
         if self.axis == LANE:
             specs = tuple(each.spec for each in inputs)
@@ -64,6 +68,11 @@ def _vectorised(program: Callable[..., Any], lanes: int) -> Callable[..., Any]:
         )
 
     return single
+
+
+def spread(lanes: int, devices: int) -> int:
+    """The fewest of these devices among which none has more lanes than if all had some."""
+    return -(-lanes // -(-lanes // devices))
 
 
 def dealt(parts: int, devices: int) -> int:

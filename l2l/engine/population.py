@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import threading
 import time
@@ -19,8 +20,8 @@ from l2l.engine import caches
 from l2l.engine import data as data_
 from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers, plain
 from l2l.engine.checkpoint import Damaged
-from l2l.engine.cost import ladders
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
+from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes, memory
 from l2l.engine.place import Place
 from l2l.nn.blocks import Standardised
@@ -95,6 +96,8 @@ class Population:
         self._programs: collections.OrderedDict[str, Future[Compiled]] = collections.OrderedDict()
         self._outlines: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
+        # An accelerator's memory is counted for one cohort: two at a time would need room by chance.
+        self._device = threading.Lock() if jax.default_backend() != "cpu" else contextlib.nullcontext()
         self._made = 0
 
     def bucket(self, candidate: Candidate) -> Bucket:
@@ -156,7 +159,9 @@ class Population:
         micro = size.microbatch or size.batch_size
         steps = self.spec.examples // micro
         lane = Lane(dict(data), jax.ShapeDtypeStruct((self.spec.epochs, steps, micro), np.int32), np.int32(1))
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), (lane, state))
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((place.filled(lanes), *leaf.shape), leaf.dtype), (lane, state)
+        )
         lowered = place.lowered(program, lanes, shapes, (np.int32(0), np.int32(0), self._held(place)))
         traced = time.perf_counter()
         run = lowered.compile(compiler_options=self._options())
@@ -209,23 +214,24 @@ class Population:
             (self._lane(own.learner, each, key), self._state(compiled, own, stage.states[at : at + 1]))
             for at, (own, each, (_, key)) in enumerate(zip(drawn, data, members, strict=True))
         ]
-        stacked = stack(rows + rows[:1] * (lanes - len(rows)))
+        place = compiled.place
+        stacked = stack(rows + rows[:1] * (place.filled(lanes) - len(rows)))
         end = self.spec.epochs if stage.end is None else min(stage.end, self.spec.epochs)
+        bounds = (np.int32(stage.begin), np.int32(end))
         ready = time.perf_counter()
-        place, bounds = compiled.place, (np.int32(stage.begin), np.int32(end))
-        if place.devices > 1:
-            stacked = jax.device_put(stacked, place.lanes())
-        state = jax.block_until_ready(compiled.run(*stacked, *bounds, self._held(place)))
-        if end == self.spec.epochs:
-            state = state._replace(optimizer=None)  # stays where it is: nobody asks for it
-        state = jax.tree.map(to_host, state)
+        with self._device:
+            entered = time.perf_counter()
+            if place.devices > 1:
+                stacked = jax.device_put(stacked, place.lanes())
+            state = jax.block_until_ready(compiled.run(*stacked, *bounds, self._held(place)))
+            if end == self.spec.epochs:
+                state = state._replace(optimizer=None)  # stays where it is: nobody asks for it
+            state = jax.tree.map(to_host, state)
         ended = time.perf_counter()
         fits = [self._cut(jax.tree.map(lambda leaf, at=at: leaf[at], state), own, end) for at, own in enumerate(drawn)]
-        build = begun - started + ready - waited
-        seconds = {"trace": build, "compile": 0.0, "train": ended - ready}
-        if ours:
-            seconds |= {"trace": build + compiled.seconds["trace"], "compile": compiled.seconds["compile"]}
-        return fits, seconds
+        # What every candidate costs, drawn weights included, without what it waited for other threads.
+        train = begun - started + ready - waited + ended - entered
+        return fits, {"trace": 0.0, "compile": 0.0, **(compiled.seconds if ours else {}), "train": train}
 
     def _lane(self, learner: Learner, data: Mapping[str, Any], key: Key) -> Lane:
         """What a candidate's lane sees of the data, and its numbers."""

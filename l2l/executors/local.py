@@ -1,4 +1,4 @@
-"""Trials in worker processes of this machine, one per device; one that dies is replaced."""
+"""Trials in worker processes of this machine, one for each GPU or core; one that dies is replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,7 +21,7 @@ import cloudpickle
 from l2l.config import compilation_cache
 from l2l.errors import InputError
 from l2l.executors.pieces import Piece, choose, pieces
-from l2l.machine import cores, memory
+from l2l.machine import LANES, accelerated, cores, gpus, memory
 from l2l.types import Objective, Outcome, Trial
 
 OWN, OUTSIDE, ENOUGH = 5, 1, 10
@@ -60,21 +60,27 @@ class _Work:
     """Trials whose worker died, each to be run alone."""
     deaths: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     """By trial what the deaths of its workers count for."""
+    greedy: set[int] = field(default_factory=set[int])
+    """Trials whose worker died for want of memory: they run beside nobody."""
+
+    def is_greedy(self, trials: Iterable[Trial]) -> bool:
+        """Whether one of these must run beside nobody."""
+        return any(trial.number in self.greedy for trial in trials)
 
 
 @dataclass(eq=False)
 class Local:
     """Runs cohorts in `workers` processes of `threads` CPU threads each (an even share).
 
-    There is one for each GPU (one alone has all of them), or for each core of a CPU where there are 2 GiB of memory
-    for it: programs that share a process slow each other down by a fifth. Each worker goes on with what it has
-    compiled as long as it can.
+    There is one for each NVIDIA GPU (one alone has all of them), one for accelerators of another kind, or one for
+    each core of a CPU where there are 2 GiB of memory for it: programs that share a process slow each other down by
+    a fifth. Each worker goes on with what it has compiled as long as it can.
 
     A worker that dies while it runs a cohort is replaced, and the cohort is run once more on its own; if the
     new worker dies too, so is each of its trials, and one that dies alone fails with the signal as the reason.
-    Where memory ran out, a trial alone is one in a cohort of its own; otherwise its program keeps its lanes as
-    long as it can, so that the companions of a candidate which kills its worker give what they always give.
-    A worker that is killed from outside is no fault of a trial's, up to ten times.
+    Where memory ran out, it has the machine to itself, and a trial alone is one in a cohort of its own; otherwise
+    its program keeps its lanes as long as it can, so that the companions of a candidate which kills its worker
+    give what they always give. A worker that is killed from outside is no fault of a trial's, up to ten times.
 
     Raises: InputError if `workers` or `threads` is not at least 1.
     """
@@ -92,7 +98,7 @@ class Local:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
-        self.workers = self.workers or len(_gpus()) or max(min(cores(), memory() // ROOM), 1)
+        self.workers = self.workers or len(gpus()) or (1 if accelerated() else max(min(cores(), memory() // ROOM), 1))
         self.threads = self.threads or max(cores() // self.workers, 1)
 
     def check(self, objective: Objective) -> None:
@@ -109,9 +115,9 @@ class Local:
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish. Raises: InputError as `check` does."""
-        packed = _packed(objective)
-        work = _Work(functools.partial(pieces, objective, lanes=_lanes(objective)))
+        work = _Work(functools.partial(pieces, objective, lanes=self._lanes(objective)))
         work.waiting = work.split(trials)
+        packed = _packed(objective)  # now it knows its programs, and workers need not find them out again
         work.program = {trial.number: piece.program for piece in work.waiting for trial in piece.trials}
         while work.waiting or work.suspects or any(worker.owed for worker in self._alive):
             self._assign(packed, work)
@@ -141,7 +147,7 @@ class Local:
             worker = self._alive[slot]
             if worker.owed or not (work.waiting or work.suspects):
                 continue
-            worker.owed = deque(work.suspects.popleft() if work.suspects else self._next(worker, work.waiting))
+            worker.owed = deque(self._chosen(worker, work))
             if not worker.owed:
                 continue
             # A worker that has just died cannot be written to; its pipe reports that to `run`.
@@ -149,7 +155,28 @@ class Local:
                 if worker.objective != packed:
                     worker.pipe.send_bytes(cloudpickle.dumps(("objective", packed)))
                     worker.objective = packed
+                    worker.programs &= {work.program[trial.number] for trial in worker.owed}
                 worker.pipe.send_bytes(cloudpickle.dumps(("trials", list(worker.owed))))
+
+    def _lanes(self, objective: Objective) -> int | None:
+        """How many trials of a cohort stay together, None for all; an objective with `lanes` says it or leaves it."""
+        if not hasattr(objective, "lanes") or (accelerated() and self.workers == 1):
+            return None
+        lanes = getattr(objective, "lanes", None) or (LANES if accelerated() else 1)
+        return 1 << (lanes.bit_length() - 1)
+
+    def _chosen(self, worker: Worker, work: _Work) -> Sequence[Trial]:
+        """What an idle worker does next: suspects come first, but those that need all the memory last and alone."""
+        busy = [each for each in self._alive if each.owed]
+        if any(work.is_greedy(each.owed) for each in busy):
+            return ()
+        for at, suspects in enumerate(work.suspects):
+            if not work.is_greedy(suspects):
+                del work.suspects[at]
+                return suspects
+        if work.waiting:
+            return self._next(worker, work.waiting)
+        return () if busy else work.suspects.popleft()
 
     def _next(self, worker: Worker, waiting: list[Piece]) -> list[Trial]:
         """Takes what suits a worker."""
@@ -172,6 +199,7 @@ class Local:
         work.waiting[:0] = rest
         no_memory = _memory_kills() > worker.memory_kills
         outside = code == -signal.SIGKILL and not no_memory
+        work.greedy |= {trial.number for trial in first.trials if no_memory}
         for trial in first.trials:
             work.deaths.setdefault(trial.number, []).append(OUTSIDE if outside else OWN)
         counted = work.deaths[first.trials[0].number]
@@ -203,11 +231,11 @@ class Local:
         return open(self._log or os.devnull, "ab")
 
     def _environment(self, slot: int) -> dict[str, str]:
-        gpus = _gpus()
+        cards = gpus()
         # NPROC fixes the number of XLA's CPU threads, and with it the last bit of every sum.
         pinned = {"NPROC": str(self.threads)}
-        if gpus and self.workers != 1:  # one alone has them all
-            pinned["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        if cards and self.workers != 1:  # one alone has them all
+            pinned["CUDA_VISIBLE_DEVICES"] = cards[slot % len(cards)]
         return {**(self._variables or {**os.environ, **compilation_cache()}), **pinned}
 
     def close(self) -> None:
@@ -229,13 +257,6 @@ def _packed(objective: Objective) -> bytes:
         ) from error
 
 
-def _lanes(objective: Objective) -> int | None:
-    """How many trials of a cohort stay together, None for all: an objective with `lanes` says it or leaves it to us."""
-    if not hasattr(objective, "lanes"):
-        return None
-    return getattr(objective, "lanes", None) or (None if _gpus() else 1)
-
-
 def _alone(cohort: Sequence[Trial], no_memory: bool) -> list[list[Trial]]:
     """Each trial alone, in its cohort's program or, where that is the trouble, in one of its own; then nothing."""
     if len(cohort) > 1 and not no_memory:
@@ -251,17 +272,6 @@ def _memory_kills() -> int:
         lines = Path("/proc/vmstat").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
     return 0
-
-
-def _gpus() -> list[str]:
-    """The GPUs that this process may use, found without starting JAX."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [each for each in visible.split(",") if each and each != "-1"]
-    cards = Path("/proc/driver/nvidia/gpus")
-    return [str(index) for index, _ in enumerate(cards.iterdir())] if cards.is_dir() else []
 
 
 def _cause(code: int) -> str:

@@ -16,14 +16,14 @@ import numpy as np
 from l2l.engine.bucket import Ladders, bucket, exact
 from l2l.engine.checkpoint import Checkpoints, Damaged
 from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
-from l2l.engine.cost import ladders
 from l2l.engine.data import load, specify
 from l2l.engine.fit import Fitted
+from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
 from l2l.errors import InputError
-from l2l.machine import cores
+from l2l.machine import LANES, cores
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
 
@@ -33,9 +33,6 @@ Member: TypeAlias = tuple[Candidate, Key]
 """A candidate and the key of its run."""
 Trainings: TypeAlias = tuple[list[Fitted], dict[str, float]]
 """What one program did: a fit for each member, in its true shape, and the seconds."""
-LANES = 16
-"""Candidates that share a program on an accelerator, for each of those that the process has."""
-
 NEEDS_ITS_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -94,8 +91,13 @@ class Trained:
                     f"space {self.space.name!r} cannot build the candidate {dict(candidate.values)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            if learner.microbatch is not None:
-                size = learner.microbatch if int(size) % learner.microbatch else int(size)
+            if (micro := learner.microbatch) is not None:
+                size = int(size)
+                if type(micro) is not int or micro < 1 or size % micro:
+                    raise InputError(
+                        f"space {self.space.name!r}: a batch_size of {size} is no multiple of the microbatch "
+                        f"{micro!r}; both are whole numbers, and a batch is made of whole microbatches."
+                    )
             if type(size) is not int:
                 raise InputError(
                     f"space {self.space.name!r}: a batch_size is a whole number and never traced, got {size!r}; "

@@ -13,7 +13,7 @@ import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -40,11 +40,10 @@ class Told(NamedTuple):
 
     @staticmethod
     def of(trial: Trial) -> Told:
-        """What is told of a trial; a pruned one without a score, or with several, counts as failed."""
-        if trial.status is not Status.PRUNED:
+        """What is told of a trial; a pruned one with several scores counts as complete with those of its last rung."""
+        # Optuna prunes for one objective alone, and what is left out would be most of a search.
+        if trial.status is not Status.PRUNED or trial.reward is None or len(trial.reward) != 1:
             return Told(trial.candidate, trial.reward)
-        if trial.reward is None or len(trial.reward) != 1:  # Optuna prunes for one objective alone
-            return Told(trial.candidate, None)
         return Told(trial.candidate, trial.reward, {epoch: score[0] for epoch, score in trial.scores.items()})
 
 
@@ -96,8 +95,8 @@ class Tpe(_Wrapped):
     """Tree-structured Parzen estimator over the conditional space; a batch's earlier asks count as bad ones.
 
     A pruned trial is told with its scores; the sampler ranks it below every complete one, by how far it got. A
-    failed one is told as pruned without a score, which ranks below these (with several objectives Optuna has no
-    such ranks, and such trials are left out).
+    failed one is told as pruned without a score, which ranks below these. With several objectives Optuna has no such
+    ranks: a pruned trial counts with its scores as if complete, and failed ones are left out.
 
     Raises: InputError if a number is out of its range.
 
@@ -150,6 +149,15 @@ class _Replayed(_Wrapped, abc.ABC):
     def sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler, as it starts."""
 
+    def tell(self, state: OptunaState, trials: Sequence[Trial]) -> OptunaState:
+        """The state with one more batch, pruned trials as complete ones with the reward of their last rung.
+
+        Populations are made of complete trials alone, which under rungs are few. Raises: InputError if rewards differ
+        in length.
+        """
+        ended = [replace(each, scores={}, status=Status.COMPLETE) if each.reward else each for each in trials]
+        return super().tell(state, ended)
+
     def suggest(self, space: SearchSpace[Any], study: optuna.Study) -> tuple[optuna.Trial, Candidate]:
         """One candidate, and the trial that Optuna keeps of it."""
         trial = study.ask()
@@ -186,7 +194,6 @@ class _Replayed(_Wrapped, abc.ABC):
     def _tell(
         self, space: SearchSpace[Any], study: optuna.Study, trial: optuna.Trial, asked: Candidate, told: Told
     ) -> None:
-        pruned = told.steps is not None
         if told.reward is None:
             study.tell(trial, state=TrialState.FAIL)
         elif asked != told.candidate:  # The trial comes from elsewhere: the sampler learns of it all the same.
@@ -194,23 +201,18 @@ class _Replayed(_Wrapped, abc.ABC):
             params = self.params(space, told.candidate)
             study.add_trial(
                 optuna.create_trial(
-                    state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
                     params={name: value for name, (value, _) in params.items()},
                     distributions={name: distribution for name, (_, distribution) in params.items()},
-                    values=None if pruned else told.reward,
-                    intermediate_values=dict(told.steps or {}),
+                    values=told.reward,
                 )
             )
         else:
-            for epoch, value in (told.steps or {}).items():
-                trial.report(value, epoch)
-            # Of a pruned one Optuna takes the last step's value.
-            study.tell(trial, None if pruned else list(told.reward), TrialState.PRUNED if pruned else None)
+            study.tell(trial, list(told.reward))
 
 
 @dataclass(frozen=True)
 class Nsga2(_Replayed):
-    """A genetic algorithm for one or several objectives.
+    """A genetic algorithm for one or several objectives; pruned trials take part with the scores of their last rung.
 
     Raises: InputError if a number is out of its range.
 
@@ -285,9 +287,7 @@ class CmaEs(_Cube):
 
     def sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler, as it starts."""
-        return CmaEsSampler(
-            popsize=self.population, seed=seed, warn_independent_sampling=False, consider_pruned_trials=True
-        )
+        return CmaEsSampler(popsize=self.population, seed=seed, warn_independent_sampling=False)
 
     def tell(self, state: OptunaState, trials: Sequence[Trial]) -> OptunaState:
         """The state with one more batch. Raises: InputError on several objectives."""

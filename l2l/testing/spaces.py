@@ -19,7 +19,7 @@ import optax
 import pytest
 from flax import nnx
 
-from l2l.engine.bucket import Bucket, assemble, bucket, numbers, plain, rungs
+from l2l.engine.bucket import Bucket, assemble, bucket, numbers, padded_sizes, plain
 from l2l.engine.population import Population
 from l2l.space import Candidate, SearchSpace
 from l2l.tasks.classification import Classification
@@ -134,7 +134,7 @@ class SpaceContract(abc.ABC):
             return model(x), updates, jnp.asarray(learner.label_smoothing)
 
         inputs = jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32)
-        largest = {name: sizes[-1:] for name, sizes in rungs(space).items()}
+        largest = {name: sizes[-1:] for name, sizes in padded_sizes(space).items()}
         for candidate in self.programs():
             for held in (plain(space, candidate), bucket(space, candidate, largest)):
                 with named(candidate):
@@ -147,7 +147,7 @@ class SpaceContract(abc.ABC):
             pytest.skip("needs plain numbers")
         space = self.space()
         population = Population(space, Noise(self.spec), self.spec.epochs)
-        population.ladders = {name: sizes[-1:] for name, sizes in rungs(space).items()}
+        population.ladders = {name: sizes[-1:] for name, sizes in padded_sizes(space).items()}
         for number, candidate in enumerate(self.few()):
             own, shared = plain(space, candidate), population.bucket(candidate)
             members = [(candidate, jax.random.key(number))]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2l.engine.bucket import alone, assemble, bucket, exact, numbers, plain, rungs
+from l2l.engine.bucket import alone, assemble, bucket, exact, numbers, padded_sizes, plain
 from l2l.nn.padded import Padded, Picked
 from l2l.space import Categorical, Integer, Real, SearchSpace
 from search_spaces import cnn, mixed, mlp
@@ -17,7 +17,7 @@ SPACES = {"mlp": mlp.space(), "cnn": cnn.space(), "mixed": mixed.space()}
 
 
 def largest(space: SearchSpace) -> dict[str, tuple[int, ...]]:
-    return {name: sizes[-1:] for name, sizes in rungs(space).items()}
+    return {name: sizes[-1:] for name, sizes in padded_sizes(space).items()}
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -26,7 +26,7 @@ def largest(space: SearchSpace) -> dict[str, tuple[int, ...]]:
 def test_a_candidate_is_what_its_bucket_and_its_data_say(name: str, seed: int) -> None:
     space = SPACES[name]
     candidate = space.sample(random.Random(seed))
-    for ladders in (rungs(space), largest(space)):
+    for ladders in (padded_sizes(space), largest(space)):
         held = bucket(space, candidate, ladders)
         assert held == bucket(space, candidate, ladders)
         made = assemble(space, held, numbers(space, candidate, held))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l2l.engine.place import dealt
+from l2l.engine.place import Place, dealt, spread
 
 SCRIPT = """
 import json, random, sys
@@ -76,6 +76,15 @@ def test_lanes_on_four_devices_give_what_they_give_on_one(family: str) -> None:
     assert two["weights"] == four["weights"][:2]
     assert four["arguments"] == pytest.approx(two["arguments"], rel=0.01)
     assert four["arguments"] < one["arguments"]
+
+
+def test_devices_of_any_number_are_all_busy() -> None:
+    one, three = trained(1, "mlp", 8), trained(3, "mlp", 8)
+    assert (three["devices"], three["axis"]) == (3, "lane")
+    same(three, one, 1e-5)
+    assert [spread(lanes, 3) for lanes in (1, 2, 4, 8, 16)] == [1, 2, 2, 3, 3]
+    assert [spread(8, devices) for devices in (1, 2, 4, 5, 6, 8, 9)] == [1, 2, 4, 4, 4, 8, 8]
+    assert Place().filled(7) == 7
 
 
 def test_a_candidate_too_large_for_a_device_has_its_batches_dealt_out() -> None:

@@ -216,7 +216,6 @@ def test_where_memory_runs_out_each_gets_a_program_of_its_own(
 def test_the_kernel_ends_a_worker_before_the_driver(executor: Local, tmp_path: Path) -> None:
     outcomes = run(executor, Acts(tmp_path), trials("score"))
     assert outcomes[0].metrics["score"] == 500
-    assert local_._memory_kills() >= 0
 
 
 def test_a_worker_that_dies_between_two_batches_is_no_loss(executor: Local, tmp_path: Path) -> None:
