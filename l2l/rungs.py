@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -83,11 +84,8 @@ class Hyperband(Asha):
 
     def bracket(self, number: int, total: int) -> int:
         """The rung of `Asha` that is the first one of this trial."""
-        last = len(_powers(self.first, self.eta, total))
-        sizes = [math.ceil((last + 1) / (left + 1) * self.eta**left) for left in range(last, -1, -1)]
-        # Each bracket's trials lie evenly in the cycle: a batch has some of every one that is large enough.
-        cycle = sorted(((place + 0.5) / size, bracket) for bracket, size in enumerate(sizes) for place in range(size))
-        return cycle[number % len(cycle)][1]
+        cycle = _cycle(len(_powers(self.first, self.eta, total)), self.eta)
+        return cycle[number % len(cycle)]
 
     def borders(self, number: int, total: int) -> list[int]:
         """Those of `Asha`, from the bracket's first one on."""
@@ -142,6 +140,14 @@ def _top(rung: int, trials: Sequence[Trial], eta: int) -> set[int]:
 
 def _so_far(trial: Trial, rung: int) -> list[float]:
     return [score[0] for epoch, score in trial.scores.items() if epoch <= rung]
+
+
+@functools.cache
+def _cycle(last: int, eta: int) -> list[int]:
+    """The brackets of consecutive trials; those of each lie evenly, so a batch has some of every one that is large."""
+    sizes = [math.ceil((last + 1) / (left + 1) * eta**left) for left in range(last, -1, -1)]
+    places = sorted(((place + 0.5) / size, bracket) for bracket, size in enumerate(sizes) for place in range(size))
+    return [bracket for _, bracket in places]
 
 
 def _powers(first: int, eta: int, total: int) -> list[int]:

@@ -256,8 +256,8 @@ class SearchSpace(Generic[Built]):
     """Named choices, a parent before its children, and what a set of values builds.
 
     `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a
-    `Learner`. It may branch on static values only: in the engine a traced number arrives as an
-    array, another traced option as a `Picked`.
+    `Learner`. Only static values may be branched on: a traced number arrives as an array, any
+    other traced option as a `Picked`.
 
     Raises: InputError if a condition names a later or unknown choice, or a value it cannot have.
     """

@@ -6,7 +6,9 @@ import os
 import random
 import sqlite3
 import string
+import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l2l import tables
 from l2l.errors import InputError, SearchError
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store import Store
@@ -323,3 +326,32 @@ def test_what_refuses_to_begin_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no"), Store(url).attach(tmp_path / "run", SPACE, {}, begin=refuse):
             pass
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
+def test_the_tables_hold_what_optunas_own_calls_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        written: list[list[optuna.trial.FrozenTrial]] = []
+        for name, schemas in (("tables", tables.SCHEMAS), ("calls", ())):
+            monkeypatch.setattr(tables, "SCHEMAS", schemas)
+            before = datetime.now()
+            with Store().attach(tmp_path / name, SPACE, {"seed": 0}) as log:
+                going, complete, failed = log.open([point(True, 0), point(None, 1), point(False, 2)])
+                log.reach(replace(going, outcome=Outcome({"accuracy": 0.5}), scores={1: (0.5,), 3: (0.25,)}))
+                log.close(ended(complete, 0.5))
+                log.close(replace(failed, status=Status.FAILED, outcome=Outcome(error="gone")))
+            study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / name}/study.db")
+            written.append(study.trials)
+            for trial in study.trials:
+                assert trial.datetime_start is not None
+                assert before <= trial.datetime_start <= (trial.datetime_complete or datetime.now()) <= datetime.now()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for ours, theirs in zip(*written, strict=True):
+        ours.datetime_start, ours.datetime_complete = theirs.datetime_start, theirs.datetime_complete
+        assert ours == theirs

@@ -45,17 +45,20 @@ class Place:
     def lowered(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
         """The program of so many lanes, ready to be compiled, for these shapes of lanes and what they share.
 
+        The state that goes in, the second of the shapes, is where the one that comes out will lie.
+
         Devices that have lanes of their own know nothing of each other: each runs the program of its share.
         """
         if self.devices == 1:
-            return jax.jit(_vectorised(program, lanes)).trace(*shapes, *shared).lower()
+            return jax.jit(_vectorised(program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
         function = _vectorised(program, self.filled(lanes) // self.devices if self.axis == LANE else lanes)
         inputs = (*[self.lanes()] * len(shapes), *[self.shared()] * len(shared))
         if self.axis == LANE:
             specs = tuple(each.spec for each in inputs)
             out = PartitionSpec(LANE)
             function = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
-        return jax.jit(function, in_shardings=inputs, out_shardings=self.lanes()).trace(*shapes, *shared).lower()
+        jitted = jax.jit(function, in_shardings=inputs, out_shardings=self.lanes(), donate_argnums=1)
+        return jitted.trace(*shapes, *shared).lower()
 
 
 def _vectorised(program: Callable[..., Any], lanes: int) -> Callable[..., Any]:

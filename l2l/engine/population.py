@@ -127,7 +127,10 @@ class Population:
         return model
 
     def program(self, held: Bucket, data: Mapping[str, Any], lanes: int) -> tuple[Compiled, bool]:
-        """The compiled program of a bucket, and whether it was compiled for this call; others wait for it."""
+        """The compiled program of a bucket, and whether it was compiled for this call; others wait for it.
+
+        Raises: MemoryError if the machine has no room for it. Whatever tracing or compiling raises.
+        """
         name = title(held, lanes)
         with self._lock:
             found = self._programs.get(name)
@@ -272,7 +275,8 @@ class Population:
 def _check_memory(found: Any) -> None:
     """Raises: MemoryError if XLA plans with more memory than there is."""
     names = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
-    needed = sum(getattr(found, name, 0) for name in names)
+    # What is donated is counted on both sides.
+    needed = sum(getattr(found, name, 0) for name in names) - getattr(found, "alias_size_in_bytes", 0)
     if needed > memory():
         raise MemoryError(f"the program needs {needed:.6g} bytes, the machine has {memory():.6g}")
 
@@ -283,7 +287,10 @@ def title(held: Bucket, lanes: int) -> str:
 
 
 def embed(small: Any, large: Any) -> Any:
-    """The state `small` at the beginning of zeros of the shapes of `large`."""
+    """The state `small` at the beginning of zeros of the shapes of `large`.
+
+    Raises: ValueError if `large` lacks a variable of it, or has less room for one.
+    """
     own = dict(nnx.to_flat_state(small))
     made: list[Any] = []
     for path, leaf in nnx.to_flat_state(large):

@@ -20,7 +20,8 @@ def in_order(
 ) -> Iterator[Answer]:
     """The answers in the order of the work; each thread takes what suits it best.
 
-    `program` names the program that a piece needs, and `ready` says whether it is there.
+    `program` names the program that a piece needs, and `ready` says whether it is there. Raises what `run` raised, in
+    the place of its answer.
     """
     waiting = list(range(len(work)))
     names = [program(each) for each in work]

@@ -99,8 +99,8 @@ class Convolution(nnx.Module):
         pooling: str | Picked,
         rngs: nnx.Rngs,
     ) -> None:
-        # As in `Dense`: no bias under batch normalisation.
         largest = max(kernel.options) if isinstance(kernel, Picked) else kernel
+        # As in `Dense`: no bias under batch normalisation.
         self.conv = conv(channels, filters, largest, bias=normalisation != "batch", rngs=rngs)
         self.kernel = Selector(kernel) if isinstance(kernel, Picked) else None
         self.norm = norm(normalisation, filters, rngs=rngs)

@@ -164,7 +164,10 @@ class Trained:
         return self.lanes or (1 if jax.default_backend() == "cpu" else LANES * jax.local_device_count())
 
     def fit(self, members: Sequence[Member], lanes: int, stage: Stage = WHOLE) -> Iterator[Trainings]:
-        """Trains candidates of one bucket: fits and seconds, program by program."""
+        """Trains candidates of one bucket: fits and seconds, program by program.
+
+        Raises: MemoryError if there is no room for so many lanes. Damaged if a state to go on from is no such.
+        """
         population = self.population
         if len({population.bucket(candidate).name for candidate, _ in members}) > 1:
             # There is no room for the padding: each in the program of its true shape.

@@ -80,3 +80,23 @@ def test_a_space_that_says_nothing_keeps_its_shapes() -> None:
     assert alone(space, candidate, held)["rate"].dtype == "float32"
     assert exact(candidate).traced == ()
     assert alone(space, candidate, exact(candidate)) == candidate.values
+
+
+def test_a_condition_is_read_as_the_space_reads_it() -> None:
+    y = Categorical(options=(1, 2), when={"x": 1})
+    space = SearchSpace({"x": Categorical(options=(0.5, 1.0)), "y": y}, lambda values, spec: None)
+    candidate = space.candidate({"x": 1.0, "y": 2})
+    assert bucket(space, candidate, {}).fixed == {"x": 1.0, "y": 2}
+
+
+def test_numbers_are_computed_with_and_options_are_chosen_from() -> None:
+    kinds = {"rate": (0, 0.1, 0.3), "kernel": (3, 5), "flag": (False, True), "name": ("a", "b"), "odd": (True, 1, 0)}
+    choices = {name: Categorical(options=options, traced=True) for name, options in kinds.items()}
+    space = SearchSpace(choices, lambda values, spec: None)
+    candidate = space.candidate({"rate": 0.3, "kernel": 5, "flag": True, "name": "b", "odd": 1})
+    held = bucket(space, candidate, {})
+    data = numbers(space, candidate, held)
+    assert {name: value.item() for name, value in data.items() if name != "rate"} == dict.fromkeys(list(kinds)[1:], 1)
+    made = assemble(space, held, data)
+    assert made["rate"] == pytest.approx(0.3)
+    assert all(isinstance(made[name], Picked) for name in list(kinds)[1:])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from l2l.engine.cohort import Cohort, apart, cohorts, halves
+from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
 from l2l.space import Candidate
 from l2l.types import Trial
 
@@ -59,3 +59,15 @@ def test_apart_keeps_the_lanes_until_one_is_alone() -> None:
     assert shape([alone]) == [([5], (5,))]
     assert alone.trials[0].cohort == (5,)
     assert apart(alone) == []
+
+
+def test_who_goes_on_shares_calls_with_those_of_the_same_program() -> None:
+    work = cohorts(trials(range(8), range(8)), 4) + cohorts(trials(range(8, 12), range(8, 12)), 4)
+    begun = calls(work, lambda trial, lanes: "one", lambda number: 0)
+    assert [numbers for numbers, _ in shape(begun)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    left = cohorts(trials([1, 4, 6], range(8)), 4) + cohorts(trials([8, 11], range(8, 12)), 4)
+    program = {1: "one", 4: "one", 6: "two", 8: "one", 11: "one"}
+    found = calls(left, lambda trial, lanes: program[trial.number], lambda number: 2 if number != 11 else 0)
+    # Number 11 has lost its state and begins anew; nobody's lanes change.
+    assert [numbers for numbers, _ in shape(found)] == [[1, 4, 8], [6], [11]]
+    assert [(each.begin, each.lanes) for each in found] == [(2, 4), (2, 4), (0, 4)]

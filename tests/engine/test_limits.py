@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from l2l.engine import caches, cost, limits
-from l2l.engine.bucket import exact
+from l2l.engine.bucket import bucket, exact
 from l2l.engine.limits import Limits, Size, Sizes, largest, measure, memory
 from l2l.engine.population import Population
 from l2l.errors import InputError
@@ -195,3 +195,10 @@ def test_what_xla_plans_with_is_held_against_the_machine_too(monkeypatch: pytest
     monkeypatch.setattr(population_, "memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"^the program needs [0-9.e+]+ bytes, the machine has 1000$"):
         Population(own, TASK, None).train([(candidate, jax.random.key(0))], exact(candidate), 1)
+
+
+def test_the_largest_of_what_data_choose_is_the_largest_number() -> None:
+    space = cnn.space(kernels=(5, 3), normalisations=("layer", "none"))
+    held = bucket(space, space.sample(random.Random(0)), {"filters": (32,)})
+    values = largest(space, held)
+    assert (values["layer1_kernel"], values["layer1_normalisation"]) == (5, "none")

@@ -90,22 +90,3 @@ def test_a_file_that_is_torn_changed_or_of_another_program_is_no_checkpoint(tmp_
     candidate = SPACES["mlp"].sample(random.Random(0))
     with pytest.raises(Damaged, match="another program"):
         population.train([(candidate, KEY)], population.bucket(candidate), 1, Stage(3, None, [again]))
-
-
-def test_only_the_last_epoch_of_the_retained_is_kept(tmp_path: Path) -> None:
-    kept, leaves = Checkpoints(tmp_path / "rungs"), [np.zeros(2)]
-    kept.retain([1])
-    for number, epoch in [(1, 1), (1, 3), (11, 2), (2, 9)]:
-        kept.save(number, epoch, "mine", leaves)
-    assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == ["1-3", "11-2", "2-9"]
-    (tmp_path / "rungs" / ".1-3.99").write_bytes(b"torn")
-    kept.retain([1, 11])
-    assert (kept.epoch(1), kept.epoch(11), kept.epoch(2)) == (3, 2, 0)
-    kept.retain([])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "rungs").write_text("a file")
-    Checkpoints(tmp_path / "rungs").save(1, 3, "mine", [np.zeros(2)])
-    assert "trial 1 is not kept between its rungs" in caplog.text

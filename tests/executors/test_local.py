@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -63,6 +64,14 @@ class Acts:
             if count < 4:
                 (self.folder / f"{number}-{count}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+        if act == "hog":  # dies at first, and then bears nobody beside it
+            marker, busy = self.folder / f"{number}", self.folder / "busy"
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            busy.touch(exist_ok=False)
+            threading.Event().wait(0.1)
+            busy.unlink()
         if act == "score":
             return Outcome({"score": int(Path("/proc/self/oom_score_adj").read_text())})
         if act == "print":
@@ -199,6 +208,16 @@ def test_a_cohort_that_kills_its_worker_is_run_one_by_one_and_keeps_its_program(
     # Only one that dies alone gets a program of its own, and says so.
     whole = (0, 1, 2, 3)
     assert {trial.number: trial.cohort for trial in ended} == {0: whole, 1: (1,), 2: whole, 3: (3,)}
+
+
+def test_where_memory_ran_out_a_trial_is_run_again_beside_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter(range(100))
+    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    with closing(Local(workers=3, threads=1)) as executor:
+        assert errors(run(executor, Acts(tmp_path), trials("hog", "ok", "hog", "hog", "ok"))) == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "2", "3"}
 
 
 def test_where_memory_runs_out_each_gets_a_program_of_its_own(

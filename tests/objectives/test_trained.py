@@ -105,6 +105,15 @@ def test_check_takes_what_can_be_trained() -> None:
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 1078), "batch_size of 1078 cannot be taken from the 1077"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 0), "batch_size of 0 cannot be taken"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 64.0), "a batch_size is a whole number .* got 64.0"),
+        (
+            lambda values, spec: Learner(Net, optax.sgd(0.1), 48, 0.0, 32),
+            "batch_size of 48 is no multiple",
+        ),
+        (
+            lambda values, spec: Learner(Net, optax.sgd(0.1), 16, 0.0, 32),
+            "batch_size of 16 is no multiple",
+        ),
+        (lambda values, spec: Learner(Net, optax.sgd(0.1), 16, 0.0, 0), "no multiple of the microbatch 0"),
     ],
 )
 def test_check_refuses_what_cannot(build: Any, words: str) -> None:

@@ -31,6 +31,15 @@ class TestCnn(SpaceContract):
         return cnn.space(depth=(1, 2))
 
 
+class TestPooling(SpaceContract):
+    """Every layer pools, so that none of them can be skipped."""
+
+    spec = Spec(inputs=(9, 7, 1), outputs=3, examples=130, epochs=1)
+
+    def space(self) -> SearchSpace[Learner]:
+        return cnn.space(depth=(1, 2), filters=(8, 16), kernels=(3,), poolings=("max", "average"))
+
+
 class TestMixed(SpaceContract):
     spec = Spec(inputs=(6, 5, 2), outputs=3, examples=260, epochs=2)
 
@@ -71,6 +80,14 @@ class TestOwn(SpaceContract):
 
     def space(self) -> SearchSpace[Learner]:
         return SearchSpace({**OWN, "learning_rate": Real(low=1e-4, high=1e-1, log=True)}, build_own, "own")
+
+
+def test_a_layer_that_may_pool_is_skipped_only_where_it_does_not() -> None:
+    for poolings in (("max", "none"), ("none", "average")):
+        space = cnn.space(poolings=poolings)
+        assert space.choices["layer2_pooling"].at(0.0) == "none"
+        assert space.choices["depth"] == Integer(low=1, high=4, repeats=True)
+    assert cnn.space(poolings=("max",)).choices["depth"] == Integer(low=1, high=4)
 
 
 def changed(**changes: Any) -> Callable[..., Learner]:
