@@ -14,27 +14,23 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import floor
 import quality
+from about import CORES, announced
 from processes import timed
 from table import Result, markdown, summary
 
 PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
 """Their scripts in `peers/`."""
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PROCESSES = {"flax": CORES, "torch": CORES, "ray": 1}
 """How many share the candidates; Ray starts its own."""
 
@@ -107,9 +103,7 @@ def main() -> None:
     count = given.candidates or workload.count
     peers = [*filter(None, given.peers.split(","))]
     pythons = {"flax": sys.executable, "torch": given.torch_python, "ray": given.ray_python}
-    print("command:", "python", *sys.argv)
-    about = versions({name: pythons[name] for name in peers if name in ("torch", "ray")})
-    print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
+    about = announced({name: pythons[name] for name in peers if name in ("torch", "ray")})
     libraries = {"numpy": sys.executable, "xla": sys.executable}
     peak = floor.peak(libraries | ({"torch": given.torch_python} if "torch" in peers else {}))
     print(floor.told(peak), flush=True)
@@ -151,25 +145,6 @@ def arguments(names: Sequence[str]) -> argparse.Namespace:
     if given.repeats < 1:
         parser.error(f"--repeats {given.repeats}: expected at least 1.")
     return given
-
-
-def versions(pythons: Mapping[str, str]) -> dict[str, str]:
-    """The machine and the versions, those of a peer's library as its own interpreter has them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = named[0] if named else platform.processor() or platform.machine()
-    about = {"machine": f"{processor}, {CORES} cores", "python": platform.python_version()}
-    about |= {name: version(name) for name in ("jax", "flax", "optax", "optuna", "numpy")}
-    for name, python in pythons.items():
-        ask = [python, "-c", f"import importlib.metadata as m; print(m.version({name!r}))"]
-        done = subprocess.run(ask, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{python} has no {name}: give one that has with --{name}-python.")
-        about[name] = done.stdout.strip()
-    return about
 
 
 def repeated(bench: Bench, peers: Sequence[str], repeats: int) -> dict[str, list[Result]]:
