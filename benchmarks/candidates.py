@@ -32,7 +32,7 @@ from table import Result, markdown, summary
 PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
 """Their scripts in `peers/`."""
 PROCESSES = {"flax": CORES, "torch": CORES, "ray": 1}
-"""How many share the candidates; Ray starts its own."""
+"""How many take candidates, each the next one when it is free; Ray starts its own."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Bench:
 
     def peer(self, name: str, *more: str) -> Result:
         """A run of a peer that is a script; `more` follows its arguments."""
-        for old in self.folder.glob(f"{name}-*.json"):
+        for old in (*self.folder.glob(f"{name}-*.json"), *self.folder.glob("*.taken")):
             old.unlink()
-        script, parts = str(Path(__file__).parent / "peers" / PEERS[name]), PROCESSES[name]
-        commands = [
-            [self.pythons[name], script, str(self.folder), str(part), str(parts), *more] for part in range(parts)
-        ]
+        script = str(Path(__file__).parent / "peers" / PEERS[name])
+        commands = [[self.pythons[name], script, str(self.folder), str(part), *more] for part in range(PROCESSES[name])]
         seconds, memory = timed(commands, self.folder, XDG_CACHE_HOME=str(self.folder / "none"))
-        found: dict[str, float] = {}
+        found: dict[str, float | None] = {}
         for part in self.folder.glob(f"{name}-*.json"):
             found |= json.loads(part.read_text())
+        if missing := {str(number) for number in range(self.count)} - set(found):
+            raise RuntimeError(f"{name} says nothing of the candidates {sorted(missing, key=int)}.")
         for left in self.folder.glob("ray*/"):
             shutil.rmtree(left, ignore_errors=True)
         return Result(seconds, memory, {int(number): found[number] for number in sorted(found, key=int)}, {})
@@ -72,7 +72,7 @@ class Bench:
         seconds, memory = timed([command], self.folder, XDG_CACHE_HOME=str(cache))
         with (run / "trials.csv").open() as file:
             rows = list(csv.DictReader(file))
-        # A training that diverges is a failed trial here; the peers report what guessing gives.
+        # A training that diverges is a failed trial; the peers say null.
         found = {int(row["number"]): float(row["accuracy"]) if row["status"] == "complete" else None for row in rows}
         return Result(seconds, memory, found, json.loads((run / "result.json").read_text())["seconds"])
 

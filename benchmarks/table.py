@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 NAMES = {
@@ -32,15 +32,16 @@ def summary(results: Mapping[str, Sequence[Result]], count: int, flops: float, p
     """Medians and spread of each peer, and l2l's ratio to it, paired run by run.
 
     `flops` are the operations of all candidates, `peak` the GFLOP/s of the machine. Accuracies are averaged over
-    the candidates that every peer has one for.
+    the candidates that no run of any peer lost.
     """
     made: dict[str, Any] = {
         "candidates_per_minute": {}, "seconds": {}, "mean_accuracy": {}, "peak_memory_mib": {}, "share_of_floor": {},
         "ledger": {}, "ratio": {}, "flops": flops, "peak_gflops": peak, "floor_seconds": flops / peak / 1e9,
     }  # fmt: skip
-    firsts = [runs[0].accuracies for runs in results.values()]
-    common = [number for number in firsts[0] if all(each.get(number) is not None for each in firsts)]
-    made["accuracies_of"] = len(common)
+    gone = {name: lost([run.accuracies for run in runs]) for name, runs in results.items()}
+    first = next(iter(results.values()))[0].accuracies
+    common = [number for number in first if not any(number in each for each in gone.values())]
+    made |= {"accuracies_of": len(common), "lost": {name: len(each) for name, each in gone.items()}}
     for name, runs in results.items():
         seconds = [run.seconds for run in runs]
         middle = statistics.median(seconds)
@@ -60,8 +61,16 @@ def summary(results: Mapping[str, Sequence[Result]], count: int, flops: float, p
     return made
 
 
+def lost(runs: Iterable[Mapping[int, float | None]]) -> set[int]:
+    """The candidates whose training diverged in one of these runs at least."""
+    return {number for accuracies in runs for number, accuracy in accuracies.items() if accuracy is None}
+
+
 def markdown(record: Mapping[str, Any]) -> str:
-    """The record as a table, and l2l's ledger below it: median (smallest to largest) over the repeats."""
+    """The record as a table, and below it whose trainings diverged and l2l's ledger.
+
+    Figures are the median (smallest to largest) over the repeats.
+    """
     lines = [
         "| | seconds | candidates/min | mean accuracy | peak memory, MiB | share of floor | faster: l2l cold / warm |",
         "|---|---|---|---|---|---|---|",
@@ -77,6 +86,7 @@ def markdown(record: Mapping[str, Any]) -> str:
             f"{100 * record['share_of_floor'][name]:.2g} % | "
             f"{' / '.join(spread(each, 2) for each in ratios if each) or '-'} |"
         )
+    lines += ["", diverged(record)]
     ledgers = {name: each for name, each in record["ledger"].items() if each}
     if ledgers:
         purposes = list(next(iter(ledgers.values())))
@@ -85,6 +95,15 @@ def markdown(record: Mapping[str, Any]) -> str:
             figures = " | ".join(f"{ledger[each]:.1f}" for each in purposes)
             lines.append(f"| {name.removeprefix('l2l ')} | {figures} |")
     return "\n".join(lines)
+
+
+def diverged(record: Mapping[str, Any]) -> str:
+    """What the mean accuracies are over, and how many candidates each peer lost, in a sentence."""
+    told = ", ".join(f"{name} {number}" for name, number in record["lost"].items())
+    return (
+        f"Accuracy is over the {record['accuracies_of']} candidates that no peer lost to a training that diverged "
+        f"(lost: {told})."
+    )
 
 
 def spread(figures: Mapping[str, Any], digits: int) -> str:

@@ -13,14 +13,14 @@ import pytest
 import quality
 import workloads
 from processes import Memory, timed
-from table import Result, markdown, spread, summary
+from table import Result, diverged, markdown, spread, summary
 
 
 def test_a_table_of_medians_and_spread() -> None:
-    ours = {0: 0.5, 1: None, 2: 0.7}
+    ours, theirs = {0: 0.5, 1: None, 2: 0.7}, {0: 0.4, 1: 0.1, 2: 0.6}
     ledger = {"total": 1.0, "train": 0.5}
     results = {
-        "flax": [Result(40.0, 300.0, {0: 0.4, 1: 0.1, 2: 0.6}, {}), Result(60.0, 310.0, {}, {})],
+        "flax": [Result(40.0, 300.0, theirs, {}), Result(60.0, 310.0, theirs, {})],
         "l2l cold": [Result(20.0, 500.0, ours, ledger), Result(20.0, 400.0, ours, {"total": 3.0, "train": 0.5})],
         "l2l warm": [Result(10.0, 500.0, ours, ledger), Result(10.0, 450.0, ours, ledger)],
     }
@@ -43,6 +43,22 @@ def test_a_table_of_medians_and_spread() -> None:
     assert {line.count("|") for line in lines[:5]} == {8}
 
 
+def test_a_mean_is_over_what_no_run_of_any_peer_lost() -> None:
+    results = {
+        "torch": [Result(1.0, 1.0, {0: None, 1: 0.3, 2: 0.5, 3: 0.7}, {}) for _ in range(2)],
+        "l2l cold": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}), Result(1.0, 1.0, {0: 0.9, 1: None}, {})],
+        "l2l warm": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}) for _ in range(2)],
+    }
+    record = {"candidates": 4, **summary(results, 4, flops=1e11, peak=10.0)}
+    assert record["lost"] == {"torch": 1, "l2l cold": 1, "l2l warm": 0}
+    assert record["accuracies_of"] == 2
+    assert record["mean_accuracy"] == pytest.approx({"torch": 0.6, "l2l cold": 0.7, "l2l warm": 0.7})
+    assert diverged(record) == (
+        "Accuracy is over the 2 candidates that no peer lost to a training that diverged "
+        "(lost: torch 1, l2l cold 1, l2l warm 0)."
+    )
+
+
 def test_one_run_has_no_spread() -> None:
     assert spread({"median": 2.0, "all": [2.0]}, 1) == "2.0"
 
@@ -53,11 +69,11 @@ def test_peers_take_turns_to_begin() -> None:
     assert all(sorted(order) == ["flax", "l2l", "torch"] for order in orders)
 
 
-def test_quality_is_paired_by_seed_and_leaves_out_what_diverged() -> None:
-    ours = [{0: 0.5, 1: None}, {0: 0.7, 1: 0.9}]
-    theirs = [{0: 0.4, 1: 0.1}, {0: 0.8, 1: 0.9}]
+def test_quality_is_paired_by_seed_and_leaves_out_what_either_lost() -> None:
+    ours = [{0: 0.5, 1: None, 2: 0.3}, {0: 0.7, 1: 0.9, 2: 0.3}]
+    theirs = [{0: 0.4, 1: 0.1, 2: 0.3}, {0: 0.8, 1: None, 2: None}]
     found = quality.compared(ours, theirs)
-    assert found["candidates"] == 1
+    assert (found["candidates"], found["lost"]) == (1, {"l2l": 1, "flax": 2})
     assert found["within"]
     assert found["difference"]["all"] == pytest.approx([0.1, -0.1])
     assert found["difference"]["standard_error"] == pytest.approx(0.1)
