@@ -1,6 +1,6 @@
 """Whether l2l trains as well as the usual Flax loop: the same candidates by both, under several seeds.
 
-`quality.py FOLDER WORKLOAD CANDIDATES SEED OTHER` trains the candidates of SEED with l2l under the seed OTHER.
+`quality.py FOLDER WORKLOAD CANDIDATES BATCH SEED OTHER` trains the candidates of SEED with l2l under the seed OTHER.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def told(found: Mapping[str, Any]) -> str:
     )
 
 
-def main(folder: Path, name: str, count: int, seed: int, other: int) -> None:
+def main(folder: Path, name: str, count: int, batch: int, seed: int, other: int) -> None:
     """Writes l2l's accuracies by number, null where a training diverged."""
     from l2l.config import compilation_cache
 
@@ -66,7 +66,7 @@ def main(folder: Path, name: str, count: int, seed: int, other: int) -> None:
     from l2l.objectives.trained import Trained
 
     workload = workloads.WORKLOADS[name]
-    trials = workloads.proposed(workload, count, seed)
+    trials = workloads.proposed(workload, count, seed, batch)
     space, task = workloads.space_of(workload), workloads.task_of(workload)
     objective = Trained(space, task, seed=other, epochs=workload.epochs)
     found: dict[int, float | None] = {}

@@ -46,7 +46,7 @@ def workload(folder: Path, rates: list[float]) -> None:
 def test_a_training_that_diverged_is_null(name: str, tmp_path: Path) -> None:
     pytest.importorskip({"flax": "jax"}.get(name, name))
     workload(tmp_path, [0.01, 1e30, 0.02])
-    bench = candidates.Bench(None, 3, 7, tmp_path, {name: sys.executable})
+    bench = candidates.Bench(None, 3, 3, 7, tmp_path, {name: sys.executable})
     result = bench.peer(name)
     assert list(result.accuracies) == [0, 1, 2]
     assert [accuracy is None for accuracy in result.accuracies.values()] == [False, True, False]
@@ -57,7 +57,7 @@ def test_a_candidate_that_nobody_trained_is_no_figure(tmp_path: Path) -> None:
     (tmp_path / "idle.py").write_text(
         "import json, pathlib, sys\npathlib.Path('torch-0.json').write_text('{\"1\": 1}')"
     )
-    bench = candidates.Bench(None, 2, 7, tmp_path, {"torch": sys.executable})
+    bench = candidates.Bench(None, 2, 2, 7, tmp_path, {"torch": sys.executable})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(candidates.PEERS, "torch", str(tmp_path / "idle.py"))
         with pytest.raises(RuntimeError, match=r"torch says nothing of the candidates \['0'\]"):
