@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,9 +70,3 @@ def operations(space: Any, candidates: Sequence[Mapping[str, Any]], spec: Any) -
     from l2l.engine import cost
 
     return [cost.operations(space, candidate, spec) for candidate in candidates]
-
-
-if __name__ == "__main__":
-    measured = peak({"numpy": sys.executable, "xla": sys.executable})
-    print(json.dumps(measured, indent=2))
-    print(told(measured))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import floor
-from candidates import versions
+from about import announced
 from table import spread
 
 CPU, ACCELERATOR = (1, 4, 16), (1, 4, 16, 64, 256, 1024)
@@ -200,9 +200,7 @@ def main() -> None:
     parser.add_argument("--peak", type=float, help="GFLOP/s measured before; by default they are measured now")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    print("command: python", *sys.argv)
-    about = versions({})
-    print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
+    about = announced()
     # In other processes, before this one takes the accelerator's memory.
     peak = {"gflops": given.peak} if given.peak else floor.peak({"xla": sys.executable})
     print(floor.told(peak) if "all" in peak else f"peak {given.peak} GFLOP/s, as given", flush=True)

@@ -15,15 +15,15 @@ import itertools
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from about import announced
 
 from l2l.config import compilation_cache
 
@@ -165,11 +165,7 @@ def main() -> None:
     parser.add_argument("--refused", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    print("command:", "python", *sys.argv)
-    about = {"machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"}
-    about |= {name: version(name) for name in ("jax", "flax", "optax", "optuna")}
-    print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
-    record: dict[str, Any] = {"about": about}
+    record: dict[str, Any] = {"about": announced()}
     for name, count in (("distinct", given.trials), ("refused", given.refused)):
         if count:
             record[name] = part(name, count)

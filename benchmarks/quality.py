@@ -1,6 +1,6 @@
 """Whether l2l trains as well as the usual Flax loop: the same candidates by both, under several seeds.
 
-`quality.py FOLDER WORKLOAD CANDIDATES SEED OTHER` trains the candidates of SEED with l2l under the seed OTHER.
+`quality.py FOLDER WORKLOAD CANDIDATES BATCH SEED OTHER` trains the candidates of SEED with l2l under the seed OTHER.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from table import lost
 
-def compared(ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mapping[int, float]]) -> dict[str, Any]:
-    """Mean accuracies by seed, over the candidates that no seed of l2l lost, and the paired difference."""
-    kept = [number for number in theirs[0] if all(each[number] is not None for each in ours)]
+
+def compared(
+    ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mapping[int, float | None]]
+) -> dict[str, Any]:
+    """Mean accuracies by seed, over the candidates that neither lost under any seed, and the paired difference."""
+    sides = {"l2l": ours, "flax": theirs}
+    gone = {name: lost(runs) for name, runs in sides.items()}
+    kept = [number for number in theirs[0] if number not in gone["l2l"] | gone["flax"]]
     means = {
         name: [statistics.mean(float(each[number] or 0.0) for number in kept) for each in runs]
-        for name, runs in (("l2l", ours), ("flax", theirs))
+        for name, runs in sides.items()
     }
     differences = [own - other for own, other in zip(means["l2l"], means["flax"], strict=True)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
@@ -28,6 +34,7 @@ def compared(ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mappin
     return {
         "seeds": len(ours),
         "candidates": len(kept),
+        "lost": {name: len(each) for name, each in gone.items()},
         "mean_accuracy": means,
         "difference": {"mean": statistics.mean(differences), "standard_error": error, "all": differences},
         "within": min(means["flax"]) <= own <= max(means["flax"]),
@@ -40,14 +47,16 @@ def told(found: Mapping[str, Any]) -> str:
     flax = f"{statistics.mean(means['flax']):.4f} ({min(means['flax']):.4f} to {max(means['flax']):.4f})"
     error = found["difference"]["standard_error"]
     return (
-        f"Mean accuracy over {found['candidates']} candidates and {found['seeds']} seeds of initialisation, dropout "
-        f"and order: usual Flax loop {flax}, l2l {statistics.mean(means['l2l']):.4f} ({min(means['l2l']):.4f} to "
+        f"Mean accuracy over {found['seeds']} seeds of initialisation, dropout and order and the "
+        f"{found['candidates']} candidates that diverged under none of them (under one at least: "
+        f"{found['lost']['flax']} in the loop, {found['lost']['l2l']} in l2l): usual Flax loop {flax}, "
+        f"l2l {statistics.mean(means['l2l']):.4f} ({min(means['l2l']):.4f} to "
         f"{max(means['l2l']):.4f}), {'within' if found['within'] else 'outside'} the loop's spread; l2l minus loop, "
         f"paired by seed, {found['difference']['mean']:+.4f}" + (f" ± {error:.4f}." if error is not None else ".")
     )
 
 
-def main(folder: Path, name: str, count: int, seed: int, other: int) -> None:
+def main(folder: Path, name: str, count: int, batch: int, seed: int, other: int) -> None:
     """Writes l2l's accuracies by number, null where a training diverged."""
     from l2l.config import compilation_cache
 
@@ -57,7 +66,7 @@ def main(folder: Path, name: str, count: int, seed: int, other: int) -> None:
     from l2l.objectives.trained import Trained
 
     workload = workloads.WORKLOADS[name]
-    trials = workloads.proposed(workload, count, seed)
+    trials = workloads.proposed(workload, count, seed, batch)
     space, task = workloads.space_of(workload), workloads.task_of(workload)
     objective = Trained(space, task, seed=other, epochs=workload.epochs)
     found: dict[int, float | None] = {}

@@ -27,7 +27,7 @@ from l2l.types import Outcome, Spec, Task, Trial
 from search_spaces import mixed
 
 BATCH = 200
-"""Candidates that l2l's search asks for at once."""
+"""Candidates that l2l's search asks for at once, unless the command says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Workload:
     space: dict[str, Any] = field(default_factory=dict[str, Any])
     """Arguments of the space `mixed`."""
 
-    def words(self, count: int, seed: int) -> list[str]:
+    def words(self, count: int, seed: int, batch: int) -> list[str]:
         """What follows `l2l search` to run it."""
         space = [f"space.{name}={json.dumps(value).replace(' ', '')}" for name, value in self.space.items()]
         return [
             "space=mixed", *space, f"task={self.task}", f"objective.epochs={self.epochs}", "searcher=random",
-            f"seed={seed}", f"trials={count}", f"batch={min(count, BATCH)}",
+            f"seed={seed}", f"trials={count}", f"batch={batch}",
         ]  # fmt: skip
 
 
@@ -90,21 +90,21 @@ def space_of(workload: Workload) -> SearchSpace[Any]:
     return mixed.space(**workload.space)
 
 
-def proposed(workload: Workload, count: int, seed: int) -> list[Trial]:
+def proposed(workload: Workload, count: int, seed: int, batch: int) -> list[Trial]:
     """The trials that l2l's search opens, by number."""
     noted = list[Trial]()
     objective = functools.partial(Noted, noted=noted)
     with tempfile.TemporaryDirectory() as place:
         search(
             space_of(workload), task_of(workload), Random(), objective, Metric(), Inline(), Store("memory"), {}, None,
-            trials=count, batch=min(count, BATCH), seed=seed, out=Path(place) / "run",
+            trials=count, batch=batch, seed=seed, out=Path(place) / "run",
         )  # fmt: skip
     return sorted(noted, key=lambda trial: trial.number)
 
 
-def write(workload: Workload, count: int, seed: int, folder: Path) -> list[Trial]:
+def write(workload: Workload, count: int, seed: int, batch: int, folder: Path) -> list[Trial]:
     """The trials; writes to `folder` what the peers read: candidates, normalised data and orders of examples."""
-    task, trials = task_of(workload), proposed(workload, count, seed)
+    task, trials = task_of(workload), proposed(workload, count, seed, batch)
     host = data_.load(task)
     mean, scale = data_.statistics(task, host)
     x, vx = ((each.astype(np.float32) - mean) / scale for each in (host.x, host.validation_x))

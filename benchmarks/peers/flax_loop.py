@@ -1,4 +1,7 @@
-"""Optuna and the usual Flax loop, one compiled step a trial: `flax_loop.py FOLDER PART PARTS [SEED]`."""
+"""Optuna and the usual Flax loop, one compiled step a trial: `flax_loop.py FOLDER PART [SEED]`.
+
+Any number of these processes share the candidates; PART tells apart the files that they write.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optuna
+from claims import claimed
 from flax import nnx
 
 ACTIVATIONS = {"relu": nnx.relu, "gelu": nnx.gelu, "silu": nnx.silu, "tanh": nnx.tanh}
@@ -76,8 +80,8 @@ def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransforma
     return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
 
 
-def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int = 0) -> float:
-    """Validation accuracy after training; `seed` is that of initialisation and dropout."""
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int = 0) -> float | None:
+    """Validation accuracy after training, None if it diverged; `seed` is that of initialisation and dropout."""
     x, y, validation_x, validation_y = data
     model = Network(values, x.shape[1:], outputs, nnx.Rngs(seed))
     size = values["batch_size"]
@@ -100,12 +104,14 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, se
 
     training = nnx.cached_partial(step, model, optimizer)
     half = -(-len(validation_x) // -(-len(validation_x) // 256))
-    accuracy = 0.0
+    accuracy, value = 0.0, jnp.zeros(())
     for epoch in order:
         model.train()
         for at in range(per_epoch):
             index = epoch[at * size : (at + 1) * size]
-            training(x[index], y[index])
+            value = training(x[index], y[index])
+        if not math.isfinite(value):  # once an epoch, where scoring waits for the last step anyway
+            return None
         model.eval()
         parts = [slice(i, i + half) for i in range(0, len(validation_x), half)]
         right = sum(int(correct(model, validation_x[part], validation_y[part])) for part in parts)
@@ -124,28 +130,27 @@ class Work:
         self.orders = np.load(folder / "orders.npy", mmap_mode="r")
         self.seed = seed
 
-    def accuracy(self, at: int) -> float:
-        """Validation accuracy of this candidate after training."""
+    def accuracy(self, at: int) -> float | None:
+        """Validation accuracy of this candidate after training, None if it diverged."""
         seed = self.seed * len(self.candidates) + at  # one of its own, so that a mean is over independent trainings
         return train(self.candidates[at], self.data, np.array(self.orders[at]), self.outputs, seed)
 
 
-def main(folder: Path, part: int, parts: int, seed: int = 0) -> None:
-    """Trains this part of the candidates, proposed by an Optuna study, and writes their accuracies."""
+def main(folder: Path, part: int, seed: int = 0) -> None:
+    """Trains candidates until none is left, proposed by an Optuna study, and writes their accuracies."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     work = Work(folder, seed)
     study = optuna.create_study(direction="maximize")
-    mine = range(part, len(work.candidates), parts)
-    for at in mine:
-        study.enqueue_trial({"candidate": at})
-    accuracies: dict[int, float] = {}
+    accuracies: dict[int, float | None] = {}
 
     def objective(trial: optuna.Trial) -> float:
         at = trial.suggest_int("candidate", 0, len(work.candidates) - 1)
-        accuracies[at] = work.accuracy(at)
-        return accuracies[at]
+        accuracy = accuracies[at] = work.accuracy(at)
+        return math.nan if accuracy is None else accuracy  # Optuna takes it for a failed trial
 
-    study.optimize(objective, n_trials=len(mine))
+    for at in claimed(folder, len(work.candidates)):
+        study.enqueue_trial({"candidate": at})
+        study.optimize(objective, n_trials=1)
     (folder / f"flax-{part}.json").write_text(json.dumps(accuracies))
 
 

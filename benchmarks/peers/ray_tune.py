@@ -1,4 +1,4 @@
-"""Ray Tune and the usual Flax loop: `ray_tune.py FOLDER 0 1 [TRIALS AT A TIME]`.
+"""Ray Tune and the usual Flax loop: `ray_tune.py FOLDER PART [TRIALS AT A TIME]`.
 
 Ray starts an actor for every place and reuses it from trial to trial, so JAX is imported once an actor.
 """
@@ -6,6 +6,7 @@ Ray starts an actor for every place and reuses it from trial to trial, so JAX is
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -29,15 +30,17 @@ class Training(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains the candidate of `config`."""
-        return {"accuracy": self.work.accuracy(self.config["candidate"]), "done": True}
+        accuracy = self.work.accuracy(self.config["candidate"])
+        # Tune compares what is reported, and None compares with nothing.
+        return {"accuracy": math.nan if accuracy is None else accuracy, "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next candidate; the data stay."""
         return True
 
 
-def main(folder: Path, at_a_time: int | None = None) -> None:
-    """Trains all candidates, one a core at a time, and writes their accuracies."""
+def main(folder: Path, part: int, at_a_time: int | None = None) -> None:
+    """Trains all candidates, one a core at a time, and writes their accuracies, null where a training diverged."""
     cores = len(os.sched_getaffinity(0))
     at_a_time = at_a_time or cores
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
@@ -53,18 +56,19 @@ def main(folder: Path, at_a_time: int | None = None) -> None:
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )  # fmt: skip
-    found: dict[int, float] = {}
+    found: dict[int, float | None] = {}
     for result in tuner.fit():
         if result.error:
             raise result.error
         assert result.config is not None
         assert result.metrics is not None
-        found[result.config["candidate"]] = result.metrics["accuracy"]
-    (folder / "ray-0.json").write_text(json.dumps(found))
+        accuracy = result.metrics["accuracy"]
+        found[result.config["candidate"]] = None if math.isnan(accuracy) else accuracy
+    (folder / f"ray-{part}.json").write_text(json.dumps(found))
     ray.shutdown()
 
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    main(Path(sys.argv[1]), *map(int, sys.argv[4:]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     print(f"{time.perf_counter() - started:.2f} s")

@@ -1,4 +1,7 @@
-"""Optuna and PyTorch eager: `torch_eager.py FOLDER PART PARTS` trains every PARTS-th candidate on one thread."""
+"""Optuna and PyTorch eager, on one thread: `torch_eager.py FOLDER PART`.
+
+Any number of these processes share the candidates; PART tells apart the files that they write.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from claims import claimed
 from torch import nn
 from torch.nn import functional
 
@@ -74,8 +78,8 @@ def rate_of(values: dict[str, Any], step: int, steps: int) -> float:
     return peak * min((step + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
 
 
-def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int) -> float:
-    """Validation accuracy after training; `seed` is that of initialisation and dropout."""
+def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int) -> float | None:
+    """Validation accuracy after training, None if it diverged; `seed` is that of initialisation and dropout."""
     torch.manual_seed(seed)
     x, y, validation_x, validation_y = data
     model = Network(values, (x.shape[2], x.shape[3], x.shape[1]), outputs)
@@ -89,7 +93,7 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, se
     size = values["batch_size"]
     per_epoch = len(x) // size
     step, steps = 0, per_epoch * len(order)
-    accuracy = 0.0
+    accuracy, loss = 0.0, torch.zeros(())
     for epoch in order:
         model.train()
         for at in range(per_epoch):
@@ -105,6 +109,8 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, se
                     torch._foreach_mul_(matrices, 1.0 - rate * values["weight_decay"])
             optimizer.step()
             step += 1
+        if not math.isfinite(loss.item()):
+            return None
         model.eval()
         with torch.no_grad():
             right = sum(
@@ -115,8 +121,8 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, se
     return accuracy
 
 
-def main(folder: Path, part: int, parts: int) -> None:
-    """Trains this part of the candidates, proposed by an Optuna study, and writes their accuracies."""
+def main(folder: Path, part: int) -> None:
+    """Trains candidates until none is left, proposed by an Optuna study, and writes their accuracies."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     candidates = json.loads((folder / "candidates.json").read_text())
@@ -127,22 +133,21 @@ def main(folder: Path, part: int, parts: int) -> None:
     data = (images[0], labels[0], images[1], labels[1])
     orders = np.load(folder / "orders.npy", mmap_mode="r")
     study = optuna.create_study(direction="maximize")
-    mine = range(part, len(candidates), parts)
-    for at in mine:
-        study.enqueue_trial({"candidate": at})
-    accuracies: dict[int, float] = {}
+    accuracies: dict[int, float | None] = {}
 
     def objective(trial: optuna.Trial) -> float:
         at = trial.suggest_int("candidate", 0, len(candidates) - 1)
         order = torch.from_numpy(np.array(orders[at])).long()
-        accuracies[at] = train(candidates[at], data, order, about["outputs"], at)
-        return accuracies[at]
+        accuracy = accuracies[at] = train(candidates[at], data, order, about["outputs"], at)
+        return math.nan if accuracy is None else accuracy  # Optuna takes it for a failed trial
 
-    study.optimize(objective, n_trials=len(mine))
+    for at in claimed(folder, len(candidates)):
+        study.enqueue_trial({"candidate": at})
+        study.optimize(objective, n_trials=1)
     (folder / f"torch-{part}.json").write_text(json.dumps(accuracies))
 
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
     print(f"{time.perf_counter() - started:.2f} s")

@@ -22,11 +22,15 @@ import table
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- tables: written by figure.py -->", "<!-- end of tables -->"
+COLD = {"linestyle": "--", "markerfacecolor": "white"}
+"""What tells a run from an empty compilation cache from one that finds its programs."""
 LOOKS = {
-    "flax": {"color": "#7f7f7f", "marker": "s"},
+    "flax cold": {"color": "#7f7f7f", "marker": "s", **COLD},
+    "flax warm": {"color": "#7f7f7f", "marker": "s"},
     "torch": {"color": "#d1491b", "marker": "^"},
-    "ray": {"color": "#b08900", "marker": "D"},
-    "l2l cold": {"color": "#1f5fa8", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    "ray cold": {"color": "#b08900", "marker": "D", **COLD},
+    "ray warm": {"color": "#b08900", "marker": "D"},
+    "l2l cold": {"color": "#1f5fa8", "marker": "o", **COLD},
     "l2l warm": {"color": "#1f5fa8", "marker": "o"},
 }
 """Colour and mark of each peer."""
@@ -59,7 +63,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
         labels = dict(
             pair for panel in panels for pair in zip(*reversed(panel.get_legend_handles_labels()), strict=True)
         )
-        columns = min(3, 1 + len(names))
+        columns = min(3, len(names))
         figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
         pyplot.close(figure)
@@ -102,8 +106,7 @@ def tables(records: Sequence[Record]) -> str:
         parts += [
             f"### Workload {record['workload']}, {record['candidates']:,} candidates",
             f"{about}. {repeats} {'repeat' if repeats == 1 else 'repeats'}; median (smallest to largest). "
-            f"Floor: {record['floor_seconds']:.2f} s at {record['peak_gflops']:.0f} GFLOP/s ({record['peak']['by']}). "
-            f"Accuracy over the {record['accuracies_of']} candidates that no peer lost.",
+            f"Floor: {record['floor_seconds']:.2f} s at {record['peak_gflops']:.0f} GFLOP/s ({record['peak']['by']}).",
             table.markdown(record),
         ]
         if "quality" in record:
@@ -126,6 +129,9 @@ def main(files: Sequence[str], here: Path = HERE) -> None:
     records = merged(old, [json.loads(Path(each).read_text()) for each in files])
     if not records:
         raise SystemExit("there is no record yet: give figure.py the JSON files of benchmarks/candidates.py.")
+    if old := [f"{each['workload']}, {each['candidates']}" for each in records if "command" not in each]:
+        # What was measured in another way cannot stand in the same figure.
+        raise SystemExit(f"records of an older benchmark ({'; '.join(old)}): measure them anew, or take them out.")
     store.write_text(json.dumps({"records": records}, indent=1) + "\n")
     draw(records, here / "figure.svg")
     readme = here / "README.md"

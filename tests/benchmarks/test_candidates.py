@@ -13,38 +13,143 @@ import pytest
 import quality
 import workloads
 from processes import Memory, timed
-from table import Result, markdown, spread, summary
+from table import Result, diverged, markdown, ratios, spread, summary
 
 
 def test_a_table_of_medians_and_spread() -> None:
-    ours = {0: 0.5, 1: None, 2: 0.7}
+    ours, theirs = {0: 0.5, 1: None, 2: 0.7}, {0: 0.4, 1: 0.1, 2: 0.6}
     ledger = {"total": 1.0, "train": 0.5}
     results = {
-        "flax": [Result(40.0, 300.0, {0: 0.4, 1: 0.1, 2: 0.6}, {}), Result(60.0, 310.0, {}, {})],
+        "flax cold": [Result(40.0, 300.0, theirs, {}), Result(60.0, 310.0, theirs, {})],
+        "flax warm": [Result(20.0, 300.0, theirs, {}), Result(30.0, 310.0, theirs, {})],
+        "torch": [Result(15.0, 200.0, theirs, {})],  # in the first repeat alone
         "l2l cold": [Result(20.0, 500.0, ours, ledger), Result(20.0, 400.0, ours, {"total": 3.0, "train": 0.5})],
         "l2l warm": [Result(10.0, 500.0, ours, ledger), Result(10.0, 450.0, ours, ledger)],
     }
-    record = {"candidates": 3, **summary(results, 3, flops=1e11, peak=10.0)}
-    assert record["candidates_per_minute"] == {"flax": 3.6, "l2l cold": 9.0, "l2l warm": 18.0}
-    assert record["seconds"]["flax"] == {"median": 50.0, "all": [40.0, 60.0]}
+    record = {"candidates": 3, "command": "l2l search", **summary(results, 3, flops=1e11, peak=10.0)}
+    rates = {"flax cold": 3.6, "flax warm": 7.2, "torch": 12.0, "l2l cold": 9.0, "l2l warm": 18.0}
+    assert record["candidates_per_minute"] == rates
+    assert record["seconds"]["flax cold"] == {"median": 50.0, "all": [40.0, 60.0]}
     # Candidate 1 diverged for l2l, so nobody's accuracy counts it.
-    assert record["mean_accuracy"] == pytest.approx({"flax": 0.5, "l2l cold": 0.6, "l2l warm": 0.6})
-    assert record["peak_memory_mib"] == {"flax": 310.0, "l2l cold": 500.0, "l2l warm": 500.0}
+    assert record["mean_accuracy"] == pytest.approx(dict.fromkeys(rates, 0.5) | {"l2l cold": 0.6, "l2l warm": 0.6})
+    assert [*record["peak_memory_mib"].values()] == [310.0, 310.0, 200.0, 500.0, 500.0]
     assert record["floor_seconds"] == 10.0
-    assert record["share_of_floor"]["flax"] == 0.2
+    assert record["share_of_floor"]["flax cold"] == 0.2
     assert record["ledger"]["l2l cold"] == {"total": 2.0, "train": 0.5}
-    assert record["ratio"]["cold to flax"] == {"median": 2.5, "all": [2.0, 3.0]}
     lines = markdown(record).splitlines()
     assert lines[2] == (
-        "| Optuna + usual Flax loop | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20 % "
-        "| 2.50 (2.00 to 3.00) / 5.00 (4.00 to 6.00) |"
+        "| Optuna + usual Flax loop, empty cache | 2 | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20 % "
+        "| 2.50 (2.00 to 3.00) / - |"
     )
-    assert lines[-2] == "| cold | 2.0 | 0.5 |"
-    assert {line.count("|") for line in lines[:5]} == {8}
+    assert lines[3].endswith("| - / 2.50 (2.00 to 3.00) |")
+    assert lines[4] == "| Optuna + PyTorch eager | 1 | 15.0 | 12 | 0.5000 | 200 | 67 % | 0.75 / 1.50 |"
+    assert lines[5].endswith("| - |")
+    assert {line.count("|") for line in lines[:7]} == {9}
+    assert lines[-6] == "| cold | 2.0 | 0.5 |"
+    assert "scoring is part of the compiled program, hence evaluate 0" in lines[-3]
+    assert lines[-1] == "What l2l ran: `l2l search`"
+
+
+def test_ratios_are_of_like_to_like_and_of_the_repeats_that_both_have() -> None:
+    def runs(*seconds: float) -> list[Result]:
+        return [Result(each, 1.0, {0: 0.5}, {}) for each in seconds]
+
+    found = ratios(
+        {
+            "flax cold": runs(80.0), "flax warm": runs(30.0), "torch": runs(8.0, 9.0),
+            "l2l cold": runs(4.0, 6.0), "l2l warm": runs(2.0, 3.0),
+        }
+    )  # fmt: skip
+    assert {name: each["all"] for name, each in found.items()} == {
+        "cold to flax": [20.0],
+        "warm to cold flax": [40.0],
+        "warm to flax": [15.0],
+        "cold to torch": [2.0, 1.5],
+        "warm to torch": [4.0, 3.0],
+    }
+
+
+def test_a_mean_is_over_what_no_run_of_any_peer_lost() -> None:
+    results = {
+        "torch": [Result(1.0, 1.0, {0: None, 1: 0.3, 2: 0.5, 3: 0.7}, {}) for _ in range(2)],
+        "l2l cold": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}), Result(1.0, 1.0, {0: 0.9, 1: None}, {})],
+        "l2l warm": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}) for _ in range(2)],
+    }
+    record = {"candidates": 4, **summary(results, 4, flops=1e11, peak=10.0)}
+    assert record["lost"] == {"torch": 1, "l2l cold": 1, "l2l warm": 0}
+    assert record["accuracies_of"] == 2
+    assert record["mean_accuracy"] == pytest.approx({"torch": 0.6, "l2l cold": 0.7, "l2l warm": 0.7})
+    assert diverged(record) == (
+        "Accuracy is over the 2 candidates that no peer lost to a training that diverged "
+        "(lost: torch 1, l2l cold 1, l2l warm 0)."
+    )
 
 
 def test_one_run_has_no_spread() -> None:
     assert spread({"median": 2.0, "all": [2.0]}, 1) == "2.0"
+
+
+def test_a_peer_takes_part_in_so_many_repeats() -> None:
+    assert candidates.entrants("flax:1,torch", 5) == {"flax": 1, "torch": 5}
+    assert candidates.entrants("", 5) == {}
+    for text in ("flux", "flax:6", "flax:0", "flax:-1", "flax:one"):
+        with pytest.raises(ValueError, match="expected"):
+            candidates.entrants(text, 5)
+
+
+def test_who_runs_when(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def once(self: candidates.Bench, kind: str) -> Result:
+        seen.append(kind)
+        return Result(1.0, 1.0, {0: None}, {})
+
+    monkeypatch.setattr(candidates.Bench, "once", once)
+    results = candidates.repeated(candidates.Bench(None, 1, 1, 7, tmp_path, {}), {"flax": 1, "torch": 3}, 3)
+    assert {name: len(runs) for name, runs in results.items()} == {
+        "flax cold": 1, "flax warm": 1, "torch": 3, "l2l cold": 3, "l2l warm": 3
+    }  # fmt: skip
+    assert seen == [
+        "flax cold", "flax warm", "torch", "l2l cold", "l2l warm",
+        "l2l cold", "l2l warm", "torch",
+        "torch", "l2l cold", "l2l warm",
+    ]  # fmt: skip
+
+
+def test_a_cold_run_empties_its_own_cache_and_nobody_reads_the_callers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "callers"))
+    seen: list[tuple[str, bool]] = []
+
+    def timed(_: list[list[str]], folder: Path, **environment: str) -> tuple[float, float]:
+        cache = Path(environment["JAX_COMPILATION_CACHE_DIR"])
+        assert cache.is_absolute()
+        assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
+        assert environment["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] == "-1"
+        seen.append((cache.name, cache.exists()))
+        cache.mkdir(exist_ok=True)
+        (folder / "flax-0.json").write_text('{"0": 0.5}')
+        (folder / "run").mkdir(exist_ok=True)
+        (folder / "run" / "trials.csv").write_text("number,status,accuracy\n0,complete,0.5\n")
+        (folder / "run" / "result.json").write_text('{"seconds": {}}')
+        return 1.0, 1.0
+
+    monkeypatch.setattr(candidates, "timed", timed)
+    bench = candidates.Bench(workloads.WORKLOADS["A"], 1, 1, 7, tmp_path, {"flax": sys.executable})
+    kinds = ("flax cold", "flax warm", "l2l cold", "l2l warm")
+    for kind in (*kinds, *kinds):
+        assert bench.once(kind).accuracies == {0: 0.5}
+    found = [("cache-flax", False), ("cache-flax", True), ("cache-l2l", False), ("cache-l2l", True)]
+    assert seen == [*found, *found]
+
+
+def test_l2ls_words_are_those_of_its_command(tmp_path: Path) -> None:
+    words = candidates.Bench(workloads.WORKLOADS["A"], 20, 5, 7, tmp_path, {}).words()
+    assert words == [
+        "search", "space=mixed", "task=digits", "objective.epochs=5", "searcher=random", "seed=7", "trials=20",
+        "batch=5", "~final", "tracker=console", "out=run",
+    ]  # fmt: skip
 
 
 def test_peers_take_turns_to_begin() -> None:
@@ -53,11 +158,11 @@ def test_peers_take_turns_to_begin() -> None:
     assert all(sorted(order) == ["flax", "l2l", "torch"] for order in orders)
 
 
-def test_quality_is_paired_by_seed_and_leaves_out_what_diverged() -> None:
-    ours = [{0: 0.5, 1: None}, {0: 0.7, 1: 0.9}]
-    theirs = [{0: 0.4, 1: 0.1}, {0: 0.8, 1: 0.9}]
+def test_quality_is_paired_by_seed_and_leaves_out_what_either_lost() -> None:
+    ours = [{0: 0.5, 1: None, 2: 0.3}, {0: 0.7, 1: 0.9, 2: 0.3}]
+    theirs = [{0: 0.4, 1: 0.1, 2: 0.3}, {0: 0.8, 1: None, 2: None}]
     found = quality.compared(ours, theirs)
-    assert found["candidates"] == 1
+    assert (found["candidates"], found["lost"]) == (1, {"l2l": 1, "flax": 2})
     assert found["within"]
     assert found["difference"]["all"] == pytest.approx([0.1, -0.1])
     assert found["difference"]["standard_error"] == pytest.approx(0.1)

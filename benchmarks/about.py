@@ -1,0 +1,43 @@
+"""What every benchmark says first: the command that was given, the machine, and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def announced(pythons: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Prints the command and what `versions` gives, for the benchmark's record."""
+    print("command: python", *sys.argv)
+    about = versions(pythons or {})
+    print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
+    return about
+
+
+def versions(pythons: Mapping[str, str]) -> dict[str, str]:
+    """The machine and the versions, those of a peer's library as its own interpreter has them.
+
+    Raises: SystemExit if an interpreter does not have the library that it is named for.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = named[0] if named else platform.processor() or platform.machine()
+    about = {"machine": f"{processor}, {CORES} cores", "python": platform.python_version()}
+    about |= {name: version(name) for name in ("jax", "flax", "optax", "optuna", "numpy")}
+    for name, python in pythons.items():
+        ask = [python, "-c", f"import importlib.metadata as m; print(m.version({name!r}))"]
+        done = subprocess.run(ask, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{python} has no {name}: give one that has with --{name}-python.")
+        about[name] = done.stdout.strip()
+    return about
