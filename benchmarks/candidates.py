@@ -59,6 +59,7 @@ class Bench:
         for old in (*self.folder.glob(f"{name}-*.json"), *self.folder.glob("*.taken")):
             old.unlink()
         script = str(Path(__file__).parent / "peers" / PEERS[name])
+        more = (*more, str(CORES)) if name == "ray" else more
         commands = [[self.pythons[name], script, str(self.folder), str(part), *more] for part in range(PROCESSES[name])]
         seconds, memory = timed(commands, self.folder, **cache)
         found: dict[str, float | None] = {}

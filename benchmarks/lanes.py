@@ -6,7 +6,7 @@
 A workload's bucket is the one that most of its candidates fall into, for perceptrons and for convolutional networks
 apart. Calls are timed with their program compiled: they draw weights on the host, train and cut what comes back.
 With `--devices` each count of host devices is tried in processes of its own, in turn (CPU alone). The share of peak
-is that of the seconds in the program, by the candidates' operations in their true shapes and the matrix product that
+is that of the seconds of training, by the candidates' operations in their true shapes and the matrix product that
 is fastest with all cores or the accelerator.
 """
 
@@ -167,14 +167,14 @@ def told(row: Mapping[str, Any]) -> str:
     """A row in a line."""
     return (
         f"{row['workload']} {row['bucket']}, {row['devices']} device(s), {row['lanes']} lanes: "
-        f"{row['candidates_per_minute']:.0f} candidates/min, {row['gflops']:.1f} GFLOP/s in the program"
+        f"{row['candidates_per_minute']:.0f} candidates/min, {row['gflops']:.1f} GFLOP/s in training"
     )
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], peak: float) -> str:
     """The rows as a table."""
     lines = [
-        "| workload | bucket | devices | lanes | candidates/min | program, s | of peak | compile, s | device MiB |",
+        "| workload | bucket | devices | lanes | candidates/min | train, s | of peak | compile, s | device MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -12,17 +12,19 @@ from pathlib import Path
 LANES = 16
 """Candidates that share a call of a program on an accelerator, for each of those that a process has."""
 GROUPS = Path("/sys/fs/cgroup")
-DEVICES = ("nvidia0", "dxg", "kfd", "accel0", "vfio/0")
-"""What an NVIDIA or AMD card, a card behind WSL, or a TPU is called in `/dev`."""
+DEVICES = Path("/dev")
+CUDA = "xla_cuda"
+ACCELERATORS = {CUDA: ("nvidia[0-9]*", "dxg"), "xla_rocm": ("kfd",), "libtpu": ("accel[0-9]*", "vfio/[0-9]*")}
+"""How the names of JAX's plug-ins begin, and what the devices are called that each of them drives (dxg: behind WSL)."""
 
 
 def cores() -> int:
     """CPU cores, or as many as their time is allotted for."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("cpu.max", "cpu.cfs_quota_us"):
-        for quota, *period in _settings("cpu", name):
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        for quota, period, *_ in _settings("cpu", *names):
             if quota.isdecimal():
-                found = min(found, math.ceil(int(quota) / int(period[0] if period else 100_000)))
+                found = min(found, math.ceil(int(quota) / int(period)))
     return max(found, 1)
 
 
@@ -38,25 +40,37 @@ def memory() -> int:
 
 def gpus() -> list[str]:
     """The NVIDIA GPUs that JAX may use, by the names that `CUDA_VISIBLE_DEVICES` has for them."""
-    if not accelerated():
+    if not _driven(CUDA):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [each for each in visible.split(",") if each and each != "-1"]
-    cards = Path("/proc/driver/nvidia/gpus")
-    return [str(index) for index, _ in enumerate(cards.iterdir())] if cards.is_dir() else []
+        return [each for each in visible.split(",") if each]
+    return [str(index) for index, _ in enumerate(DEVICES.glob(ACCELERATORS[CUDA][0]))]
 
 
 def accelerated() -> bool:
     """Whether JAX will find anything but a CPU: it has a plug-in, and there is a device for it."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+    return any(map(_driven, ACCELERATORS))
+
+
+def _driven(plugin: str) -> bool:
+    hidden = plugin == CUDA and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return False
-    plugged = any(importlib.util.find_spec(name) is not None for name in ("jax_plugins", "libtpu"))
-    return plugged and any((Path("/dev") / name).exists() for name in DEVICES)
+    there = any(next(DEVICES.glob(name), None) is not None for name in ACCELERATORS[plugin])
+    return there and any(name.startswith(plugin) for name in plugins())
 
 
-def _settings(controller: str, name: str) -> Iterator[list[str]]:
-    """The words of a control group's file, of this process's own group and of those around it, in either version."""
+def plugins() -> list[str]:
+    """The names of JAX's plug-ins that are installed."""
+    spec = importlib.util.find_spec("jax_plugins")
+    places = spec.submodule_search_locations or () if spec else ()
+    found = [path.name for place in places for path in Path(place).iterdir()]
+    return [*found, "libtpu"] if importlib.util.find_spec("libtpu") else found
+
+
+def _settings(controller: str, *names: str) -> Iterator[list[str]]:
+    """The words of a control group's files, of this process's own group and of those around it, in either version."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, own = line.split(":", 2)
@@ -67,5 +81,5 @@ def _settings(controller: str, name: str) -> Iterator[list[str]]:
             for place in (group, *group.parents):
                 if place.is_relative_to(root):
                     with suppress(OSError):
-                        if words := (place / name).read_text().split():
+                        if words := [word for name in names for word in (place / name).read_text().split()]:
                             yield words

@@ -36,8 +36,8 @@ class Halving:
         _check_first(self.first, total)
         if batch < self.eta:
             raise InputError(
-                f"rungs=halving keeps the best of every {self.eta} candidates of a batch, and the batch is {batch}: "
-                f"give it batch={self.eta} or more, or choose rungs=asha."
+                f"rungs=halving keeps the best of every {self.eta} candidates of a batch, and a batch has {batch} "
+                f"here: let batch and trials be {self.eta} or more, or choose rungs=asha."
             )
 
     def borders(self, number: int, total: int) -> list[int]:

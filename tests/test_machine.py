@@ -50,22 +50,47 @@ def test_cores_are_those_whose_time_is_allotted(groups: Path, monkeypatch: pytes
         (place / "cpu.max").write_text(words)
         assert machine.cores() == expected
     (place / "cpu.max").unlink()
-    for words, expected in (("-1", 8), ("200000", 2)):
+    (place / "cpu.cfs_period_us").write_text("20000")
+    for words, expected in (("-1", 8), ("80000", 4)):
         (place / "cpu.cfs_quota_us").write_text(words)
         assert machine.cores() == expected
 
 
-def test_an_accelerator_is_a_device_and_a_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("plugin", "device", "cards"),
+    [
+        ("xla_cuda13", "nvidia3", ["0"]),
+        ("xla_cuda12", "dxg", []),
+        ("xla_rocm60", "kfd", []),
+        ("libtpu", "accel0", []),
+        ("xla_cuda13", "kfd", None),
+        ("xla_rocm60", "nvidia0", None),
+        ("other", "nvidia0", None),
+        ("xla_cuda13", "nvidiactl", None),
+    ],
+)
+def test_an_accelerator_is_a_device_and_its_plug_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str, device: str, cards: list[str] | None
+) -> None:
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(machine, "DEVICES", (str(tmp_path),))
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    monkeypatch.setattr(machine, "plugins", lambda: [plugin])
     assert not machine.accelerated()
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: name)
-    assert machine.accelerated()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert machine.gpus() == ["0", "3"]
-    for name, value in (("CUDA_VISIBLE_DEVICES", ""), ("JAX_PLATFORMS", "cpu")):
-        monkeypatch.setenv(name, value)
-        assert not machine.accelerated()
-        assert machine.gpus() == []
+    (tmp_path / device).touch()
+    assert machine.accelerated() == (cards is not None)
+    assert machine.gpus() == (cards or [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.accelerated() == (cards is not None and "cuda" not in plugin)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-7")
+    assert machine.gpus() == (["0", "GPU-7"] if cards is not None and "cuda" in plugin else [])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert not machine.accelerated()
+    assert machine.gpus() == []
+
+
+def test_plug_ins_are_found_where_they_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jax_plugins" / "xla_made_up").mkdir(parents=True)
+    (tmp_path / "libtpu.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"xla_made_up", "libtpu"} <= set(machine.plugins())

@@ -155,5 +155,5 @@ def test_what_cannot_be_stopped_is_refused() -> None:
 
 def test_halving_needs_a_batch_to_halve() -> None:
     Halving(eta=4).check(5, 1, 4)
-    with pytest.raises(InputError, match=r"the batch is 3: give it batch=4 or more"):
+    with pytest.raises(InputError, match=r"a batch has 3 here: let batch and trials be 4 or more"):
         Halving(eta=4).check(5, 1, 3)

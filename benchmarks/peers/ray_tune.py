@@ -1,4 +1,4 @@
-"""Ray Tune and the usual Flax loop: `ray_tune.py FOLDER PART [TRIALS AT A TIME]`.
+"""Ray Tune and the usual Flax loop: `ray_tune.py FOLDER PART CORES`.
 
 Ray starts an actor for every place and reuses it from trial to trial, so JAX is imported once an actor.
 """
@@ -39,17 +39,15 @@ class Training(tune.Trainable):
         return True
 
 
-def main(folder: Path, part: int, at_a_time: int | None = None) -> None:
+def main(folder: Path, part: int, cores: int) -> None:
     """Trains all candidates, one a core at a time, and writes their accuracies, null where a training diverged."""
-    cores = len(os.sched_getaffinity(0))
-    at_a_time = at_a_time or cores
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
     count = len(json.loads((folder / "candidates.json").read_text()))
     tuner = tune.Tuner(
-        tune.with_resources(Training, {"cpu": cores / at_a_time}),
+        tune.with_resources(Training, {"cpu": 1}),
         param_space={"folder": str(folder), "candidate": tune.grid_search(list(range(count)))},
         tune_config=tune.TuneConfig(
-            metric="accuracy", mode="max", max_concurrent_trials=at_a_time, reuse_actors=True
+            metric="accuracy", mode="max", max_concurrent_trials=cores, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray_results"), verbose=0,

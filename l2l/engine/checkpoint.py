@@ -86,7 +86,7 @@ class Checkpoints:
 
     def _found(self) -> list[re.Match[str]]:
         """The names of the checkpoints that lie in the folder."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             return [found for path in self.folder.iterdir() if (found := _OURS.fullmatch(path.name))]
         return []
 

@@ -45,7 +45,7 @@ class Worker:
     programs: set[str] = field(default_factory=set[str])
     """Names of the programs that it has been given trials of."""
     memory_kills: int = 0
-    """Processes of this machine that had been killed for want of memory when it started."""
+    """Processes of this machine that had been killed for want of memory when it was last given work."""
 
 
 @dataclass(eq=False)
@@ -148,6 +148,7 @@ class Local:
             if worker.owed or not (work.waiting or work.suspects):
                 continue
             worker.owed = deque(self._chosen(worker, work))
+            worker.memory_kills = _memory_kills()
             if not worker.owed:
                 continue
             # A worker that has just died cannot be written to; its pipe reports that to `run`.
@@ -160,9 +161,11 @@ class Local:
 
     def _lanes(self, objective: Objective) -> int | None:
         """How many trials of a cohort stay together, None for all; an objective with `lanes` says it or leaves it."""
-        if not hasattr(objective, "lanes") or (accelerated() and self.workers == 1):
-            return None
-        lanes = getattr(objective, "lanes", None) or (LANES if accelerated() else 1)
+        lanes: int | None = getattr(objective, "lanes", None)
+        if lanes is None:
+            if not hasattr(objective, "lanes") or (accelerated() and self.workers == 1):
+                return None
+            lanes = LANES if accelerated() else 1
         return 1 << (lanes.bit_length() - 1)
 
     def _chosen(self, worker: Worker, work: _Work) -> Sequence[Trial]:
@@ -176,7 +179,13 @@ class Local:
                 return suspects
         if work.waiting:
             return self._next(worker, work.waiting)
-        return () if busy else work.suspects.popleft()
+        if busy:
+            return ()
+        for slot, each in enumerate(self._alive):  # the others give back what they hold
+            if each is not worker:
+                _end(each)
+                self._alive[slot] = self._start(slot)
+        return work.suspects.popleft()
 
     def _next(self, worker: Worker, waiting: list[Piece]) -> list[Trial]:
         """Takes what suits a worker."""
@@ -225,7 +234,7 @@ class Local:
             )
         pipe = Connection(ours.detach())
         pipe.send_bytes(cloudpickle.dumps(("path", [os.getcwd() if entry == "" else entry for entry in sys.path])))
-        return Worker(process, pipe, memory_kills=_memory_kills())
+        return Worker(process, pipe)
 
     def _output(self) -> IO[bytes]:
         return open(self._log or os.devnull, "ab")
@@ -241,9 +250,7 @@ class Local:
     def close(self) -> None:
         """Ends the workers at once; what they were doing is lost to nobody but them."""
         for worker in self._alive:
-            worker.pipe.close()
-            worker.process.kill()
-            worker.process.wait()
+            _end(worker)
         self._alive.clear()
 
 
@@ -255,6 +262,12 @@ def _packed(objective: Objective) -> bytes:
             f"the objective cannot be handed to a worker process ({type(error).__name__}: {error}); "
             "executor=inline runs it in this one."
         ) from error
+
+
+def _end(worker: Worker) -> None:
+    worker.pipe.close()
+    worker.process.kill()
+    worker.process.wait()
 
 
 def _alone(cohort: Sequence[Trial], no_memory: bool) -> list[list[Trial]]:

@@ -27,6 +27,8 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     (tmp_path / "rungs").write_text("a file")
     Checkpoints(tmp_path / "rungs").save(1, 3, "mine", [np.zeros(2)])
     assert "trial 1 is not kept between its rungs" in caplog.text
+    assert Checkpoints(tmp_path / "rungs").epoch(1) == 0
+    Checkpoints(tmp_path / "rungs").retain([])
 
 
 def test_what_others_keep_in_the_folder_is_theirs(tmp_path: Path) -> None:
