@@ -158,12 +158,25 @@ def _search(words: list[str]) -> None:
     try:
         with _translated():
             job()
+    except AssertionError as error:  # what OmegaConf makes of an argument of a part that is none
+        if composed:
+            raise
+        raise InputError(_of_nothing(words)) from error
     except ValueError as error:  # some of Hydra's own checks raise no more than that
         if composed or isinstance(error, InputError):
             raise
         raise InputError(_hydra_sentence([error])) from error
     if failures:
         raise failures[0]
+
+
+def _of_nothing(words: Sequence[str]) -> str:
+    """Which argument has no part to change."""
+    for word in words:
+        group = word.lstrip("+~").partition(".")[0]
+        if group in ("rungs", "final") and "." in word.partition("=")[0]:
+            return f"{word} has nothing to change: there is no {group} here; choose one with {group}=NAME."
+    return "an override changes a part that is none: choose one with GROUP=NAME first."
 
 
 def _opened(words: Sequence[str], groups: Sequence[str]) -> list[str]:
