@@ -24,8 +24,12 @@ def test_each_candidate_is_claimed_once_by_whoever_asks_first(tmp_path: Path) ->
 
 
 def test_claims_need_the_standard_library_alone(tmp_path: Path) -> None:
-    script = f"import sys; sys.path.insert(0, {str(Path(claims.__file__).parent)!r}); import claims"
-    timed([[sys.executable, "-I", "-S", "-c", script]], tmp_path)
+    place = str(Path(claims.__file__).parent)
+    script = (
+        f"import sys; sys.path.insert(0, {place!r}); import claims, pathlib; list(claims.claimed(pathlib.Path(), 2))"
+    )
+    timed([[sys.executable, "-I", "-S", "-c", script]], tmp_path)  # -S: without what is installed
+    assert sorted(path.name for path in tmp_path.glob("*.taken")) == ["0.taken", "1.taken"]
 
 
 def workload(folder: Path, rates: list[float]) -> None:
