@@ -146,7 +146,8 @@ BAD = {
     "search space=null": "space names no _target_; choose one of the group's values: space=NAME.",
     "search final=null final.seeds=3": "final.seeds=3 has nothing to change: final=null leaves that part out.",
     "search rungs.eta=3": "rungs.eta=3 has nothing to change: there is no rungs here; choose one with rungs=NAME.",
-    "search ~final final.seeds=3": "final.seeds=3 has nothing to change: there is no final here; choose one with final=NAME.",
+    "search ~final final.seeds=3": "final.seeds=3 has nothing to change: there is no final here; choose one with "
+    "final=NAME.",
     "search space._target_=nowhere.space": "space._target_ names 'nowhere.space', which cannot be imported (No module "
     "named 'nowhere'); expected the dotted path of a class or function that Python finds from this folder.",
     "search space.depth=[3,1]": "depth must be [low, high] with 1 <= low <= high, got [3, 1].",

@@ -37,6 +37,11 @@ def padding(choice: Choice) -> str | None:
     return None if isinstance(choice, Real) else choice.pad
 
 
+def repeated(choice: Choice) -> TypeGuard[Integer]:
+    """Whether a choice is how often a part is repeated."""
+    return isinstance(choice, Integer) and choice.repeats
+
+
 def padded_sizes(space: SearchSpace[Any]) -> dict[str, tuple[int, ...]]:
     """Every size that padded choices can have, by the name of their pad."""
     found: dict[str, set[int]] = {}
@@ -77,7 +82,7 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
         ):
             continue
         pad = padding(choice)
-        if isinstance(choice, Integer) and choice.repeats:
+        if repeated(choice):
             sizes[name] = choice.high
         elif pad is not None:
             sizes[name] = padded.get(pad, ladders[pad][0])

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from l2l import machine
-from l2l.engine.bucket import Ladders, padded_sizes, padding
+from l2l.engine.bucket import Ladders, padded_sizes, padding, repeated
 from l2l.engine.cost import operations
-from l2l.space import Candidate, Integer, SearchSpace
+from l2l.space import Candidate, SearchSpace
 from l2l.types import Learner, Spec
 
 SAMPLES = 24
@@ -44,7 +44,7 @@ def _ladder(
     using = [each for each in drawn if any(name in each.values for name in names)]
     if not using:
         return tuple(steps)
-    needs = [max(int(each.values[name]) for name in names if name in each.values) for each in using]  # pyright: ignore
+    needs = [max(int(each.values[name]) for name in names if name in each.values) for each in using]  # pyright: ignore[reportArgumentType]
     steps = sorted({*needs, steps[-1]})  # a part that ends elsewhere only pads more
     if len(steps) == 1:
         return tuple(steps)
@@ -54,14 +54,14 @@ def _ladder(
     kinds = [_signature(space, each) for each in using]
     above: dict[int, tuple[float, tuple[int, ...]]] = {len(steps): (0.0, ())}
     for first in reversed(range(len(steps))):
-        outcomes: list[tuple[float, tuple[int, ...]]] = []
+        ways: list[tuple[float, tuple[int, ...]]] = []
         for last in range(first, len(steps)):
             members = [at for at in costs if steps[first] <= needs[at] <= steps[last]]
             run = share * sum(costs[at][last] for at in members) / RATES[accelerated]
             rest, larger = above[last + 1]
             programs = {kinds[i] for i in members}
-            outcomes.append((run + COMPILE[accelerated] * max(len(programs), 1) + rest, (steps[last], *larger)))
-        above[first] = min(outcomes)
+            ways.append((run + COMPILE[accelerated] * max(len(programs), 1) + rest, (steps[last], *larger)))
+        above[first] = min(ways)
     return above[0][1]
 
 
@@ -69,13 +69,8 @@ def _signature(space: SearchSpace[Any], candidate: Candidate) -> str:
     """What fixes a candidate's programs beside sizes."""
     return repr([
         value for name, value in space.static(candidate).items()
-        if padding(space.choices[name]) is None and not _repeats(space, name)
+        if padding(space.choices[name]) is None and not repeated(space.choices[name])
     ])  # fmt: skip
-
-
-def _repeats(space: SearchSpace[Any], name: str) -> bool:
-    choice = space.choices[name]
-    return isinstance(choice, Integer) and choice.repeats
 
 
 def _costs(
