@@ -28,7 +28,7 @@ from l2l.nn.blocks import Standardised
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
-KEPT = 64
+KEPT = 32
 """Programs kept in memory, each about 4 MiB of the host."""
 CLEARED = 10
 """Programs between two clearings of JAX's caches: what tracing a distinct one leaves there is about 25 MiB."""
