@@ -29,11 +29,9 @@ from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
 KEPT = 32
-"""Programs kept in memory, each about 4 MiB of the host."""
+"""Programs kept in memory, each about 6 MiB of the host; twice as many scatter the heap so that it keeps growing."""
 CLEARED = 10
 """Programs between two clearings of JAX's caches: what tracing a distinct one leaves there is about 25 MiB."""
-
-
 OUTLINES = 1024
 """Candidates whose shapes are remembered, so that they need not be drawn again to go on from a rung."""
 
