@@ -36,6 +36,16 @@ class Tables(NamedTuple):
     """[D, K]: whether decision d has a code k (K is the largest number of options of any decision)."""
     allowed: Masks
     """[D, D, K]: whether decision d can be active while decision p has code k."""
+    edges: npt.NDArray[np.float32]
+    """[D, K + 1]: code k takes the quantiles from edge k up to edge k + 1; 1 beyond the last code."""
+    ordinal: Masks
+    """[D]: whether the codes are in an order that means something."""
+    exact: Masks
+    """[D]: whether every code is one value, not a bin of several."""
+    grains: npt.NDArray[np.float32]
+    """[D, K]: how far the quantile of an Integer in code k must move to be another value's for sure; 0 elsewhere."""
+    bags: Masks
+    """[D, K, F]: whether code k of decision d is option f, where several categories offer the same; F may be 0."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,22 @@ class Encoding:
         hits = self.tables.allowed[:, np.arange(len(self.decisions)), codes]  # [D, N, D]
         return np.all(hits, axis=-1).T
 
+    def places(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
+        """Quantiles [N, D] in [0, 1) of candidates of this space, each inside its code; 0 where inactive."""
+        found = np.zeros((len(candidates), len(self.decisions)), np.float32)
+        for row, candidate in enumerate(candidates):
+            for column, decision in enumerate(self.decisions):
+                if decision.name in candidate.values:
+                    value = candidate.values[decision.name]
+                    found[row, column] = self.place(column, decision.code(value), value)
+        return found
+
+    def place(self, column: int, code: int, value: Value) -> np.float32:
+        """The quantile of a value of decision number `column`, inside its code; in the middle if that is all it is."""
+        decision, (low, high) = self.decisions[column], self.tables.edges[column, code : code + 2]
+        place = (low + high) / 2 if self.tables.exact[column] else np.float32(decision.choice.quantile(value))
+        return min(max(place, low), np.nextafter(high, np.float32(0)))
+
     def encode(self, candidates: Sequence[Candidate]) -> tuple[Codes, Masks]:
         """Codes [N, D] (0 where inactive) and masks [N, D] of candidates of this space."""
         codes = np.zeros((len(candidates), len(self.decisions)), np.int32)
@@ -153,7 +179,7 @@ def rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
         if trial.reward is not None and len(trial.reward) != 1:
             raise InputError(
                 f"this searcher maximises one number, but trial {trial.number} has a reward of "
-                f"{len(trial.reward)}; use a searcher for several objectives (nsga2, tpe) or a scalar reward."
+                f"{len(trial.reward)}; use one for several objectives (gp_critic, nsga2, tpe) or a scalar reward."
             )
     return np.array([math.nan if trial.reward is None else trial.reward[0] for trial in trials])
 
@@ -203,4 +229,51 @@ def _tables(decisions: Sequence[Decision]) -> Tables:
             # An inactive parent makes an inactive child: its own conditions are the child's too.
             table[row] &= table[column]
             table[row, column] &= np.isin(np.arange(width), codes)
-    return Tables(valid, table)
+    edges = np.array([[*(found := _edges(each)), *[1.0] * (width + 1 - len(found))] for each in decisions], np.float32)
+    ordinal = np.array([not isinstance(each.choice, Categorical) for each in decisions])
+    exact = np.array([not each.bins or all(part.low == part.high for part in each.bins) for each in decisions])
+    grains = np.zeros(valid.shape, np.float32)
+    for row, decision in enumerate(decisions):
+        grains[row, : len(decision.bins)] = [_grain(decision.choice, part) for part in decision.bins]
+    return Tables(valid, table, edges, ordinal, exact, grains, _bags(decisions, width))
+
+
+def _grain(choice: Choice, part: Integer | Real) -> float:
+    """The quantiles that the lowest value of a bin takes; no other one takes more."""
+    if not isinstance(choice, Integer) or not isinstance(part, Integer):
+        return 0.0
+    if not choice.log:
+        return 1 / choice.count()
+    whole = math.log(choice.high + 0.5) - math.log(choice.low - 0.5)
+    return (math.log(part.low + 0.5) - math.log(part.low - 0.5)) / whole
+
+
+def _bags(decisions: Sequence[Decision], width: int) -> Masks:
+    """[D, K, F]: which codes are the same option of several categories."""
+    offers = [json.dumps(each.values) if isinstance(each.choice, Categorical) else "" for each in decisions]
+    shared = sorted({offer for offer in offers if offer and offers.count(offer) > 1})
+    counts = {offer: len(json.loads(offer)) for offer in shared}
+    bags = np.zeros((len(decisions), width, sum(counts.values())), np.bool_)
+    first = 0
+    for offer, count in counts.items():
+        for row in (row for row, each in enumerate(offers) if each == offer):
+            bags[row, range(count), range(first, first + count)] = True
+        first += count
+    return bags
+
+
+def _edges(decision: Decision) -> list[float]:
+    """The quantiles at which one code gives way to the next, 0 and 1 included."""
+    choice = decision.choice
+    if isinstance(choice, Categorical):
+        inner = [code / len(decision) for code in range(1, len(decision))]
+    elif isinstance(choice, Real):
+        inner = [choice.quantile(part.low) for part in decision.bins[1:]]
+    else:
+        values = [part.low for part in decision.bins] or [int(each) for each in decision.values if each is not None]
+        if choice.log:
+            low, high = math.log(choice.low - 0.5), math.log(choice.high + 0.5)
+            inner = [(math.log(value - 0.5) - low) / (high - low) for value in values[1:]]
+        else:
+            inner = [(value - choice.low) // choice.step / choice.count() for value in values[1:]]
+    return [0.0, *inner, 1.0]

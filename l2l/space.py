@@ -191,7 +191,7 @@ class Real:
         if self.low == self.high:
             return 0.5
         if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
     def read(self, value: Any) -> float:

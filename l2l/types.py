@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = "jax.Array"
 """A typed JAX key (`jax.random.key`): every random decision folds its number and purpose into one."""
+ASK = 2**32 - 1
+"""What the seed's key is folded with for proposals; trials fold in their own numbers."""
+START = 2**32 - 2
+"""What the proposals' key is folded with for a searcher's first state, a number that no proposal folds in."""
 Array: TypeAlias = "jax.Array"
 Split: TypeAlias = Literal["train", "validation", "test"]
 State = TypeVar("State")

@@ -17,12 +17,18 @@ from toys import Curved, Hashed
 from l2l.errors import InputError
 from l2l.executors.local import Local
 from l2l.loop import Result
+from l2l.record import title
 from l2l.reward import Metric
 from l2l.rungs import Asha, Halving, Hyperband, Median
+from l2l.searchers.controller import Controller
 from l2l.searchers.evolution import Evolution
+from l2l.searchers.gp_critic import GpCritic
+from l2l.searchers.local import LocalSearch
 from l2l.searchers.optuna import CmaEs, Nsga2, Qmc, Tpe
+from l2l.searchers.ppo import Ppo
+from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
-from l2l.searchers.reinforce import Reinforce
+from l2l.searchers.transformer import Transformer
 from l2l.store import Store, TrialLog
 from l2l.testing.stores import exact
 from l2l.types import Outcome, Status, Trial
@@ -116,8 +122,20 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
 
 @pytest.mark.parametrize(
     "searcher",
-    [Random(), Reinforce(), Evolution(population=4, tournament=2), Tpe(startup=4), Nsga2(population=4), Qmc(), CmaEs()],
-    ids=lambda each: type(each).__name__,
+    [
+        Random(),
+        Controller(),
+        Evolution(population=4, tournament=2),
+        LocalSearch(first=4),
+        Predictor(first=4),
+        GpCritic(first=4),
+        Controller(policy=Transformer(), update=Ppo()),
+        Tpe(startup=4),
+        Nsga2(population=4),
+        Qmc(),
+        CmaEs(),
+    ],
+    ids=title,
 )
 def test_every_searcher_climbs_and_is_replayed(tmp_path: Path, searcher: Any) -> None:
     whole = climb(tmp_path / "whole", searcher=searcher, store=Store("memory"), rungs=Asha())

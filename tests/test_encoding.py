@@ -92,6 +92,97 @@ def test_a_range_of_a_few_floats_has_fewer_bins(low: float, ulps: int, uniform: 
         assert decision.code(decision.value(code, uniform)) == code
 
 
+@given(space=spaces, bins=st.integers(1, 40))
+def test_edges_part_the_quantiles(space: SearchSpace[None], bins: int) -> None:
+    tables = Encoding(space, bins).tables
+    sizes, width = tables.valid.sum(-1), tables.valid.shape[1]
+    assert tables.edges.shape == (len(sizes), width + 1)
+    for row, size in zip(tables.edges, sizes, strict=True):
+        assert row[0] == 0
+        assert (np.diff(row[: size + 1]) > 0).all()
+        assert (row[size:] == 1).all()
+
+
+@given(space=spaces, bins=st.integers(1, 40), quantile=st.floats(0, 1, exclude_max=True))
+def test_a_quantile_between_two_edges_has_that_code(space: SearchSpace[None], bins: int, quantile: float) -> None:
+    encoding = Encoding(space, bins)
+    for decision, edges in zip(encoding.decisions, encoding.tables.edges, strict=True):
+        # Rounding may send a quantile at an edge to either side of it.
+        if np.abs(edges - quantile).min() > 1e-5:
+            code = int(np.searchsorted(edges[1 : len(decision)], quantile, "right"))
+            assert decision.code(decision.choice.at(quantile)) == code
+
+
+@given(space=spaces, seed=seeds, bins=st.integers(1, 40))
+def test_places_lie_inside_their_codes_and_keep_the_order(space: SearchSpace[None], seed: int, bins: int) -> None:
+    encoding, draw = Encoding(space, bins), random.Random(seed)
+    candidates = [space.sample(draw) for _ in range(4)]
+    places, (codes, masks) = encoding.places(candidates), encoding.encode(candidates)
+    assert places.dtype == np.float32
+    rows = np.arange(places.shape[1])
+    low, high = encoding.tables.edges[rows, codes], encoding.tables.edges[rows, codes + 1]
+    assert ((places >= low) & (places < high))[masks].all()
+    assert not places[~masks].any()
+    for column, decision in enumerate(encoding.decisions):
+        pairs = [
+            (float(value), place)
+            for each, place in zip(candidates, places[:, column], strict=True)
+            if encoding.tables.ordinal[column] and (value := each.values.get(decision.name)) is not None
+        ]
+        assert sorted(place for _, place in pairs) == [place for _, place in sorted(pairs)]
+        if encoding.tables.exact[column]:
+            assert np.allclose(places[:, column], (low + high)[:, column] / 2 * masks[:, column])
+
+
+def test_kinds_of_decisions_are_told_apart() -> None:
+    tables = Encoding(SPACES["numbers"]).tables
+    assert tables.ordinal.tolist() == [True] * 5
+    # rate, mix, fixed, units and size: a Real of one value and a short Integer have no bins worth the name.
+    assert tables.exact.tolist() == [False, False, True, False, True]
+    assert tables.grains.any(1).tolist() == [False, False, False, True, False]
+    plain = Encoding(SPACES["plain"]).tables
+    assert (plain.ordinal.tolist(), plain.exact.tolist()) == ([False, False], [True, True])
+
+
+@given(low=st.integers(1, 50), size=st.integers(65, 3000), log=st.booleans(), uniform=st.floats(0, 1, exclude_max=True))
+def test_a_grain_is_another_value(low: int, size: int, log: bool, uniform: float) -> None:
+    choice = Integer(low=low, high=low + size, log=log)
+    encoding = Encoding(space(n=choice))
+    value = choice.at(uniform)
+    place = choice.quantile(value)
+    grain = float(encoding.tables.grains[0, encoding.decisions[0].code(value)]) + 1e-6
+    for other in (place - grain, place + grain):
+        assert not 0 <= other < 1 or choice.at(other) != value
+
+
+def test_bags_are_the_options_that_several_categories_share() -> None:
+    ops = ("skip", "conv", "pool")
+    cell = space(
+        one=Categorical(options=ops),
+        size=Integer(low=1, high=3),
+        two=Categorical(options=ops),
+        alone=Categorical(options=("conv", "skip", "pool")),
+        flag=Categorical(options=(False, True)),
+        other=Categorical(options=(False, True)),
+    )
+    bags = Encoding(cell).tables.bags
+    assert bags.shape == (6, 3, 5)
+    three, two = [[0, 0], [1, 1], [2, 2]], [[0, 3], [1, 4]]
+    assert [np.argwhere(row).tolist() for row in bags] == [three, [], three, [], two, two]
+    # Equal numbers are not the same options.
+    alike = space(a=Categorical(options=(0, 1)), b=Categorical(options=(False, True)))
+    assert Encoding(alike).tables.bags.shape[2] == 0
+
+
+@given(space=spaces)
+def test_a_code_is_one_option_of_a_bag_at_most(space: SearchSpace[None]) -> None:
+    tables = Encoding(space).tables
+    assert (tables.bags.sum(-1) <= 1).all()
+    assert not (tables.bags.any(-1) & ~tables.valid).any()
+    assert not tables.bags[tables.ordinal].any()
+    assert (tables.bags.any(1).sum(0) >= 2).all()
+
+
 def test_conditions_are_closed_over_ancestors() -> None:
     encoding = Encoding(SPACES["nested"])
     names = [decision.name for decision in encoding.decisions]
@@ -132,7 +223,7 @@ def test_rewards_of_trials() -> None:
         Trial(1, candidate, (0, 2), (0, 1), Status.FAILED),
     ]
     assert json.dumps(rewards(trials).tolist()) == "[0.5, NaN]"
-    with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use a searcher for several"):
+    with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use one for several objectives"):
         rewards([Trial(3, candidate, (0, 1), (3,), Status.COMPLETE, None, (0.5, 0.1))])
 
 

@@ -12,26 +12,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    6: {"cli"},
-    5: {"compare", "report", "api"},
+    6: {"cli", "overrides"},
+    5: {"compare", "judgement", "tabulated", "report", "api"},
     4: {"loop", "climb", "objectives", "export"},
     3: {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
-        *("store", "tables", "reward", "rows", "rungs", "record", "testing", "search_spaces"),
+        *("store", "tables", "reward", "rows", "rungs", "record", "shared", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
-    1: {"space", "nn", "pareto", "config", "machine", "errors", "files", "source"},
+    1: {"space", "nn", "pareto", "statistics", "config", "machine", "errors", "files", "source"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-WINGS = {"searchers", "engine", "executors", "trackers", "tasks"}
+WINGS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}
 ONLY = {
-    "optuna": {"l2l/store.py", "l2l/tables.py", "l2l/searchers/optuna.py"},
+    "optuna": {
+        *("l2l/store.py", "l2l/tables.py"),
+        *("l2l/searchers/optuna.py", "l2l/searchers/sampler.py", "l2l/searchers/defined.py", "l2l/searchers/prior.py"),
+    },
     "wandb": {"l2l/trackers/wandb.py"},
     "ray": {"l2l/executors/ray.py"},
-    "hydra": {"l2l/cli.py", "l2l/config.py"},
-    "omegaconf": {"l2l/cli.py", "l2l/config.py"},
+    "hydra": {"l2l/cli.py", "l2l/overrides.py", "l2l/config.py"},
+    "omegaconf": {"l2l/cli.py", "l2l/overrides.py", "l2l/config.py"},
     "sqlalchemy": {"l2l/store.py", "l2l/tables.py"},
     "sklearn": {"l2l/tasks/digits.py"},
+    "gymnasium": {"l2l/envs/__init__.py", "l2l/envs/search.py", "l2l/envs/vector.py"},
 }
 """Where alone a library is imported."""
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from l2l.searchers.reinforce import Reinforce, ReinforceState
+from l2l.searchers.coded import CodedState
+from l2l.searchers.controller import Controller
 from l2l.space import SearchSpace
 from l2l.store import Store, TrialLog
 from l2l.types import Outcome, Trial
@@ -86,15 +87,15 @@ _ASKED: list[bool] = []
 
 
 @dataclass(frozen=True)
-class Forgetful(Reinforce):
-    """REINFORCE without replay: what it is told before a process has asked anything is lost."""
+class Forgetful(Controller):
+    """A controller without replay: what it is told before a process has asked anything is lost."""
 
-    def ask(self, state: ReinforceState, key: Any, count: int) -> Any:
+    def ask(self, state: CodedState, key: Any, count: int) -> Any:
         """As ever."""
         _ASKED.append(True)
         return super().ask(state, key, count)
 
-    def tell(self, state: ReinforceState, trials: Sequence[Trial]) -> ReinforceState:
+    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
         """The state as it was, in a replay."""
         return super().tell(state, trials) if _ASKED else state
 

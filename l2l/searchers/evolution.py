@@ -6,43 +6,41 @@ Source: Real et al. 2019, Regularized Evolution for Image Classifier Architectur
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import rewards, unbuilt
+from l2l.encoding import Tables
 from l2l.errors import InputError
-from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace, Value
-from l2l.types import Key, Trial
+from l2l.searchers.coded import Coded, Proposal
+from l2l.searchers.points import Points, drawn, moved, settled, several, within
+from l2l.types import Array, Key
 
 
-class Member(NamedTuple):
-    """One of the population."""
+class Population(NamedTuple):
+    """The living, oldest first, at the end of arrays of a fixed size, and how many trials there have been."""
 
-    candidate: Candidate
-    reward: float
-
-
-class EvolutionState(NamedTuple):
-    """The living, oldest first, and how many trials there have been."""
-
-    space: SearchSpace[Any]
-    members: tuple[Member, ...] = ()
-    told: int = 0
+    points: Points
+    scores: Array
+    """[M], nan where nobody lives yet."""
+    numbers: Array
+    """[M]: the trials that they were."""
+    told: Array
+    """[]"""
 
 
 @dataclass(frozen=True)
-class Evolution:
+class Evolution(Coded):
     """Ageing evolution: random candidates at first, then mutated winners of tournaments.
 
     A mutation changes one active choice, each as likely: a Categorical takes another option, each as
     likely; a number takes a normal step of `step` in its quantile (reflected at the ends), and an Integer
     that this leaves in place moves to a neighbour. Choices that become active are drawn anew. Failed
-    trials do not enter the population.
+    trials do not enter the population. A child's note names the trial that it comes from.
 
     Raises: InputError if a size is below 1, or the tournament is larger than the population.
     """
@@ -52,6 +50,7 @@ class Evolution:
     step: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("population", "tournament"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise InputError(f"Evolution's {name} must be a whole number, 1 or more, got {getattr(self, name)!r}.")
@@ -62,65 +61,43 @@ class Evolution:
         if not 0 < self.step < math.inf:
             raise InputError(f"Evolution's step must be above 0, got {self.step!r}.")
 
-    def init(self, space: SearchSpace[Any], key: Key) -> EvolutionState:
+    def start(self, tables: Tables, key: Key) -> Population:
         """An empty population; `key` is not used."""
-        return EvolutionState(unbuilt(space))
+        shape = (self.population, len(tables.valid))
+        points = Points(np.zeros(shape, np.int32), np.zeros(shape, np.float32))  # pyright: ignore[reportArgumentType]
+        scores, numbers = np.full(self.population, np.nan, np.float32), np.full(self.population, -1, np.int32)
+        return Population(points, scores, numbers, np.int32(0))  # pyright: ignore[reportArgumentType]
 
-    def ask(self, state: EvolutionState, key: Key, count: int) -> list[Candidate]:
-        """`count` candidates; a child's note names its parent's key."""
-        draw = random.Random(np.asarray(jax.random.bits(key, (4,))).tobytes())
+    def propose(self, inner: Population, tables: Tables, key: Key, count: int) -> Proposal:
+        """`count` candidates: random ones until as many were told as the population has room for."""
+        keys = jax.random.split(key, 4)
+        alive = ~jnp.isnan(inner.scores)
+        # The few of a tournament are the living with the lowest lots.
+        lots = jnp.where(alive, jax.random.uniform(keys[0], (count, self.population)), jnp.inf)
+        few = jnp.argsort(lots, axis=1)[:, : self.tournament]
+        scores = jnp.where(alive, inner.scores, -jnp.inf)[few]
+        winner = jnp.take_along_axis(few, scores.argmax(1)[:, None], 1)[:, 0]
+        parents = inner.points.at(winner)
+        children = moved(tables, parents, several(tables, parents.codes, keys[1], 1), keys[2], self.step)
+        fresh = drawn(tables, keys[3], count)
+        first = (inner.told + jnp.arange(count) < self.population) | ~alive.any()
+        chosen = Points(*(jnp.where(first[:, None], a, b) for a, b in zip(fresh, children, strict=True)))
+        points = settled(tables, chosen)
+        return Proposal(points.codes, within(tables, points), {"parent": jnp.where(first, -1, inner.numbers[winner])})
 
-        def one(number: int) -> Candidate:
-            if number < self.population or not state.members:
-                return state.space.sample(draw)
-            few = draw.sample(state.members, min(self.tournament, len(state.members)))
-            parent = max(few, key=lambda member: member.reward).candidate
-            return mutate(state.space, parent, draw, self.step)
+    def learn(self, inner: Population, tables: Tables, points: Points, scores: Array) -> Population:
+        """The newest of the living and the trials."""
+        numbers = inner.told + jnp.arange(len(scores))
 
-        return [one(state.told + i) for i in range(count)]
+        def put(old: Array, new: Array) -> Array:
+            return jnp.concatenate([jnp.asarray(old), new.astype(old.dtype)])
 
-    def tell(self, state: EvolutionState, trials: Sequence[Trial]) -> EvolutionState:
-        """The newest of the living and the trials. Raises: InputError on several objectives."""
-        values = rewards(trials)
-        born = [
-            Member(trial.candidate, float(value))
-            for trial, value in zip(trials, values, strict=True)
-            if not math.isnan(value)
-        ]
-        members = (*state.members, *born)[-self.population :]
-        return EvolutionState(state.space, members, state.told + len(trials))
+        # The dead and the unborn first, in their order; the newest of the living last.
+        every = put(inner.scores, scores)
+        order = jnp.argsort(~jnp.isnan(every), stable=True)[-self.population :]
+        living = Points(*(put(*pair)[order] for pair in zip(inner.points, points, strict=True)))
+        return Population(living, every[order], put(inner.numbers, numbers)[order], inner.told + len(scores))
 
-    def summary(self, state: EvolutionState) -> Mapping[str, float]:
-        """Mean and best reward of the living; empty before any."""
-        if not state.members:
-            return {}
-        values = [member.reward for member in state.members]
-        return {"reward": sum(values) / len(values), "best": max(values)}
-
-
-def mutate(space: SearchSpace[Any], parent: Candidate, draw: random.Random, step: float) -> Candidate:
-    """`parent` with one active choice changed; the same values if it has no choice to change."""
-    names = [name for name in parent.values if space.choices[name].count() > 1]
-    target = draw.choice(names) if names else None
-
-    def pick(name: str, choice: Choice) -> Value:
-        if name == target:
-            return _other(choice, parent.values[name], draw, step)
-        return parent.values[name] if name in parent.values else choice.at(draw.random())
-
-    return space.complete(pick, {"parent": parent.key})
-
-
-def _other(choice: Choice, value: Value, draw: random.Random, step: float) -> Value:
-    if isinstance(choice, Categorical):
-        position = int(choice.quantile(value) * len(choice.options))
-        others = [*choice.options[:position], *choice.options[position + 1 :]]
-        return draw.choice(others)
-    moved = choice.quantile(value) + draw.gauss(0, step)
-    # Reflected at 0 and 1, as often as needed.
-    found = choice.at(1 - abs(1 - moved % 2))
-    if isinstance(choice, Integer) and found == value:
-        assert isinstance(value, int)
-        up = draw.random() < 0.5 if choice.low < value < choice.high else value == choice.low
-        return value + (choice.step if up else -choice.step)
-    return found
+    def figures(self, inner: Population) -> Mapping[str, Array]:
+        """Mean and best reward of the living."""
+        return {"reward": jnp.nanmean(inner.scores), "best": jnp.nanmax(inner.scores)}

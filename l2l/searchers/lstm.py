@@ -15,7 +15,7 @@ import numpy as np
 
 from l2l.encoding import Tables
 from l2l.errors import InputError
-from l2l.searchers.policy import entropy, log_softmax, pick
+from l2l.searchers.policy import Context, check_temperature, entropy, log_softmax, pick
 from l2l.types import Array, Key
 
 
@@ -45,6 +45,9 @@ class Lstm:
     layers: int = 2
     scale: float = 0.08
     """All weights start uniformly in [-scale, scale]."""
+    temperature: float = 1.0
+    """What logits are divided by: above 1 it draws more evenly."""
+    context = 0
 
     def __post_init__(self) -> None:
         for name in ("units", "layers"):
@@ -52,6 +55,7 @@ class Lstm:
                 raise InputError(f"an Lstm's {name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
         if not 0 < self.scale < math.inf:
             raise InputError(f"an Lstm's scale must be above 0, got {self.scale!r}.")
+        check_temperature("an Lstm", self.temperature)
 
     def init(self, tables: Tables, key: Key) -> LstmParams:
         """Weights drawn uniformly in [-scale, scale]."""
@@ -59,15 +63,15 @@ class Lstm:
         shapes = [(d, k + 1, h), (g, 2 * h, 4 * h), (g, 4 * h), (d, h, k), (d, k)]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         # One draw for all of them: each call of the generator with a new shape would compile.
-        drawn = np.asarray(jax.random.uniform(key, (int(ends[-1]),), minval=-self.scale, maxval=self.scale))
-        parts = np.split(drawn, ends[:-1])
-        return LstmParams(*(jnp.asarray(part.reshape(shape)) for part, shape in zip(parts, shapes, strict=True)))
+        drawn = jax.random.uniform(key, (int(ends[-1]),), minval=-self.scale, maxval=self.scale)
+        parts = jnp.split(drawn, ends[:-1])
+        return LstmParams(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
-    def sample(self, params: LstmParams, tables: Tables, uniforms: Array) -> tuple[Array, Array]:
+    def sample(self, params: LstmParams, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
         return self._unroll(params, tables, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
 
-    def score(self, params: LstmParams, tables: Tables, codes: Array) -> tuple[Array, Array]:
+    def score(self, params: LstmParams, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
         return self._unroll(params, tables, codes, None)[1:]
 
@@ -82,7 +86,7 @@ class Lstm:
             hidden, cell, token, codes = carry
             d, embedding, head, head_bias, valid, allowed = each
             hidden, cell = self._layers(params, embedding[token], hidden, cell)
-            log_probs = log_softmax(hidden[-1] @ head + head_bias, valid)
+            log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
             if uniforms is not None:
                 codes = codes.at[:, d].set(pick(log_probs, valid, uniforms[:, d]))
             # Conditions name earlier decisions only, so what is not drawn yet cannot matter.

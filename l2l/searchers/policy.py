@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from l2l.encoding import Encoding, Tables
+from l2l.encoding import Tables
+from l2l.errors import InputError
 from l2l.types import Array, Key
 
 Params: TypeAlias = Any
 """A pytree of arrays: what the controller learns."""
 
-# A state that holds its encoding stays a pytree whose leaves are all numbers.
-jax.tree_util.register_static(Encoding)
+
+class Context(NamedTuple):
+    """Trials that were told, the latest last."""
+
+    codes: Array
+    """[R, D]"""
+    advantages: Array
+    """[R]: how much better than expected each was when it was told."""
+    log_probs: Array
+    """[R], in nats: how likely the policy made each at the time when it was told."""
+    filled: Array
+    """[R]: whether there is such a trial yet."""
 
 
 class Policy(Protocol):
     """A distribution over the candidates of a space; hashable, since compiled functions are kept by it."""
 
+    @property
+    def context(self) -> int:
+        """How many past trials it looks at."""
+        ...
+
     def init(self, tables: Tables, key: Key) -> Params:
         """The parameters before any reward."""
         ...
 
-    def sample(self, params: Params, tables: Tables, uniforms: Array) -> tuple[Array, Array]:
+    def sample(self, params: Params, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
         """Codes [N, D] drawn by uniforms [N, D] in [0, 1), and their log-probability [N] in nats. Traceable.
 
         What stands at an inactive decision means nothing.
         """
         ...
 
-    def score(self, params: Params, tables: Tables, codes: Array) -> tuple[Array, Array]:
+    def score(self, params: Params, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N], in nats, of the decisions that are active in codes [N, D].
 
         The entropy is the sum of each active decision's own entropy given those before it, whose mean over
@@ -41,30 +58,17 @@ class Policy(Protocol):
         ...
 
 
-class Draw(NamedTuple):
-    """Candidates as arrays, and how likely they were."""
-
-    codes: Array
-    """[N, D], 0 where inactive."""
-    uniforms: Array
-    """[N, D] in [0, 1): the place inside a bin."""
-    log_prob: Array
-    """[N], in nats."""
+def nothing(tables: Tables, room: int) -> Context:
+    """A context of `room` trials that are still to come."""
+    codes = np.zeros((room, len(tables.valid)), np.int32)
+    zeros = np.zeros(room, np.float32)
+    return Context(*map(jnp.asarray, (codes, zeros, zeros, np.zeros(room, np.bool_))))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def draw(policy: Policy, params: Params, tables: Tables, key: Key, count: int) -> Draw:
-    """`count` candidates of a policy, in one compiled call; it compiles once per D, K and count."""
-    # One call of the generator: it is what takes longest to compile, and the first ask waits for it.
-    chosen, inside = jax.random.uniform(key, (2, count, len(tables.valid)))
-    codes, log_prob = policy.sample(params, tables, chosen)
-    return Draw(jnp.where(active(tables, codes), codes, 0), inside, log_prob)
-
-
-def active(tables: Tables, codes: Array) -> Array:
-    """Which decisions are active: [N, D] from codes [N, D]."""
-    decisions = jnp.arange(codes.shape[1])
-    return jnp.asarray(tables.allowed)[:, decisions, codes].all(-1).T
+def latest(past: Context, batch: Context) -> Context:
+    """The context after a batch; as long as before."""
+    room = len(past.filled)
+    return jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)])[len(new) :][:room], past, batch)
 
 
 def pick(log_probs: Array, valid: Array, uniforms: Array) -> Array:
@@ -83,3 +87,9 @@ def log_softmax(logits: Array, valid: Array) -> Array:
 def entropy(log_probs: Array) -> Array:
     """Entropy [...] in nats of log-probabilities [..., K]."""
     return -(jnp.exp(log_probs) * log_probs).sum(-1)
+
+
+def check_temperature(owner: str, temperature: float) -> None:
+    """Refuses a temperature that is not above 0. Raises: InputError."""
+    if not 0 < temperature < math.inf:
+        raise InputError(f"{owner}'s temperature must be above 0, got {temperature!r}.")

@@ -5,42 +5,27 @@ Source: Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from l2l.encoding import unbuilt
-from l2l.space import Candidate, SearchSpace
-from l2l.types import Key, Trial
-
-
-class RandomState(NamedTuple):
-    """The space is all there is to know."""
-
-    space: SearchSpace[Any]
+from l2l.encoding import Tables
+from l2l.searchers.coded import Coded, Proposal
+from l2l.searchers.points import Points, drawn, settled, within
+from l2l.types import Array, Key
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Coded):
     """Draws candidates uniformly and learns nothing."""
 
-    def init(self, space: SearchSpace[Any], key: Key) -> RandomState:
-        """The state before any trial; `key` is not used."""
-        return RandomState(unbuilt(space))
+    def start(self, tables: Tables, key: Key) -> tuple[()]:
+        """Nothing to know; `key` is not used."""
+        return ()
 
-    def ask(self, state: RandomState, key: Key, count: int) -> list[Candidate]:
+    def propose(self, inner: tuple[()], tables: Tables, key: Key, count: int) -> Proposal:
         """`count` candidates, each drawn uniformly; one may come twice."""
-        draw = random.Random(np.asarray(jax.random.bits(key, (4,))).tobytes())
-        return [state.space.sample(draw) for _ in range(count)]
+        points = settled(tables, drawn(tables, key, count))
+        return Proposal(points.codes, within(tables, points), {})
 
-    def tell(self, state: RandomState, trials: Sequence[Trial]) -> RandomState:
-        """The same state."""
-        return state
-
-    def summary(self, state: RandomState) -> Mapping[str, float]:
+    def learn(self, inner: tuple[()], tables: Tables, points: Points, scores: Array) -> tuple[()]:
         """Nothing."""
-        return {}
+        return inner

@@ -17,5 +17,17 @@ pytest.register_assert_rewrite("l2l.testing.searchers", "l2l.testing.spaces", "l
 from l2l.testing.searchers import SPACES, TOY, SearcherContract, finished, toy_reward  # noqa: E402
 from l2l.testing.spaces import SpaceContract  # noqa: E402
 from l2l.testing.stores import StoreContract  # noqa: E402
+from l2l.testing.tables import Landscape, landscape, write  # noqa: E402
 
-__all__ = ["SPACES", "TOY", "SearcherContract", "SpaceContract", "StoreContract", "finished", "toy_reward"]
+__all__ = [
+    "SPACES",
+    "TOY",
+    "Landscape",
+    "SearcherContract",
+    "SpaceContract",
+    "StoreContract",
+    "finished",
+    "landscape",
+    "toy_reward",
+    "write",
+]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import random
+import functools
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l2l.encoding import Encoding, Tables
 from l2l.errors import InputError
-from l2l.searchers.evolution import Evolution, mutate
-from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
+from l2l.searchers.evolution import Evolution
+from l2l.searchers.points import Points, moved, settled, several, within
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
 from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
+from l2l.types import Array, Key
+
+SEEDS = st.integers(0, 10**6)
 
 
 class TestEvolution(SearcherContract):
@@ -20,34 +28,76 @@ class TestEvolution(SearcherContract):
         return Evolution()
 
 
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(["plain", "numbers", "conditional", "nested"]))
+@functools.partial(jax.jit, static_argnums=1)
+def _children(key: Key, count: int, tables: Tables, parent: Points, step: float) -> tuple[Points, Array]:
+    first, second = jax.random.split(key)
+    parents = Points(*(jnp.repeat(each, count, 0) for each in parent))
+    points = settled(tables, moved(tables, parents, several(tables, parents.codes, first, 1), second, step))
+    return points, within(tables, points)
+
+
+def mutants(space: SearchSpace[None], parent: Candidate, seed: int, count: int, step: float = 0.2) -> list[Candidate]:
+    """`count` children of a parent, one mutation each."""
+    encoding = Encoding(space)
+    codes, _ = encoding.encode([parent])
+    points = Points(jnp.asarray(codes), jnp.asarray(encoding.places([parent])))
+    children, uniforms = _children(jax.random.key(seed), count, encoding.tables, points, step)
+    return encoding.decode(np.asarray(children.codes), np.asarray(uniforms))
+
+
+def alone(choice: Choice) -> SearchSpace[None]:
+    return SearchSpace({"x": choice}, lambda values, spec: None)
+
+
+def reached(choice: Choice, value: float | str, count: int, step: float) -> Sequence[object]:
+    """The values that mutations of one choice lead to."""
+    return [each.values["x"] for each in mutants(alone(choice), Candidate({"x": value}), 0, count, step)]
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, name=st.sampled_from(["plain", "numbers", "conditional", "nested"]))
 def test_a_mutation_changes_one_choice_and_what_hangs_on_it(seed: int, name: str) -> None:
-    space, draw = SPACES[name], random.Random(seed)
-    parent = space.sample(draw)
-    child = mutate(space, parent, draw, step=0.2)
-    shared = [each for each in parent.values if each in child.values]
-    changed = [each for each in shared if repr(parent.values[each]) != repr(child.values[each])]
-    assert len(changed) == 1
-    assert space.candidate(child.values) == child
-    assert child.note == {"parent": parent.key}
-    for each in set(parent.values) ^ set(child.values):
-        assert space.choices[each].when, "only conditional choices come and go"
+    space = SPACES[name]
+    state = Evolution().init(space, jax.random.key(0))
+    (parent,) = Evolution().ask(state, jax.random.key(seed), 1)
+    for child in mutants(space, parent, seed, 8):
+        shared = [each for each in parent.values if each in child.values]
+        changed = [each for each in shared if repr(parent.values[each]) != repr(child.values[each])]
+        assert len(changed) == 1
+        assert space.candidate(child.values) == child
+        for each in set(parent.values) ^ set(child.values):
+            assert space.choices[each].when, "only conditional choices come and go"
 
 
 def test_a_space_of_one_candidate_has_no_mutation() -> None:
-    parent = SPACES["single"].sample(random.Random(0))
-    assert mutate(SPACES["single"], parent, random.Random(1), step=0.2) == parent
+    parent = Candidate({"only": "one"})
+    assert mutants(SPACES["single"], parent, 1, 4) == [parent] * 4
+    searcher = Evolution(population=2, tournament=1)
+    state = searcher.init(SPACES["single"], jax.random.key(0))
+    state = searcher.tell(state, finished([parent] * 3, 0, lambda _: 0.5))
+    assert searcher.ask(state, jax.random.key(0), 3) == [parent] * 3
 
 
 def test_a_number_steps_near_and_an_integer_always_moves() -> None:
-    space = SearchSpace({"x": Real(low=0, high=1)}, lambda values, spec: None)
-    near = [mutate(space, Candidate({"x": 0.5}), random.Random(seed), step=0.01).values["x"] for seed in range(200)]
-    assert all(0.4 < x < 0.6 for x in near if isinstance(x, float))
-    space = SearchSpace({"n": Integer(low=2, high=8, step=3)}, lambda values, spec: None)
-    moved = [mutate(space, Candidate({"n": 5}), random.Random(seed), step=0.001).values["n"] for seed in range(50)]
-    assert set(moved) == {2, 8}
-    assert mutate(space, Candidate({"n": 2}), random.Random(0), step=1e-9).values == {"n": 5}
-    assert mutate(space, Candidate({"n": 8}), random.Random(0), step=1e-9).values == {"n": 5}
+    near = reached(Real(low=0, high=1), 0.5, 200, 0.01)
+    assert all(0.4 < x < 0.6 and x != 0.5 for x in near if isinstance(x, float))
+    assert len(set(near)) == 200
+    assert set(reached(Integer(low=2, high=8, step=3), 5, 50, 0.001)) == {2, 8}
+    assert set(reached(Integer(low=2, high=8, step=3), 2, 20, 1e-9)) == {5}
+    assert set(reached(Integer(low=2, high=8, step=3), 8, 20, 1e-9)) == {5}
+    assert set(reached(Integer(low=1, high=8, log=True), 2, 20, 1e-9)) == {1, 3}
+
+
+@pytest.mark.parametrize(
+    "choice", [Integer(low=1, high=5000, log=True), Integer(low=0, high=1000)], ids=["log", "even"]
+)
+@pytest.mark.parametrize("value", [1, 2, 7, 60, 800, 1000])
+def test_an_integer_in_bins_moves_too(choice: Integer, value: int) -> None:
+    found = [x for x in reached(choice, value, 200, 1e-5) if isinstance(x, int)]
+    assert value not in found
+    assert all(abs(x - value) <= max(2, 0.5 * value) for x in found)
+    # It goes both ways, unless it stands at an end.
+    assert (min(found) < value, max(found) > value) == (value != choice.low, value != choice.high)
 
 
 def test_the_oldest_die_and_the_failed_are_not_born() -> None:
@@ -55,8 +105,15 @@ def test_the_oldest_die_and_the_failed_are_not_born() -> None:
     state = searcher.init(TOY, jax.random.key(0))
     asked = searcher.ask(state, jax.random.key(1), 6)
     state = searcher.tell(state, finished(asked, 0, lambda c: None if c == asked[3] else toy_reward(c.values)))
-    assert [member.candidate for member in state.members] == [asked[1], asked[2], asked[4], asked[5]]
-    assert searcher.summary(state)["best"] == max(member.reward for member in state.members)
+    living = [asked[1], asked[2], asked[4], asked[5]]
+    assert state.inner.numbers.tolist() == [1, 2, 4, 5]
+    assert state.inner.scores.tolist() == pytest.approx([toy_reward(each.values) for each in living])
+    uniforms = np.asarray(within(state.encoding.tables, state.inner.points))
+    found = state.encoding.decode(np.asarray(state.inner.points.codes), uniforms)
+    assert [each.values["b"] for each in found] == [each.values["b"] for each in living]
+    assert [each.values["d"] for each in found] == pytest.approx([each.values["d"] for each in living])
+    assert searcher.summary(state)["best"] == max(state.inner.scores)
+    assert searcher.summary(state)["reward"] == pytest.approx(float(np.mean(state.inner.scores)))
 
 
 def test_random_until_the_population_is_full_then_children_of_winners() -> None:
@@ -67,12 +124,12 @@ def test_random_until_the_population_is_full_then_children_of_winners() -> None:
     first, *others = searcher.ask(state, jax.random.key(2), 8)
     assert first.note == {}
     best = max(asked, key=lambda c: toy_reward(c.values))
-    assert {each.note["parent"] for each in others} == {best.key}
+    assert {each.note["parent"] for each in others} == {asked.index(best)}
 
 
 def test_categories_are_left_for_each_other_option_alike() -> None:
     space = SearchSpace({"c": Categorical(options=("a", "b", "c"))}, lambda values, spec: None)
-    found = [mutate(space, Candidate({"c": "b"}), random.Random(seed), step=0.2).values["c"] for seed in range(300)]
+    found = [each.values["c"] for each in mutants(space, Candidate({"c": "b"}), 0, 300)]
     assert found.count("a") + found.count("c") == 300
     assert 110 < found.count("a") < 190
 
@@ -83,6 +140,7 @@ def test_categories_are_left_for_each_other_option_alike() -> None:
         ({"population": 0}, "Evolution's population must be a whole number, 1 or more, got 0."),
         ({"tournament": 2.5}, "Evolution's tournament must be a whole number, 1 or more, got 2.5."),
         ({"population": 5}, "Evolution's tournament must be at most its population (5), got 10."),
+        ({"bins": 0}, "Evolution's bins must be a whole number of at least 1, got 0."),
         ({"step": 0}, "Evolution's step must be above 0, got 0."),
     ],
 )

@@ -1,4 +1,4 @@
-"""Both policies draw what they score: against plain sums over every candidate of a small space."""
+"""Every policy draws what it scores: against plain sums over every candidate of a small space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.factorised import Factorised
 from l2l.searchers.lstm import Lstm
-from l2l.searchers.policy import Policy, draw, pick
+from l2l.searchers.policy import Context, Policy, latest, nothing, pick
+from l2l.searchers.transformer import Transformer
 from l2l.space import Categorical, Integer, SearchSpace
 
 SPACE = SearchSpace(
@@ -27,7 +28,9 @@ SPACE = SearchSpace(
     lambda values, spec: None,
 )
 TABLES = Encoding(SPACE).tables
-POLICIES = pytest.mark.parametrize("policy", [Factorised(), Lstm()], ids=["factorised", "lstm"])
+POLICIES = pytest.mark.parametrize(
+    "policy", [Factorised(), Lstm(), Transformer(context=6)], ids=["factorised", "lstm", "transformer"]
+)
 
 
 def spread(policy: Policy) -> object:
@@ -45,9 +48,21 @@ def every_candidate() -> np.ndarray:
     return np.unique(np.where(encoding.masks(codes), codes, 0), axis=0)
 
 
+def told() -> Context:
+    """Three trials, and room for three more."""
+    past = nothing(TABLES, 6)
+    codes = jnp.array([[0, 1, 0, 1], [1, 1, 3, 0], [2, 0, 0, 1]], jnp.int32)
+    return latest(past, Context(codes, jnp.array([1.0, -2, 0.5]), jnp.array([-3.0, -4, -2]), jnp.ones(3, jnp.bool_)))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _score(policy: Policy, params: object, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.score(params, TABLES, codes)
+    return policy.score(params, TABLES, codes, told())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sample(policy: Policy, params: object, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return policy.sample(params, TABLES, uniforms, told())
 
 
 def score(policy: Policy, params: object, codes: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,22 +98,36 @@ def test_inactive_codes_do_not_matter(policy: Policy) -> None:
 @POLICIES
 def test_draws_follow_the_probabilities(policy: Policy) -> None:
     params, codes = spread(policy), every_candidate()
-    drawn = draw(policy, params, TABLES, jax.random.key(1), 20_000)
+    drawn, log_probs = _sample(policy, params, jax.random.uniform(jax.random.key(1), (20_000, 4)))
+    assert np.allclose(log_probs[:32], score(policy, params, np.asarray(drawn[:32]))[0], atol=1e-5)
     log_prob, _ = score(policy, params, codes)
-    found, counts = np.unique(np.asarray(drawn.codes), axis=0, return_counts=True)
+    masks = Encoding(SPACE).masks(np.asarray(drawn))
+    found, counts = np.unique(np.where(masks, drawn, 0), axis=0, return_counts=True)
     shares = {tuple(row): count / 20_000 for row, count in zip(found, counts, strict=True)}
     for row, expected in zip(codes, np.exp(log_prob), strict=True):
         assert shares.pop(tuple(row), 0.0) == pytest.approx(expected, abs=0.015)
     assert not shares, "only candidates of the space are drawn"
-    first = np.asarray(drawn.codes[:32])
-    assert np.allclose(drawn.log_prob[:32], score(policy, params, first)[0], atol=1e-5)
-    assert ((drawn.uniforms >= 0) & (drawn.uniforms < 1)).all()
 
 
 @POLICIES
 def test_first_candidates_are_nearly_uniform(policy: Policy) -> None:
     log_prob, _ = score(policy, policy.init(TABLES, jax.random.key(0)), [[1, 1, 2, 0], [2, 0, 0, 1]])
     assert np.allclose(log_prob, np.log([1 / (3 * 2 * 4 * 2), 1 / (3 * 2)]), atol=0.1)
+
+
+def test_a_context_keeps_the_latest() -> None:
+    past = nothing(TABLES, 3)
+    assert not past.filled.any()
+    ones = jnp.ones(2)
+    for number in range(3):
+        batch = Context(jnp.full((2, 4), number), number * ones, -number * ones, ones > 0)
+        past = latest(past, batch)
+    assert past.codes[:, 0].tolist() == past.advantages.tolist() == [1, 2, 2]
+    assert past.log_probs.tolist() == [-1, -2, -2]
+    assert past.filled.all()
+    # A batch that is longer than the context, and a context of none.
+    assert latest(nothing(TABLES, 1), batch).advantages.tolist() == [2]
+    assert latest(nothing(TABLES, 0), batch).codes.shape == (0, 4)
 
 
 def test_a_pick_never_leaves_the_valid_codes() -> None:
@@ -137,3 +166,13 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], 
     with pytest.raises(InputError) as caught:
         Lstm(**arguments)  # type: ignore[arg-type]
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("policy", [Factorised, Lstm, Transformer])
+def test_a_higher_temperature_draws_more_evenly(policy: type[Lstm]) -> None:
+    params = spread(policy())
+    cold, warm = (score(policy(temperature=each), params, every_candidate())[0] for each in (1.0, 50.0))
+    assert warm.std() < cold.std()
+    assert np.allclose(np.exp(warm).sum(), 1, atol=1e-5)
+    with pytest.raises(InputError, match=r" temperature must be above 0, got 0\.$"):
+        policy(temperature=0)

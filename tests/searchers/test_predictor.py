@@ -1,0 +1,63 @@
+"""The predictor-based search: the contract, that its networks learn, and bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l.encoding import Encoding
+from l2l.errors import InputError
+from l2l.searchers.points import located
+from l2l.searchers.predictor import Predictor, inputs, predicted
+from l2l.searchers.random import Random
+from l2l.searchers.whole import searched
+from l2l.space import Categorical, SearchSpace
+from l2l.testing import SearcherContract, landscape
+
+CELL = SearchSpace({f"c{n}": Categorical(options=(0, 1, 2)) for n in range(6)}, lambda values, spec: None)
+
+
+class TestPredictor(SearcherContract):
+    def searcher(self) -> Predictor:
+        return Predictor(first=8, ensemble=3, steps=4, mutations=32)
+
+
+def test_the_networks_learn_what_they_are_told() -> None:
+    encoding, searcher = Encoding(CELL), Predictor(steps=20)
+    tables = encoding.tables
+    points = located(tables, jax.random.uniform(jax.random.key(0), (48, 6)))
+    scores = (points.codes[:, 0] == 2) + 0.5 * (points.codes[:, 3] == 1)
+    inner = searcher.learn(searcher.start(tables, jax.random.key(1)), tables, points, scores.astype(jnp.float32))
+    found = np.asarray(predicted(inner.networks, inputs(tables, points)).mean(0))
+    assert np.corrcoef(found, np.asarray(scores))[0, 1] > 0.9
+
+
+def test_it_does_better_than_chance_on_a_landscape() -> None:
+    made = landscape(6, 3, seed=2)
+    rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
+    keys = jax.vmap(jax.random.key)(jnp.arange(4))
+    ours, chance = (
+        np.asarray(searched(each, Encoding(CELL), rows, rewards, keys, 50)) for each in (Predictor(), Random())
+    )
+    assert made.rewards[ours].max(1).mean() > made.rewards[chance].max(1).mean()
+
+
+def test_more_are_asked_for_than_it_would_mutate() -> None:
+    encoding, searcher = Encoding(CELL), Predictor(first=1, mutations=4, parents=1000, steps=1)
+    tables = encoding.tables
+    points = located(tables, jax.random.uniform(jax.random.key(0), (8, 6)))
+    inner = searcher.learn(searcher.start(tables, jax.random.key(1)), tables, points, jnp.arange(8, dtype=jnp.float32))
+    found = np.asarray(searcher.propose(inner, tables, jax.random.key(2), 20).codes)
+    assert len(np.unique(found, axis=0)) > 15
+
+
+@pytest.mark.parametrize("name", ["first", "ensemble", "steps", "parents", "mutations"])
+def test_bad_arguments_are_refused_in_one_sentence(name: str) -> None:
+    arguments: dict[str, Any] = {name: 0}
+    with pytest.raises(InputError) as caught:
+        Predictor(**arguments)
+    assert str(caught.value) == f"Predictor's {name} must be a whole number of at least 1, got 0."
