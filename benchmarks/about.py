@@ -14,9 +14,14 @@ from l2l import machine
 CORES = machine.cores()
 
 
+def command() -> str:
+    """The command that was given."""
+    return " ".join(["python", *sys.argv])
+
+
 def announced(pythons: Mapping[str, str] | None = None) -> dict[str, str]:
     """Prints the command and what `versions` gives, for the benchmark's record."""
-    print("command: python", *sys.argv)
+    print("command:", command())
     about = versions(pythons or {})
     print("machine:", *(f"{name} {value}" for name, value in about.items()), flush=True)
     return about

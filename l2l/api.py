@@ -13,7 +13,7 @@ from l2l.loop import Result
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
-from l2l.searchers.reinforce import Reinforce
+from l2l.searchers.controller import Controller
 from l2l.space import SearchSpace
 from l2l.store import Store
 from l2l.tasks.digits import Digits
@@ -51,7 +51,7 @@ def search(
     return loop.search(
         space,
         task or Digits(),
-        searcher or Reinforce(),
+        searcher or Controller(),
         objective,
         reward or Metric(),
         executor or Local(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from l2l.errors import InputError, nearest
 
-GROUPS = ("space", "task", "searcher", "objective", "reward", "executor", "store", "tracker", "final", "rungs")
+GROUPS = ("objective", "space", "task", "searcher", "reward", "executor", "store", "tracker", "final", "rungs")
 
 
 @dataclass
@@ -41,6 +42,26 @@ class SearchConfig:
     rungs: dict[str, Any] | None = None
 
 
+@dataclass
+class CompareConfig:
+    """The root of `conf/compare.yaml`: the arguments of `l2l.compare.compare`, but that `rows` name its searchers."""
+
+    _target_: str = "l2l.compare.compare"
+    _partial_: bool = True
+    trials: int = 200
+    batch: int = 1
+    seeds: int = 20
+    seed: int = 0
+    workers: int | None = None
+    out: str = "comparison"
+    rows: list[str] = field(default_factory=list[str])
+    space: dict[str, Any] = field(default_factory=dict[str, Any])
+    task: dict[str, Any] = field(default_factory=dict[str, Any])
+    objective: dict[str, Any] = field(default_factory=dict[str, Any])
+    reward: dict[str, Any] = field(default_factory=dict[str, Any])
+    executor: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
 def folder() -> Path:
     """Where the YAML files lie: inside the wheel, or at the top of a checkout."""
     here = Path(__file__).resolve().parent
@@ -48,10 +69,11 @@ def folder() -> Path:
 
 
 def register() -> None:
-    """Puts the root's schema where `conf/search.yaml` finds it."""
+    """Puts the roots' schemas where `conf/search.yaml` and `conf/compare.yaml` find them."""
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name="schema", node=SearchConfig)
+    ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
 
 
 def compilation_cache() -> dict[str, str]:
@@ -74,19 +96,24 @@ def compilation_cache() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
     """Holds every part of a configuration against the signature that its `_target_` names.
+
+    Of a comparison `searcher` holds several parts by name, as `tracker` does of a search.
 
     Raises: InputError for an unknown part, one without `_target_`, a key that the target does not take, or a
         value of the wrong type.
     """
-    known = [each.name for each in fields(SearchConfig)]
+    known = [each.name for each in fields(schema)]
+    compares = "rows" in known
     for name in config:
-        if name not in known:
+        if name not in known and not (compares and name == "searcher"):
             raise InputError(f"the key {name!r} is unknown: {nearest(name, known[2:])}")
     for group in GROUPS:
+        if group not in known and group not in config:
+            continue
         node: Any = config.get(group)
-        several = group == "tracker" and isinstance(node, Mapping)
+        several = group == ("searcher" if compares else "tracker") and isinstance(node, Mapping)
         parts = {f"{group}.{name}": part for name, part in node.items()} if several else {group: node}
         for path, part in parts.items():
             if part is None and group in ("final", "rungs"):
@@ -118,12 +145,23 @@ def _check_call(path: str, node: Mapping[str, Any]) -> None:
         if name.startswith("_") and name.endswith("_"):
             continue
         if name not in parameters:
-            advice = nearest(name, parameters) if parameters else "it takes none."
+            advice = nearest(name, [*parameters, *_inner(node)]) if parameters else "it takes none."
             raise InputError(f"{path}.{name} is unknown: {node['_target_']} does not take it; {advice}")
         if value == "???":
             raise InputError(f"{path}.{name} has no value; give {path}.{name}=VALUE.")
         if name in hints and not _fits(value, hints[name]):
             raise InputError(f"{path}.{name} must be {_words(hints[name])}, got {value!r}.")
+
+
+def _inner(node: Mapping[str, Any]) -> list[str]:
+    """What the parts of a part take, as `part.argument`."""
+    found: list[str] = []
+    for name, part in node.items():
+        if isinstance(part, Mapping) and "_target_" in part:
+            target = _locate(name, typing.cast("Mapping[str, Any]", part)["_target_"])
+            with contextlib.suppress(TypeError, ValueError):  # not a Python signature
+                found += [f"{name}.{argument}" for argument in inspect.signature(target).parameters]
+    return found
 
 
 def _locate(path: str, name: Any) -> Any:

@@ -23,13 +23,12 @@ from l2l.errors import InputError, SearchError
 from l2l.record import VERSION, common_reason, describe, environment, held_out, title
 from l2l.reward import best, by_epoch, check, gate, named
 from l2l.rows import table
-from l2l.space import Candidate, SearchSpace
+from l2l.shared import shared
+from l2l.space import SearchSpace
 from l2l.store import Store, TrialLog
 from l2l.trackers.apart import Apart
-from l2l.types import Executor, Key, Objective, Outcome, Reward, Run, Rungs, Searcher, Status, Task, Tracker, Trial
+from l2l.types import ASK, Executor, Key, Objective, Outcome, Reward, Run, Rungs, Searcher, Status, Task, Tracker, Trial
 
-ASK = 2**32 - 1
-"""What the seed's key is folded with for proposals; trials fold in their own numbers."""
 _PARTS = {
     "space": ("a SearchSpace", "sample"),
     "task": ("a Task, such as l2l.tasks.digits.Digits()", "load"),
@@ -102,13 +101,8 @@ class _Search:
         with self.controller():
             key = jax.random.fold_in(jax.random.fold_in(self.key, ASK), first + 1)
             candidates = self.searcher.ask(state, key, size)
-        opened = self.log.open(candidates, cohorts(candidates, self.program, first))
+        opened = self.log.open(candidates, shared(candidates, self.space, self.objective, first))
         return [trial for trial in opened if trial.status is Status.RUNNING]
-
-    def program(self, candidate: Candidate) -> str:
-        """What tells the candidate's program from others: the objective's word, or every static value."""
-        named = getattr(self.objective, "program", None)
-        return named(candidate) if callable(named) else json.dumps(self.space.static(candidate))  # pyright: ignore[reportReturnType]
 
     def run(self, todo: Sequence[Trial]) -> None:
         """Runs trials; each is rewarded, stored and shown as it finishes, or stands at its next rung."""
@@ -253,20 +247,25 @@ def _checked(
     executor.check(made)
     if rungs is not None:
         Climb(rungs, staged(made)).check(reward.length, min(batch, trials))
-    # A rehearsal: a searcher that cannot take the space, or the reward's length, says so now.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        draw = random.Random(0)
-        size = min(batch, trials)
-        candidates = [space.sample(draw) for _ in range(size)]
-        ended = [
-            Trial(n, each, (0, size), (n,), Status.COMPLETE, Outcome(), (0.0,) * reward.length)
-            for n, each in enumerate(candidates)
-        ]
-        searcher.tell(searcher.init(space, jax.random.key(0)), ended)
+    rehearse(searcher, space, min(batch, trials), reward.length)
     parts = fingerprint.settings(searcher=searcher, reward=reward, batch=batch, seed=seed, task=task)
     parts |= fingerprint.settings(objective=made, skip=("space", "task", "seed"))
     parts |= fingerprint.settings(rungs=rungs) if rungs is not None else {}
+    if callable(digest := getattr(searcher, "digest", None)) and (known := digest(space)) is not None:
+        parts["searcher.known"] = known  # of earlier searches, which must tell the same when this one is resumed
     return made, {**parts, "task.data": fingerprint.data(task), **fingerprint.builder(space)}
+
+
+def rehearse(searcher: Searcher[Any], space: SearchSpace[Any], size: int, length: int) -> None:
+    """Tells a searcher of a made-up batch of `size`. Raises: InputError if it cannot take the space, or the rewards."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        draw = random.Random(0)
+        candidates = [space.sample(draw) for _ in range(size)]
+        ended = [
+            Trial(n, each, (0, size), (n,), Status.COMPLETE, Outcome(), (0.0,) * length)
+            for n, each in enumerate(candidates)
+        ]
+        searcher.tell(searcher.init(space, jax.random.key(0)), ended)
 
 
 def _drive(held: _Search, trials: int, batch: int) -> None:
@@ -333,15 +332,6 @@ def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[
             f"the winner, trial {winner.number}, could not be handed over: {reason}; the trials are kept."
         )
     return held_out(task.metric, winner, ended.outcome.metrics)
-
-
-def cohorts(candidates: Sequence[Candidate], program: Callable[[Candidate], str], first: int) -> list[tuple[int, ...]]:
-    """For each candidate the numbers, from `first` on, of those that share its program."""
-    groups: dict[str, list[int]] = {}
-    names = [program(candidate) for candidate in candidates]
-    for number, name in enumerate(names, first):
-        groups.setdefault(name, []).append(number)
-    return [tuple(groups[name]) for name in names]
 
 
 def _begin(directory: Path, config: Mapping[str, Any] | None) -> None:

@@ -18,8 +18,8 @@ VERSION = 1
 
 
 def title(part: object) -> str:
-    """A part's short name: its class in lower case."""
-    return type(part).__name__.lower()
+    """A part's short name: what it calls itself, else its class in lower case."""
+    return str(getattr(part, "title", type(part).__name__.lower()))
 
 
 def environment(executor: Executor) -> dict[str, Any]:

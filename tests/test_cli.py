@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
+from commands import Run, refused
 
 import l2l
 from l2l import cli, config
@@ -54,49 +53,6 @@ def space(rate: float = 0.1, batch: int = 128):
 """
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a command in this process, in an empty folder."""
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    handlers = {number: signal.getsignal(number) for number in cli.INTERRUPTED}
-
-    def call(*words: str) -> Ended:
-        GlobalHydra.instance().clear()
-        code = 0
-        try:
-            cli.main(words)
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    sys.modules.pop("wild", None)
-
-
-def refused(ended: Ended) -> str:
-    """The one sentence of a command that ended with code 2."""
-    assert ended.code == 2, ended
-    assert ended.out == ""
-    assert ended.err.startswith("l2l: ")
-    assert ended.err.count("\n") == 1
-    sentence = ended.err.removeprefix("l2l: ").strip()
-    assert sentence.endswith((".", "?"))
-    return sentence
-
-
 def contents(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
 
@@ -105,7 +61,7 @@ def test_help_and_version_need_nothing(run: Run) -> None:
     for words in ((), ("--help",), ("-h",), ("help",)):
         ended = run(*words)
         assert (ended.code, ended.out, ended.err) == (0, cli.HELP, "")
-    assert run("--version") == Ended(0, f"l2l {l2l.__version__}\n", "")
+    assert run("--version") == (0, f"l2l {l2l.__version__}\n", "")
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -115,7 +71,7 @@ def test_search_help_lists_every_value_of_every_group(run: Run, folder: Path) ->
     assert ended.code == 0
     for place in (path for path in config.folder().iterdir() if path.is_dir()):
         assert f"{place.name}: {', '.join(sorted(path.stem for path in place.glob('*.yaml')))}\n" in ended.out
-    for name in ("trials: 64", "batch: 8", "_target_: l2l.searchers.reinforce.Reinforce"):
+    for name in ("trials: 64", "batch: 8", "_target_: l2l.searchers.controller.Controller"):
         assert name in ended.out
     assert list(folder.iterdir()) == []
 
@@ -127,15 +83,25 @@ def test_the_configuration_is_shown(run: Run, folder: Path) -> None:
     assert (shown["trials"], shown["searcher"]) == (3, {"_target_": "l2l.searchers.optuna.Tpe"})
     assert (shown["space"]["widths"], shown["final"]) == ([8], None)
     assert list(folder.iterdir()) == []
+    words = ("searcher.update.learning_rate=0.1", "searcher/policy=lstm", "searcher.policy.units=8")
+    node = yaml.safe_load(run("search", *words, "--cfg", "job").out)["searcher"]
+    assert node["policy"] == {"_target_": "l2l.searchers.lstm.Lstm", "units": 8}
+    assert node["update"] == {"_target_": "l2l.searchers.reinforce.Reinforce", "learning_rate": 0.1}
 
 
 BAD = {
     "serch": "there is no command 'serch': did you mean 'search'?",
     "search trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
     "search +trails=3": "the key 'trails' is unknown: did you mean 'trials' or 'task'?",
-    "search searcher=reinforc": "searcher has no value 'reinforc': did you mean 'reinforce' or 'reinforce_lstm'?",
-    "search searcher.learningrate=3": "searcher.learningrate is unknown: l2l.searchers.reinforce.Reinforce does not "
-    "take it; did you mean 'learning_rate'?",
+    "search searcher=reinforc": "searcher has no value 'reinforc': did you mean 'reinforce' or 'reinforce_lstm' or "
+    "'reinforce_nb201'?",
+    "search searcher.learningrate=3": "searcher.learningrate is unknown: l2l.searchers.controller.Controller does not "
+    "take it; did you mean 'update.learning_rate'?",
+    "search searcher/policy=lst": "searcher/policy has no value 'lst': did you mean 'lstm'?",
+    "search searcher=random searcher/policy=lstm": "this searcher has no group 'policy' to choose from; `l2l search "
+    "--help` lists all groups.",
+    "search searcher.policy.units=3": "searcher.policy.units is unknown: l2l.searchers.factorised.Factorised does not "
+    "take it; expected one of 'temperature'.",
     "search trials=many": "trials=many does not fit: Value 'many' of type 'str' could not be converted to Integer.",
     "search trials=0": "trials must be a whole number of at least 1, got 0.",
     "search trials=1,2": "trials=1,2 gives several values: add -m to sweep over them, or write a list as KEY=[A,B].",
@@ -180,7 +146,7 @@ def test_bad_input_is_one_sentence(run: Run, folder: Path, words: str) -> None:
         ("a: [", "is not YAML"),
         ("- a", "is not the configuration of a search"),
         ("_target_: os.system", "is not the configuration of a search"),
-        ("_target_: l2l.loop.search", "space names no _target_"),
+        ("_target_: l2l.loop.search", "objective names no _target_"),
         ("_target_: l2l.loop.search\nfoo: 3", "the key 'foo' is unknown: "),
     ],
 )
@@ -240,8 +206,13 @@ def test_a_search_from_start_to_end(run: Run, folder: Path) -> None:
 
     # Another search is kept off the folder, and nothing in it changes.
     before = contents(folder)
-    sentence = refused(run(*search, "seed=1", "space.widths=[16]", "searcher.learning_rate=0.5"))
-    for words in ("run holds another study: ", "searcher.learning_rate 0.12 -> 0.5", "seed 0 -> 1", "[8] -> [16]"):
+    sentence = refused(run(*search, "seed=1", "space.widths=[16]", "searcher.update.learning_rate=0.5"))
+    for words in (
+        "run holds another study: ",
+        "searcher.update.learning_rate 0.12 -> 0.5",
+        "seed 0 -> 1",
+        "[8] -> [16]",
+    ):
         assert words in sentence
     assert sentence.endswith("choose another out= or give the old values.")
     assert contents(folder) == before
@@ -251,7 +222,7 @@ def test_a_search_from_start_to_end(run: Run, folder: Path) -> None:
     # The same one goes on: to more trials, or from the folder alone.
     assert run(*search, "trials=2", "final=null").code == 0
     assert json.loads((folder / "run/result.json").read_text())["trials"]["complete"] == 2
-    assert run("resume", "run") == Ended(0, f"results: {folder / 'run'}\n", "")
+    assert run("resume", "run") == (0, f"results: {folder / 'run'}\n", "")
 
 
 def test_a_search_in_which_every_trial_fails(run: Run, folder: Path) -> None:

@@ -24,10 +24,11 @@ from toys import Failing, Hashed
 from l2l.errors import InputError, SearchError
 from l2l.executors.inline import Inline
 from l2l.executors.local import Local
-from l2l.loop import LEDGER, Result, cohorts, search
+from l2l.loop import LEDGER, Result, search
 from l2l.reward import Metric
+from l2l.searchers.controller import Controller
 from l2l.searchers.reinforce import Reinforce
-from l2l.space import Candidate, Categorical, Real, SearchSpace
+from l2l.space import Candidate, Real, SearchSpace
 from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.testing import TOY
@@ -39,7 +40,7 @@ from l2l.types import Outcome, Run, Status, Trial
 def run(out: Path, **changed: Any) -> Result:
     """A search of 10 toy trials in batches of 4, but for what is changed."""
     parts = {
-        "space": TOY, "task": Digits(), "searcher": Reinforce(), "objective": functools.partial(Hashed, rounds=1),
+        "space": TOY, "task": Digits(), "searcher": Controller(), "objective": functools.partial(Hashed, rounds=1),
         "reward": Metric(), "executor": Inline(), "store": Store(), "tracker": {}, "trials": 10, "batch": 4,
     }  # fmt: skip
     return search(**{**parts, "out": out, **changed})
@@ -138,7 +139,7 @@ def test_the_ledger_is_whole(tmp_path: Path) -> None:
     assert sum(value for name, value in seconds.items() if name != "total") == pytest.approx(seconds["total"])
 
 
-@pytest.mark.parametrize("searcher", [Reinforce(), Chained()], ids=["reinforce", "chained"])
+@pytest.mark.parametrize("searcher", [Controller(), Chained()], ids=["controller", "chained"])
 def test_the_same_seed_gives_the_same_search_and_another_one_another(tmp_path: Path, searcher: Any) -> None:
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         run(tmp_path / name, searcher=searcher, seed=seed)
@@ -182,8 +183,8 @@ def test_more_trials_may_be_asked_for(tmp_path: Path) -> None:
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, r"seed 0 -> 1"),
     ({"batch": 5}, r"batch 4 -> 5"),
-    ({"searcher": Reinforce(learning_rate=0.5)}, r"searcher\.learning_rate 0\.12 -> 0\.5"),
-    ({"searcher": Chained()}, r"searcher l2l\.searchers\.reinforce\.Reinforce -> test_loop\.Chained"),
+    ({"searcher": Controller(update=Reinforce(learning_rate=0.5))}, r"searcher\.update\.learning_rate 0\.12 -> 0\.5"),
+    ({"searcher": Chained()}, r"searcher l2l\.searchers\.controller\.Controller -> test_loop\.Chained"),
     ({"objective": functools.partial(Hashed, rounds=2)}, r"objective\.rounds 1 -> 2"),
     ({"task": Digits(validation=300)}, r"task\.validation 360 -> 300"),
     ({"reward": Metric(maximise=False)}, r"reward\.maximise true -> false"),
@@ -262,22 +263,6 @@ def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
     assert errors[0] == "too good"
     assert "diverged" in errors[1]
     assert "no metric 'accuracy'" in errors[2]
-
-
-def test_cohorts_are_those_with_the_same_static_values() -> None:
-    space = SearchSpace({"kind": Categorical(options=("a", "b", 1, True)), "rate": Real(low=0, high=1)}, TOY.build)
-    asked = [
-        space.candidate({"kind": kind, "rate": i / 10}) for i, kind in enumerate(["a", "b", 1, "a", True, "b", "a"])
-    ]
-    assert cohorts(asked, lambda each: json.dumps(space.static(each)), 8) == [
-        (8, 11, 14),
-        (9, 13),
-        (10,),
-        (8, 11, 14),
-        (12,),
-        (9, 13),
-        (8, 11, 14),
-    ]
 
 
 class Broken(Recorder):

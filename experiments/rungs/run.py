@@ -11,17 +11,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
+import numpy as np
 
 from l2l import search
 from l2l.executors.local import Local
@@ -29,6 +26,7 @@ from l2l.objectives.trained import Trained
 from l2l.record import environment
 from l2l.rungs import Asha
 from l2l.searchers.random import Random
+from l2l.statistics import student
 from l2l.tasks.digits import Digits
 from l2l.types import Rungs
 from search_spaces import mixed
@@ -56,15 +54,6 @@ def measure(rungs: Rungs | None, seed: int, trials: int, batch: int, epochs: int
         "ledger": found.record["seconds"],
         "candidates": [trial.candidate.key for trial in found.trials],
     }
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and confidence interval by Student's t; not a number where one value is all there is."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def pair(seed: int, options: argparse.Namespace, caches: Path) -> dict[str, dict[str, Any]]:
@@ -102,8 +91,10 @@ def main() -> None:
             figures = [f"{full['best']:.4f}", f"{asha['best']:.4f}", f"{full['seconds']:.1f}", f"{asha['seconds']:.1f}"]
             figures += [f"{asha['share']:.1%}", str(asha["trials"]["complete"])]
             print(f"| {seed} | {' | '.join(figures)} |", flush=True)
-    difference = interval([row["asha"]["best"] - row["full"]["best"] for row in rows])
-    ratio = [math.exp(each) for each in interval([math.log(r["asha"]["seconds"] / r["full"]["seconds"]) for r in rows])]
+    best, seconds = ([[row[side][key] for side in ("asha", "full")] for row in rows] for key in ("best", "seconds"))
+    apart, slower = -np.diff(best)[:, 0], -np.diff(np.log(seconds))[:, 0]
+    difference = [float(apart.mean()), *student(apart)]
+    ratio = np.exp([slower.mean(), *student(slower)]).tolist()
     print("\nasha - full, best accuracy: {:+.4f} [{:+.4f}, {:+.4f}]".format(*difference))
     print("asha / full, seconds: {:.3f} [{:.3f}, {:.3f}]".format(*ratio))
     if options.json:

@@ -32,7 +32,7 @@ class Final:
     The run under its own key repeats the trial bit for bit, in a program of the same shape, so its weights need
     not have been kept. This is the one place that opens the test split.
 
-    Raises: InputError if `seeds` is negative.
+    Raises: InputError if `seeds` is negative, or the objective is not one that trains.
     """
 
     objective: Trained
@@ -40,6 +40,10 @@ class Final:
     seeds: int = 3
 
     def __post_init__(self) -> None:
+        if not isinstance(self.objective, Trained):
+            raise InputError(
+                "final=retrained trains the winner again, which this objective does not do; give final=null."
+            )
         if type(self.seeds) is not int or self.seeds < 0:
             raise InputError(f"final.seeds must be a whole number of at least 0, got {self.seeds!r}.")
 
