@@ -1,0 +1,292 @@
+"""Searchers on NAS-Bench-201, 500 seeds: how well they search, and whether ours are the published ones.
+
+    L2L_DATA=FOLDER python experiments/nasbench201/run.py                     the table and the figure, both data sets
+    L2L_DATA=FOLDER python experiments/nasbench201/run.py ablation --seeds 200
+    L2L_DATA=FOLDER python experiments/nasbench201/run.py warm --seeds 200    learning from the other data set
+    L2L_DATA=FOLDER python experiments/nasbench201/run.py whole               whole searches as one program
+
+Each part writes its figures into `results.json` beside this file, and prints them. The reward of an architecture is
+its validation accuracy after 12 epochs, its score the test accuracy after 200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l.compare import compare
+from l2l.config import compilation_cache
+from l2l.objectives.table import Table
+from l2l.objectives.tabular import Tabular, space
+from l2l.searchers.baseline import MovingAverage
+from l2l.searchers.controller import Controller
+from l2l.searchers.evolution import Evolution
+from l2l.searchers.gp_critic import GpCritic
+from l2l.searchers.local import LocalSearch
+from l2l.searchers.optuna import Tpe
+from l2l.searchers.ppo import Ppo
+from l2l.searchers.predictor import Predictor
+from l2l.searchers.random import Random
+from l2l.searchers.reinforce import Reinforce
+from l2l.statistics import best_so_far, interval
+from l2l.tabulated import alone
+from l2l.tasks.table import Lookup
+from l2l.types import Searcher
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
+
+import about  # noqa: E402
+
+PATH = "nasbench201/nasbench201.npz"
+SETS = ("cifar10", "cifar100")
+PUBLISHED = {"random": (93.70, 71.0), "evolution_nb201": (93.92, 71.8), "reinforce_nb201": (93.85, 71.7)}
+"""Test accuracies at the papers' budget of 12,000 seconds, about 100 evaluations (Dong and Yang 2020)."""
+ROWS: Mapping[str, Searcher[Any]] = {
+    "random": Random(),
+    "evolution_nb201": Evolution(population=10, tournament=3),
+    "evolution": Evolution(),
+    "reinforce_nb201": Controller(
+        update=Reinforce(learning_rate=0.03, entropy_weight=0.0), baseline=MovingAverage(decay=0.9, normalise=False)
+    ),
+    "reinforce": Controller(),
+    "ppo": Controller(update=Ppo()),
+    "local": LocalSearch(),
+    "predictor": Predictor(),
+    "gp_critic": GpCritic(),
+}
+ABLATION: Mapping[str, Searcher[Any]] = {
+    "random": Random(),
+    "whole": GpCritic(),
+    "policy off": GpCritic(sampled=0),
+    "local edits off": GpCritic(edits=0, moves=0),
+    "one-edits off": GpCritic(edits=0),
+    "uniform proposals off": GpCritic(uniform=1),
+    "first design of 5": GpCritic(first=5),
+    "critic off (its policy alone)": GpCritic().controller,
+}
+
+
+def settings(name: str) -> dict[str, Any]:
+    """The table of one data set, as `compare` wants it."""
+    reward = f"{name}_val_acc_12ep"
+    made = functools.partial(Tabular, path=PATH, codes="ops", reward=reward, report=f"{name}_test_acc_200ep")
+    return {"objective": made, "space": space(PATH, "ops"), "task": Lookup(PATH, reward)}
+
+
+def table(name: str) -> Table:
+    """The table of one data set."""
+    given = settings(name)
+    return given["objective"](space=given["space"], task=given["task"]).table
+
+
+def compared(rows: Mapping[str, Searcher[Any]], seeds: int, first: int, trials: int, out: Path) -> dict[str, Any]:
+    """The rows on both data sets, and ours against every other one."""
+    found: dict[str, Any] = {}
+    for name in SETS:
+        started = time.perf_counter()
+        record = compare(
+            rows, **settings(name), trials=trials, seeds=seeds, seed=first, out=out / name, command=about.command()
+        )
+        found[name] = {"seconds": time.perf_counter() - started, "rows": record["rows"], "best": record["best"]}
+    return found
+
+
+def printed(found: Mapping[str, Any]) -> str:
+    """The comparison as a table."""
+    lines = ["| searcher | " + " | ".join(f"{n}: found by 50 / 100 / 200 | regret at 100 | test at 100" for n in SETS)]
+    lines[0] += " |"
+    lines.append("|---" * (1 + 3 * len(SETS)) + "|")
+    for row in found[SETS[0]]["rows"]:
+        cells: list[str] = []
+        for name in SETS:
+            each = found[name]["rows"][row]
+            shares = " / ".join(f"{each['found_best'][stop]:.3f}" for stop in ("50", "100", "200"))
+            cells += [shares, f"{each['regret']['100']:.3f}", f"{each['report']['100']:.2f}"]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main_part(args: argparse.Namespace) -> dict[str, Any]:
+    """All rows, their agreement with the published ones, and the figure."""
+    found = compared(ROWS, args.seeds, args.seed, 200, args.out)
+    print(printed(found))
+    for row, wanted in PUBLISHED.items():
+        ours = [found[name]["rows"][row]["report"]["100"] for name in SETS]
+        print(f"{row}: {ours[0]:.2f} / {ours[1]:.2f}, published {wanted[0]:.2f} / {wanted[1]:.1f}")
+    for name in SETS:
+        for stop in ("100", "200"):
+            apart = {row: each["difference_to_recommended"][stop] for row, each in found[name]["rows"].items()}
+            ahead = all(high < 0 for row, (_, high) in apart.items() if row != "gp_critic")
+            print(f"{name}, after {stop}: gp_critic ahead of every other row: {ahead}")
+    return found
+
+
+def ablation(args: argparse.Namespace) -> dict[str, Any]:
+    """Ours without one part at a time."""
+    found = compared(ABLATION, args.seeds, args.seed, 200, args.out / "ablation")
+    print(printed(found))
+    return found
+
+
+def peers(args: argparse.Namespace) -> dict[str, Any]:
+    """Ours and Optuna's TPE, which runs trial by trial."""
+    rows = {"random": Random(), "tpe": Tpe(), "gp_critic": GpCritic()}
+    found = compared(rows, args.seeds, args.seed, 200, args.out / "peers")
+    print(printed(found))
+    return found
+
+
+def warm(args: argparse.Namespace) -> dict[str, Any]:
+    """Cold, informed of a finished search of the other data set, and misled: within 50 and 100 evaluations."""
+    jobs = [
+        (target, kind, tuple(range(first, min(first + 20, args.seed + args.seeds))))
+        for target in SETS
+        for kind in ("cold", "warm", "negated", "noise", "latency")
+        for first in range(args.seed, args.seed + args.seeds, 20)
+    ]
+    parts: dict[tuple[str, str], list[np.ndarray]] = {}
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepared) as pool:
+        for (target, kind, _), rewards in zip(jobs, pool.map(informed, jobs), strict=True):
+            parts.setdefault((target, kind), []).append(rewards)
+    found: dict[str, Any] = {}
+    for target in SETS:
+        best = table(target).best
+        curves = {kind: best_so_far(np.concatenate(parts[target, kind])) for where, kind in parts if where == target}
+        for kind, curve in curves.items():
+            record = {f"found_{stop}": float((curve[:, stop - 1] >= best).mean()) for stop in (25, 50, 100)}
+            record |= {
+                f"difference_to_cold_{stop}": list(interval(curve[:, stop - 1] - curves["cold"][:, stop - 1]))
+                for stop in (25, 50, 100)
+            }
+            found.setdefault(target, {})[kind] = record
+            print(target, kind, json.dumps(record))
+    return found
+
+
+def informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
+    """The rewards [S, 100] of searches of one data set, told of a search of the other one, or of something else."""
+    import jax
+    import jax.numpy as jnp
+
+    from l2l.searchers.critic import Source, ranked
+    from l2l.searchers.points import inside
+    from l2l.searchers.prior import MOST
+    from l2l.searchers.whole import searched
+
+    target, kind, seeds = job
+    ours, theirs = (table(name) for name in (target, *(name for name in SETS if name != target)))
+    searcher, keys = GpCritic(), jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+
+    def run(of: Table, sources: Any) -> np.ndarray:
+        known = jnp.asarray(of.rows), jnp.asarray(of.rewards, jnp.float32)
+        return np.asarray(searched(searcher, of.encoding, *known, keys, 100, sources=sources))
+
+    if kind == "cold":
+        return ours.rewards[run(ours, None)]
+    tables, rows = ours.encoding.tables, run(theirs, None)  # a search of its own, of 100 trials
+    told = theirs.rewards[rows]
+    if kind == "negated":
+        told = -told
+    elif kind == "noise":
+        told = np.random.default_rng(seeds[0]).normal(size=told.shape)
+    elif kind == "latency":
+        from l2l.tasks.table import read
+
+        told = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
+    assert rows.shape[1] <= MOST
+    codes = np.zeros((*rows.shape, len(tables.valid)), np.int32)
+    order = np.argsort(ours.rows)  # the place of each row among all codes
+    codes[:] = np.stack(np.unravel_index(order[rows], [len(each) for each in ours.encoding.decisions]), -1)
+
+    def source(codes: Any, scores: Any) -> Source:
+        points = inside(tables, codes, jnp.zeros(codes.shape))
+        everything = jnp.ones(len(codes), bool)
+        return Source(points, ranked(scores, everything), jnp.ones(len(codes), jnp.int32))
+
+    return ours.rewards[run(ours, jax.vmap(source)(jnp.asarray(codes), jnp.asarray(told, jnp.float32)))]
+
+
+LATENCY = "latency_1080ti_1"
+"""What a search of something else has measured: milliseconds."""
+
+
+def prepared() -> None:
+    """Before a worker's first job: one thread."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def whole(args: argparse.Namespace) -> dict[str, Any]:
+    """REINFORCE as one program against the loop in Python, the same searches."""
+    import jax
+    import jax.numpy as jnp
+
+    from l2l.searchers.whole import searched
+
+    searcher, known, trials = Controller(), table("cifar10"), 500
+    keys = jax.vmap(jax.random.key)(jnp.arange(args.seed, args.seed + args.seeds, dtype=jnp.uint32))
+    arrays = jnp.asarray(known.rows), jnp.asarray(known.rewards, jnp.float32)
+    seconds: list[float] = []
+    for _ in range(6):
+        started = time.perf_counter()
+        rows = np.asarray(searched(searcher, known.encoding, *arrays, keys, trials))
+        seconds.append(time.perf_counter() - started)
+    few = range(args.seed, args.seed + 5)
+    alone(searcher, known, few[0], 20, 1)  # compiles
+    started = time.perf_counter()
+    loop = np.stack([alone(searcher, known, seed, trials, 1) for seed in few])
+    each = (time.perf_counter() - started) / len(few)
+    after = float(np.median(seconds[1:]))
+    record = {
+        "seeds": args.seeds, "trials": trials, "first_call_seconds": seconds[0], "seconds": after,
+        "spread": [min(seconds[1:]), max(seconds[1:])], "loop_seconds_a_search": each,
+        "times_faster": each * args.seeds / after, "equal_searches": float((rows[: len(few)] == loop).all(1).mean()),
+    }  # fmt: skip
+    print(json.dumps(record, indent=2))
+    return record
+
+
+def figure(out: Path) -> None:
+    """Both data sets side by side, from what `compare` drew."""
+    for name in SETS:
+        (HERE / f"{name}.svg").write_text((out / name / "compare.svg").read_text())
+
+
+PARTS = {"main": main_part, "ablation": ablation, "peers": peers, "warm": warm, "whole": whole}
+
+
+def main() -> None:
+    """Runs one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=PARTS, default="main")
+    parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--out", type=Path, default=Path("nasbench201"), help="folder of the comparisons")
+    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
+    machine, started = about.announced(), time.perf_counter()
+    os.environ.update(compilation_cache())  # the processes of the second data set need not compile again
+    found = PARTS[args.part](args)
+    kept = json.loads(args.json.read_text()) if args.json.exists() else {}
+    kept[args.part] = {
+        "about": machine, "command": about.command(), "seconds": time.perf_counter() - started, "found": found,
+    }  # fmt: skip
+    args.json.write_text(json.dumps(kept, indent=2) + "\n")
+    if args.part == "main":
+        figure(args.out)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
