@@ -127,13 +127,15 @@ def _search(words: list[str]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from l2l import config
+
     def job(plain: dict[str, Any]) -> None:
         about = HydraConfig.get()
         if about.mode == RunMode.MULTIRUN:
             choices = "-".join(str(about.runtime.choices[name]) for name in ("space", "task", "searcher"))
             plain["out"] = plain["out"] or f"{about.sweep.dir}/{about.job.num}-{choices}"
             plain["group"] = plain["group"] or Path(about.sweep.dir).name
-        _run(plain)
+        _run(config.anchored(plain))
 
     _composed("search", words, job)
 
@@ -161,7 +163,7 @@ def _compare(words: list[str]) -> None:
     for word in words:
         if word.lstrip("+~").startswith(("searcher.", "searcher/")):
             raise InputError(
-                f"{word} says not which row it is for: give a row its arguments, searcher=['NAME KEY=VALUE']."
+                f"{word} says not which row it is for: give a row its arguments, 'searcher=[\"NAME KEY=VALUE\"]'."
             )
     given = [re.sub(r"^searcher=([^\[].*)", r"searcher=[\1]", word) for word in words]
     _composed("compare", [re.sub(r"^searcher=", "rows=", word) for word in given], job)

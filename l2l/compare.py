@@ -115,6 +115,7 @@ class _Runs:
     def rows(self, searchers: Mapping[str, Searcher[Any]], seeds: range) -> dict[str, Row]:
         """Every searcher's row; seed by seed, so that what is interrupted has whole pairs."""
         found: dict[str, list[Result]] = {name: [] for name in searchers}
+        self.say(f"{len(searchers) * len(seeds)} searches of {self.trials} trials; a line for each that has ended")
         for seed in seeds:
             for name, searcher in searchers.items():
                 found[name].append(self._searched(name, searcher, seed))
@@ -197,9 +198,12 @@ def _begin(folder: Path, said: Mapping[str, Any]) -> None:
     before = said if kept is None else kept
     for name in (*said, *before):
         if before.get(name) != said.get(name):
+            differ = f"{name} {before.get(name)!r} and not {said.get(name)!r}"
+            if name.startswith("searcher.") and None in (before.get(name), said.get(name)):
+                differ = f"other rows, or other arguments of one ({name})"
             raise InputError(
-                f"{folder} holds a comparison with {name} {before.get(name)!r} and not {said.get(name)!r}: rows of "
-                "unequal budgets or settings are not compared; choose another out=."
+                f"{folder} holds a comparison with {differ}: rows of unequal budgets or settings are not compared; "
+                "choose another out=."
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,17 @@ def compilation_cache() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
+def anchored(node: Any, name: str = "") -> Any:
+    """The same configuration with the files it names by absolute paths, so that a run goes on from any folder."""
+    if isinstance(node, Mapping):
+        return {key: anchored(part, key) for key, part in typing.cast("Mapping[str, Any]", node).items()}
+    if isinstance(node, list):
+        return [anchored(part, name) for part in typing.cast("list[Any]", node)]
+    if name in ("path", "prior") and isinstance(node, str) and node and Path(node).exists():
+        return str(Path(node).resolve())
+    return node
+
+
 def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
     """Holds every part of a configuration against the signature that its `_target_` names.
 

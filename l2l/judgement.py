@@ -15,7 +15,7 @@ from l2l.statistics import best_so_far, chance, interval
 Floats = npt.NDArray[np.float64]
 
 OURS = "gp_critic"
-"""The searcher that is recommended where it is among the rows."""
+"""The searcher that is recommended where it is among the rows and none of them shows it to be behind."""
 STOPS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """Trials after which the rows are compared, as far as the budget reaches, and at its end."""
 
@@ -63,23 +63,34 @@ def judged(rows: Mapping[str, Row], best: float | None) -> dict[str, Any]:
             **(_known(curve[name], best, stops) if best is not None else {}),
             "difference_to_random": list(to_random),
             "difference_to_best": list(interval(last - curve[top][:, -1])),
-            "verdict": to_random.verdict(),
+            "verdict": to_random.verdict(seeds),
             "chance_over_random": chance(last, curve["random"][:, -1]),
-            **_timed(row, rows),
+            "equal_seconds": None if row.spent is None else _timed(row, rows),
             "distinct": float(row.distinct.mean()),
             "failed": int(np.isnan(row.rewards).sum()),
             "seconds": dict(row.seconds),
         }  # fmt: skip
-    # Without ours what is recommended must have earned it.
-    ours = OURS if OURS in rows else top if said[top]["verdict"] == "better" else None
+    chosen = _recommended(curve, top)
     for name in said:
         said[name]["difference_to_recommended"] = {
-            str(stop): list(interval(curve[name][:, stop - 1] - curve[ours][:, stop - 1])) for stop in stops
-        } if ours else None  # fmt: skip
+            str(stop): list(interval(curve[name][:, stop - 1] - curve[chosen][:, stop - 1])) for stop in stops
+        } if chosen else None  # fmt: skip
     return {
-        "recommended": ours, "trials": trials, "seeds": seeds, "best": best, "highest": top,
+        "recommended": chosen, "trials": trials, "seeds": seeds, "best": best, "highest": top,
         "rows": said,
     }  # fmt: skip
+
+
+def _recommended(curve: Mapping[str, Floats], top: str) -> str | None:
+    """Ours, unless there is evidence against it; else the row with the highest mean, if it is better than random."""
+    ended = {name: each[:, -1] for name, each in curve.items()}
+
+    def verdict(one: str, other: str) -> str:
+        return interval(ended[one] - ended[other]).verdict(len(ended[one]))
+
+    if OURS in ended and "better" not in (verdict(top, OURS), verdict("random", OURS)):
+        return OURS
+    return top if verdict(top, "random") == "better" else None
 
 
 def curves(rows: Mapping[str, Row]) -> dict[str, Floats]:
@@ -110,21 +121,21 @@ def _reported(row: Row, stops: list[int]) -> dict[str, Any]:
 
 def _timed(row: Row, rows: Mapping[str, Row]) -> dict[str, Any]:
     """The best reward within the seconds that every row has used up, seed by seed, and its distance to random's."""
-    if row.spent is None:
-        return {"equal_seconds": None}
-    limits = np.min([each.spent[:, -1] for each in rows.values() if each.spent is not None], axis=0)
+    limits = np.min([each.spent[:, -1:] for each in rows.values() if each.spent is not None], axis=0)
+
+    def inside(each: Row) -> npt.NDArray[np.bool_]:
+        assert each.spent is not None
+        return each.spent <= limits
 
     def within(each: Row) -> Floats:
-        assert each.spent is not None
-        found = best_so_far(np.where(each.spent <= limits[:, None], each.rewards, np.nan))[:, -1]
+        found = best_so_far(np.where(inside(each), each.rewards, np.nan))[:, -1]
         return np.where(np.isnan(found), _lowest(rows), found)
 
     apart = interval(within(row) - within(rows["random"]))
     return {
-        "equal_seconds": {
-            "seconds": float(limits.mean()), "reward_mean": float(within(row).mean()),
-            "difference_to_random": list(apart), "verdict": apart.verdict(),
-        }
+        "seconds": float(limits.mean()), "trials": float(inside(row).sum(1).mean()),
+        "reward_mean": float(within(row).mean()), "difference_to_random": list(apart),
+        "verdict": apart.verdict(len(limits)),
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def translated() -> Generator[None]:
 
 def hydra_sentence(causes: Sequence[BaseException]) -> str:
     """What Hydra said, with the nearest name where it said that one is unknown."""
-    from l2l.config import CompareConfig, SearchConfig
+    from l2l.config import GROUPS, CompareConfig, SearchConfig
 
     text = "\n".join(str(cause) for cause in causes)
     command = sys.argv[0].removeprefix("l2l ")  # as `_composed` has set it
@@ -66,6 +66,8 @@ def hydra_sentence(causes: Sequence[BaseException]) -> str:
     if found := re.search(r"Could not override '(\w+)/(\w+)'", text):
         return f"this {found[1]} has no group {found[2]!r} to choose from; `l2l {command} --help` lists all groups."
     if found := re.search(r"Could not override '(\w+)", text):
+        if found[1] in (*GROUPS, "experiment") and found[1] not in known:
+            return f"{command} takes no {found[1]}: it has {', '.join(known).replace('rows', 'searcher')}."
         if found[1] not in known:
             return f"the key {found[1]!r} is unknown: {nearest(found[1], known)}"
         return f"{found[1]} takes no such value: give {found[1]}=NAME or {found[1]}.ARGUMENT=VALUE."
@@ -81,7 +83,10 @@ def hydra_sentence(causes: Sequence[BaseException]) -> str:
         return f"{found[1]} does not fit: {reason}."
     if "override_grammar" in text:
         reason = ", ".join(text.splitlines()[:-1])
-        return f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, special signs in quotes."
+        return (
+            f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, special signs in quotes, and "
+            "those in others for the shell: 'KEY=[A,\"B C\"]'."
+        )
     if found := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{found[1]} gives several values: add -m to sweep over them, or write a list as KEY=[A,B]."
     if found := re.search(r"Config group override must be a string or a list. Got (\w+)", text):

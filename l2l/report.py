@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from l2l.statistics import band
+from l2l.statistics import FEWEST, band
 
 Floats = npt.NDArray[np.float64]
+
+DASHES = ("-", "--", ":", "-.")
+"""Of ten rows each, since there are ten colours."""
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -27,7 +31,9 @@ def markdown(record: Mapping[str, Any]) -> str:
         "## Best reward at the end",
         _ends(record),
         "Differences are means over pairs of equal seeds with 95 % bootstrap intervals; the chance is that of beating "
-        "a random search of any seed, ties counting half.",
+        "a random search of any seed, ties counting half."
+        + ("" if record["seeds"] >= FEWEST else f" Fewer than {FEWEST} seeds show no difference, whatever it is."),
+        _advice(record),
         "## On the way",
         _way(record),
         "![best reward so far](compare.svg)",
@@ -44,7 +50,8 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 def _ends(record: Mapping[str, Any]) -> str:
     rows, best = record["rows"], record["highest"]
-    head = ["searcher", "mean", "std", "difference to random", f"difference to {best}", "chance", "verdict"]
+    head = ["searcher", "mean", "std", "difference to random", "chance", "verdict"]
+    head += [f"difference to {best}"] if best != "random" else []
     head += ["report", "report std"] if record["report"] else []
     lines: list[list[str]] = []
     for name, row in rows.items():
@@ -54,14 +61,27 @@ def _ends(record: Mapping[str, Any]) -> str:
             f"{row['reward_mean']:.4f}",
             f"{row['reward_std']:.4f}",
             _interval(row["difference_to_random"]),
-            _interval(row["difference_to_best"]),
             f"{row['chance_over_random']:.2f}",
             verdict,
+            *([_interval(row["difference_to_best"])] if best != "random" else []),
         ]
         if record["report"]:
             line += [f"{row['report_mean']:.4f}", f"{row['report_std']:.4f}"]
         lines.append(line)
     return _table(head, lines)
+
+
+def _advice(record: Mapping[str, Any]) -> str:
+    """What is recommended, and why."""
+    name = record["recommended"]
+    if name is None:
+        return "Recommended: none, since no row is shown to be better than random search."
+    if record["rows"][name]["verdict"] == "better":
+        return f"Recommended: **{name}**, which is better than random search."
+    return (
+        f"Recommended: **{name}**, by what it did elsewhere: here no row is shown to be better than it, nor it to be "
+        "better than random search."
+    )
 
 
 def _way(record: Mapping[str, Any]) -> str:
@@ -90,7 +110,13 @@ def _equal_seconds(record: Mapping[str, Any]) -> list[str]:
     if not all(rows.values()):
         return []
     lines = [
-        [name, f"{row['reward_mean']:.4f}", _interval(row["difference_to_random"]), row["verdict"]]
+        [
+            name,
+            f"{row['trials']:.1f}",
+            f"{row['reward_mean']:.4f}",
+            _interval(row["difference_to_random"]),
+            "" if name == "random" else row["verdict"],
+        ]
         for name, row in rows.items()
     ]
     return [
@@ -98,7 +124,7 @@ def _equal_seconds(record: Mapping[str, Any]) -> list[str]:
         "The best reward within the seconds of training and evaluating that the row which took least had used up, "
         f"seed by seed: {next(iter(rows.values()))['seconds']:.1f} s a search on average. Compiling is left out, "
         "since rows share programs.",
-        _table(["searcher", "mean", "difference to random", "verdict"], lines),
+        _table(["searcher", "trials within", "mean", "difference to random", "verdict"], lines),
     ]
 
 
@@ -181,24 +207,38 @@ def figure(curves: Mapping[str, Floats], record: Mapping[str, Any]) -> str:
     from matplotlib.figure import Figure
 
     known = record["best"] is not None
-    drawing = Figure(figsize=(8, 5), layout="constrained")
+    columns = 1 if max(map(len, curves)) > 24 else 4
+    drawing = Figure(figsize=(8, 5 + 0.22 * -(-len(curves) // columns)), layout="constrained")
     axes = drawing.add_subplot()
     trials = np.arange(1, record["trials"] + 1)
     points = np.unique(np.geomspace(1, record["trials"], 60).astype(int)) - 1  # an interval costs time
-    for name, curve in curves.items():
+    for number, (name, curve) in enumerate(curves.items()):
         shown = record["best"] - curve if known else curve
         low, high = band(shown[:, points])
-        (line,) = axes.plot(trials, shown.mean(0), label=name, linewidth=2 if name == record["recommended"] else 1.2)
+        (line,) = axes.plot(
+            trials, shown.mean(0), DASHES[number // 10 % len(DASHES)],
+            label=textwrap.shorten(name, 90, placeholder=" ..."),
+            linewidth=2 if name == record["recommended"] else 1.2, marker="o" if len(trials) == 1 else None,
+        )  # fmt: skip
         axes.fill_between(trials[points], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_xlabel("trials")
     axes.set_ylabel("distance to the best reward" if known else "best reward so far")
     if known:
-        spread = float(np.ptp(np.concatenate([curve[:, 0] for curve in curves.values()])))
-        axes.set_yscale("symlog", linthresh=max(1e-3 * spread, 1e-9))
+        _scaled(axes, curves.values(), record["best"])
     axes.set_title(f"mean over {record['seeds']} seeds, with 95 % intervals")
-    axes.legend()
+    drawing.legend(loc="outside lower left", frameon=False, ncols=columns)
     axes.grid(alpha=0.3)
     kept = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "l2l", "svg.fonttype": "none"}):
         drawing.savefig(kept, format="svg", metadata={"Date": None})
     return kept.getvalue()
+
+
+def _scaled(axes: Any, curves: Collection[Floats], best: float) -> None:
+    """Logarithmic distances where they reach over a power of ten or more, and linear ones else."""
+    means = np.concatenate([best - curve.mean(0) for curve in curves])
+    if means.min() < means.max() / 10:
+        spread = float(np.ptp(np.concatenate([curve[:, 0] for curve in curves])))
+        axes.set_yscale("symlog", linthresh=max(1e-3 * spread, 1e-9))
+    else:
+        axes.set_ylim(bottom=0)

@@ -13,6 +13,8 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 """Bootstrap samples of an interval."""
 LEVEL = 0.95
+FEWEST = 6
+"""Pairs that can show a difference: that the signs of five are equal happens by chance more often than in 5 %."""
 
 
 class Interval(NamedTuple):
@@ -21,8 +23,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def verdict(self) -> str:
-        """Whether a difference of which this is the interval is one at all."""
+    def verdict(self, pairs: int) -> str:
+        """Whether a difference of which this is the interval is one at all; fewer than six pairs never show one."""
+        if pairs < FEWEST:
+            return "no evidence of a difference"
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "no evidence of a difference"

@@ -96,8 +96,8 @@ def row(rewards: list[list[float]]) -> Row:
 
 
 def test_a_difference_that_is_none_is_called_so() -> None:
-    same = row([[1.0, 2.0], [2.0, 1.0], [1.0, 3.0]])
-    record = judged({"random": same, "twin": same, "better": row([[1.0, 4.0], [4.0, 1.0], [1.0, 5.0]])}, None)
+    same = row([[1.0, 2.0], [2.0, 1.0], [1.0, 3.0]] * 2)
+    record = judged({"random": same, "twin": same, "better": row([[1.0, 4.0], [4.0, 1.0], [1.0, 5.0]] * 2)}, None)
     assert record["rows"]["twin"]["verdict"] == "no evidence of a difference"
     assert record["rows"]["better"]["verdict"] == "better"
     assert record["rows"]["better"]["chance_over_random"] > 0.9
@@ -117,6 +117,7 @@ def test_equal_seconds_are_those_of_the_quickest() -> None:
     quick = Row(np.array([[0.3, 0.2], [0.1, 0.4]]), None, np.ones(2), {}, np.array([[1.0, 2.0], [1.0, 4.0]]))
     rows = judged({"random": quick, "slow": slow}, None)["rows"]
     assert rows["random"]["equal_seconds"]["seconds"] == 3
+    assert (rows["random"]["equal_seconds"]["trials"], rows["slow"]["equal_seconds"]["trials"]) == (2.0, 0.5)
     assert rows["random"]["equal_seconds"]["reward_mean"] == pytest.approx(0.35)
     # Nothing was done yet with the first seed, which is no better than the lowest reward of all.
     assert rows["slow"]["equal_seconds"]["reward_mean"] == pytest.approx((0.1 + 0.6) / 2)
@@ -155,12 +156,19 @@ def test_failures_before_the_first_success_count_as_the_lowest_of_all_rows() -> 
 
 
 def test_what_is_no_better_than_random_is_not_recommended() -> None:
-    same = row([[1.0, 2.0], [2.0, 1.0], [1.0, 3.0]])
+    same = row([[1.0, 2.0], [2.0, 1.0], [1.0, 3.0]] * 2)
+    up = row([[1.0, 9.0], [2.0, 9.0], [1.0, 9.0]] * 2)
     record = judged({"random": same, "twin": same}, None)
     assert record["recommended"] is None
     assert record["rows"]["twin"]["difference_to_recommended"] is None
     assert judged({"random": same, "gp_critic": same}, None)["recommended"] == "gp_critic"
-    assert judged({"random": same, "up": row([[1.0, 9.0], [2.0, 9.0], [1.0, 9.0]])}, None)["recommended"] == "up"
+    assert judged({"random": same, "up": up}, None)["recommended"] == "up"
+    assert judged({"random": same, "up": up, "gp_critic": same}, None)["recommended"] == "up"
+    assert judged({"random": up, "gp_critic": same}, None)["recommended"] is None
+    few = {name: row(each.rewards[:5].tolist()) for name, each in {"random": same, "up": up, "gp_critic": same}.items()}
+    record = judged(few, None)
+    assert record["rows"]["up"]["verdict"] == "no evidence of a difference"  # that is what five seeds can show
+    assert record["recommended"] == "gp_critic"
 
 
 def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
@@ -185,6 +193,8 @@ def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
         compared(table, Path("/proc/nowhere"))
     assert not out.exists()
     compared(table, out)
+    with pytest.raises(InputError, match=r"holds a comparison with other rows, or other arguments of one \("):
+        compared(table, out, searcher={"evolution": Evolution()})
     with pytest.raises(InputError, match=r"holds a comparison with trials 20 and not 21: rows of unequal budgets"):
         compared(table, out, trials=21)
 

@@ -58,7 +58,11 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
         (("searcher=['']",), "searcher has no value '': expected one of "),
         (("searcher.population=10",), "searcher.population=10 says not which row it is for: give a row its arguments"),
         (("searcher=['evolution trials=3']",), "the row 'evolution trials=3' may have arguments of the searcher alone"),
-        (("store=memory",), "the key 'store' is unknown: "),
+        (
+            ("store=memory",),
+            "compare takes no store: it has trials, batch, seeds, seed, workers, out, ",
+        ),
+        (("experiment=nasbench201",), "compare takes no experiment: it has trials, "),
         (("final=null",), "there is no final to leave out here; `l2l compare --help` lists all groups."),
         (("seeds=1",), "seeds must be a whole number of at least 2, got 1; one seed says nothing of chance."),
         (("workers=-1",), "workers must be a whole number of at least 0, got -1."),

@@ -204,6 +204,20 @@ def test_a_users_own_parts(default: dict[str, Any], folder: Path, monkeypatch: p
         config.check({**default, "space": {"_target_": "mine_empty.space"}})
 
 
+def test_files_are_named_by_absolute_paths(folder: Path) -> None:
+    (folder / "table.npz").touch()
+    (folder / "runs").mkdir()
+    given = {
+        "objective": {"path": "table.npz", "reward": "runs"}, "task": {"path": "elsewhere.npz"},
+        "searcher": {"prior": ["runs", "sqlite:///a.db"], "controller": {"prior": "runs"}}, "out": "runs", "trials": 3,
+    }  # fmt: skip
+    assert config.anchored(given) == {
+        "objective": {"path": str(folder / "table.npz"), "reward": "runs"}, "task": {"path": "elsewhere.npz"},
+        "searcher": {"prior": [str(folder / "runs"), "sqlite:///a.db"], "controller": {"prior": str(folder / "runs")}},
+        "out": "runs", "trials": 3,
+    }  # fmt: skip
+
+
 def test_the_compilation_cache_is_on_and_leaves_settings_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in config.compilation_cache():

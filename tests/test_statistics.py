@@ -39,7 +39,8 @@ def test_an_interval_lies_within_the_values_and_comes_out_the_same(sample: np.nd
     [((0.1, 0.2), "better"), ((-0.2, -0.1), "worse"), ((-0.1, 0.1), "no evidence of a difference")],
 )
 def test_a_verdict_needs_an_interval_on_one_side(ends: tuple[float, float], verdict: str) -> None:
-    assert Interval(*ends).verdict() == verdict
+    assert Interval(*ends).verdict(6) == verdict
+    assert Interval(*ends).verdict(5) == "no evidence of a difference"
 
 
 @given(values, values)

@@ -123,7 +123,7 @@ def main() -> None:
         found.append({**problem._asdict(), "means": means, "gp_critic_less_local": list(apart)})
         cells = " | ".join(f"{mean:.4f}" for mean in means.values())
         where = f"{problem.decisions} of {problem.options} | {problem.ruggedness} | {problem.noise}"
-        print(f"| {where} | {cells} | {apart.low:+.4f} to {apart.high:+.4f}, {apart.verdict()} |", flush=True)
+        print(f"| {where} | {cells} | {apart.low:+.4f} to {apart.high:+.4f}, {apart.verdict(args.seeds)} |", flush=True)
     seconds = time.perf_counter() - started
     if args.json:
         record = {"about": machine, "command": about.command(), "seconds": seconds, "found": found}

@@ -52,7 +52,7 @@ def told(differences: Sequence[float]) -> str:
     """A difference in words."""
     found = interval(np.asarray(differences))
     figures = f"{statistics.fmean(differences):+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-    return f"{figures}, {found.verdict()}"
+    return f"{figures}, {found.verdict(len(differences))}"
 
 
 def table(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

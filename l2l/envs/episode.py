@@ -54,6 +54,12 @@ class Rules:
             )
         if isinstance(self.reward, type) or (self.reward is not None and not callable(self.reward)):
             raise InputError(f"reward must be a Reward, such as l2l.reward.Metric(), got {self.reward!r:.80}.")
+        own = getattr(self.objective, "space", self.space)
+        if isinstance(own, SearchSpace) and own.choices != self.space.choices:
+            raise InputError(
+                f"the objective was made for another space, of {', '.join(own.choices)}, where this one is of "
+                f"{', '.join(self.space.choices)}; give both the same one, names and values alike."
+            )
         if self.failed is not None and (
             isinstance(self.failed, bool) or not isinstance(self.failed, int | float) or not math.isfinite(self.failed)
         ):

@@ -77,14 +77,15 @@ class GpCritic(Coded):
     """Draws of the policy."""
     imagined: int = 16
     """Draws of the policy, after each batch, from whose reward by the critic it learns."""
-    prior: Sequence[str] = ()
-    """Earlier searches to learn from: run folders, or addresses of Optuna storages."""
+    prior: str | Sequence[str] = ()
+    """Earlier searches to learn from: run folders, or addresses of Optuna storages; one, or a list."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.prior, str) or not all(isinstance(each, str) and each for each in self.prior):
-            raise InputError(f"GpCritic's prior must be a list of run folders or addresses, got {self.prior!r}.")
-        object.__setattr__(self, "prior", tuple(self.prior))  # hashable
+        prior = (self.prior,) if isinstance(self.prior, str) else tuple(self.prior)
+        if not all(isinstance(each, str) and each for each in prior):
+            raise InputError(f"GpCritic's prior must be run folders or addresses, got {self.prior!r}.")
+        object.__setattr__(self, "prior", prior)  # hashable
         if not isinstance(self.controller, Controller):
             raise InputError(f"GpCritic's controller must be a Controller, got {self.controller!r:.80}.")
         for name, low in (("first", 1), ("edits", 0), ("moves", 0), ("uniform", 1), ("sampled", 0), ("imagined", 0)):

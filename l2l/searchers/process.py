@@ -24,8 +24,8 @@ VIEWS = ((0, (0.03,)), (1, (0.03, 0.3)))
 
 One view sees where options stand, and tells neighbours apart; the other sees how often each occurs, and more roughly.
 """
-RELATIONS = (0.95, 0.7, 0.0)
-"""How much two tasks say of each other; of equally likely settings the first is taken."""
+RELATIONS = (0.5, 0.0)
+"""How much two tasks say of each other. With more than a half what was best there is believed to be best here."""
 STEEP = 8.0
 """A number that moves by a third of its range counts like another category."""
 COUNTS = 1 / 3

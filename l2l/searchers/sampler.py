@@ -201,7 +201,7 @@ class ControllerSampler(BaseSampler):
         except InputError:
             raise InputError(
                 f"{type(self.searcher).__name__} cannot serve a study of {count} objectives; give the study one "
-                "direction, or the sampler a searcher for several such as Nsga2() or Tpe()."
+                "direction, or the sampler a searcher for several such as GpCritic(), Nsga2() or Tpe()."
             ) from None
         self._served.add(count)
 

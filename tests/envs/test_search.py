@@ -254,6 +254,15 @@ def test_bad_arguments_are_one_sentence(arguments: dict[str, Any], words: str) -
             made(**{"space": TOY, "objective": Toy(), **arguments})
 
 
+def test_an_objective_for_another_space_is_refused(table: dict[str, Any]) -> None:
+    words = r"the objective was made for another space, of codes0, .*, where this one is of a, b, c, d;"
+    with pytest.raises(InputError, match=words):
+        make(space=TOY, objective=table["objective"])
+    fewer = {name: Categorical(options=(0, 1)) for name in table["space"].choices}
+    with pytest.raises(InputError, match=r"give both the same one, names and values alike\.$"):
+        make(space=SearchSpace(fewer, table["space"].build), objective=table["objective"])
+
+
 def test_of_several_metrics_one_is_chosen(table: dict[str, Any]) -> None:
     np.savez("toy.npz", codes=MADE.codes, reward=MADE.rewards, test=-MADE.rewards)
     both = replace(table["objective"], report="test")
