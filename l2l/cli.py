@@ -36,6 +36,7 @@ l2l: search for neural architectures together with their training recipes
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 DISCARDING = {"_xla_gc_callback", "__del__"}
 """Functions that the collector calls: Python throws away what they raise."""
+SWEEP = {"-m", "--multirun"}
 RUNNING = {"_drive", "_conclude", "_pooled"}
 """What an interrupt ends in good order: parts of `l2l.loop.search`, and of a comparison on a table."""
 
@@ -161,6 +162,8 @@ def _compare(words: list[str]) -> None:
         print(f"recommended: {record['recommended'] or 'none, since none is better than random'}\nresults: {out}")
 
     for word in words:
+        if word in SWEEP:
+            raise InputError(f"compare takes no {word}: its rows are searcher=[NAME,NAME], in one comparison.")
         if word.lstrip("+~").startswith(("searcher.", "searcher/")):
             raise InputError(
                 f"{word} says not which row it is for: give a row its arguments, 'searcher=[\"NAME KEY=VALUE\"]'."
@@ -210,6 +213,7 @@ def _composed(root: str, words: list[str], run: Callable[[dict[str, Any]], None]
                 print(f"l2l: {sentence(error)}", file=sys.stderr)
             failures.append(error)
 
+    words = [*SWEEP.intersection(words), *(word for word in words if word not in SWEEP)]  # it goes nowhere between
     sys.argv = [f"l2l {root}", *opened(words, config.GROUPS)]
     try:
         with translated():

@@ -190,6 +190,8 @@ def _check(
 def _begin(folder: Path, said: Mapping[str, Any]) -> None:
     """Keeps the settings before anything is run. Raises: InputError if the folder holds another comparison."""
     place = folder / "compare.json"
+    if (folder / "study.db").exists():
+        raise InputError(f"{folder} is the run folder of a search; choose another out=.")
     said = json.loads(json.dumps(said))
     try:
         kept: dict[str, Any] | None = json.loads(place.read_text())["settings"]

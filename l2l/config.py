@@ -125,7 +125,8 @@ def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
             continue
         node: Any = config.get(group)
         several = group == ("searcher" if compares else "tracker") and isinstance(node, Mapping)
-        parts = {f"{group}.{name}": part for name, part in node.items()} if several else {group: node}
+        label = "the row {!r}: searcher" if compares else "tracker.{}"
+        parts = {label.format(name): part for name, part in node.items()} if several else {group: node}
         for path, part in parts.items():
             if part is None and group in ("final", "rungs"):
                 continue

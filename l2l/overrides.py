@@ -83,10 +83,10 @@ def hydra_sentence(causes: Sequence[BaseException]) -> str:
         return f"{found[1]} does not fit: {reason}."
     if "override_grammar" in text:
         reason = ", ".join(text.splitlines()[:-1])
-        return (
-            f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, special signs in quotes, and "
-            "those in others for the shell: 'KEY=[A,\"B C\"]'."
-        )
+        quotes = "special signs in quotes"
+        if "[" in reason:
+            quotes += ", and those in others for the shell: 'KEY=[A,\"B C\"]'"
+        return f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, {quotes}."
     if found := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{found[1]} gives several values: add -m to sweep over them, or write a list as KEY=[A,B]."
     if found := re.search(r"Config group override must be a string or a list. Got (\w+)", text):

@@ -266,7 +266,7 @@ def test_a_users_own_space_with_arguments(run: Run, folder: Path) -> None:
 
 
 def test_a_sweep_shares_a_group_and_survives_a_bad_job(run: Run, folder: Path) -> None:
-    ended = run("search", "-m", *TINY, *SMALL, "final=null", "seed=0,1")
+    ended = run("search", *TINY, "-m", *SMALL, "final=null", "seed=0,1")
     assert (ended.code, ended.err) == (0, "")
     (sweep,) = (folder / "runs").iterdir()
     assert {path.name[1:] for path in sweep.iterdir() if path.is_dir()} == {"-mlp-digits-reinforce"}

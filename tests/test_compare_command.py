@@ -62,6 +62,12 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
             ("store=memory",),
             "compare takes no store: it has trials, batch, seeds, seed, workers, out, ",
         ),
+        (("seeds=2,3", "-m"), "compare takes no -m: its rows are searcher=[NAME,NAME], in one comparison."),
+        (
+            ("searcher=['evolution pop=3']",),
+            "the row 'evolution pop=3': searcher.pop is unknown: l2l.",
+        ),
+        (("searcher=[evolution population=4]",), "special signs in quotes, and those in others for the shell: "),
         (("experiment=nasbench201",), "compare takes no experiment: it has trials, "),
         (("final=null",), "there is no final to leave out here; `l2l compare --help` lists all groups."),
         (("seeds=1",), "seeds must be a whole number of at least 2, got 1; one seed says nothing of chance."),
