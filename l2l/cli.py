@@ -146,7 +146,10 @@ def _compare(words: list[str]) -> None:
     from l2l import config
 
     def job(plain: dict[str, Any]) -> None:
-        plain["searcher"] = {row: _row(row) for row in plain.pop("rows")}
+        names = plain.pop("rows")
+        if twice := [row for place, row in enumerate(names) if row in names[:place]]:
+            raise InputError(f"the row {twice[0]!r} is given twice; a searcher runs once with each seed.")
+        plain["searcher"] = {row: _row(row) for row in names}
         os.environ.update(config.compilation_cache())  # before JAX is imported
         config.check(plain, config.CompareConfig)
         import jax

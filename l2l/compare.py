@@ -15,7 +15,7 @@ import numpy.typing as npt
 from l2l import files, report
 from l2l.errors import InputError, SearchError
 from l2l.executors.local import Local
-from l2l.fingerprint import settings
+from l2l.fingerprint import builder, settings
 from l2l.judgement import Row, curves, judged
 from l2l.loop import Result, rehearse, search
 from l2l.objectives.table import Table
@@ -61,14 +61,11 @@ def compare(
     made.check()
     reward, executor = reward or Metric(), executor or Local()
     table: Table | None = getattr(made, "table", None)
-    if table is not None and not (type(reward) is Metric and reward.name is None and reward.maximise):
-        raise InputError(
-            "a table has its own reward, the column of objective.reward, where more is better; leave out reward=."
-        )
+    _check_reward(reward, table)
     said = settings(
         searcher=rows, objective=made, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds, seed=seed,
-        skip=("space",),
-    )  # fmt: skip
+        skip=("space",), space=space.describe(),
+    ) | builder(space)  # fmt: skip
     folder = Path(out)
     _check_rows(rows, space, min(batch, trials))
     _begin(folder, said)
@@ -185,6 +182,16 @@ def _check(
             raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}{why}.")
     if seed + seeds > 2**32:
         raise InputError(f"seed + seeds must be at most {2**32}, got {seed} + {seeds}.")
+
+
+def _check_reward(reward: Reward, table: Table | None) -> None:
+    """Refuses a reward that rows cannot be ranked by. Raises: InputError."""
+    if table is not None and not (type(reward) is Metric and reward.name is None and reward.maximise):
+        raise InputError(
+            "a table has its own reward, the column of objective.reward, where more is better; leave out reward=."
+        )
+    if (length := getattr(reward, "length", 1)) != 1:
+        raise InputError(f"rows are compared by one number, and this reward has {length}; choose one of them.")
 
 
 def _begin(folder: Path, said: Mapping[str, Any]) -> None:

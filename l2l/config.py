@@ -102,9 +102,10 @@ def anchored(node: Any, name: str = "") -> Any:
         return {key: anchored(part, key) for key, part in typing.cast("Mapping[str, Any]", node).items()}
     if isinstance(node, list):
         return [anchored(part, name) for part in typing.cast("list[Any]", node)]
-    if name in ("path", "prior") and isinstance(node, str) and node and Path(node).exists():
-        return str(Path(node).resolve())
-    return node
+    if name not in ("path", "prior") or not isinstance(node, str) or not node:
+        return node
+    scheme, mark, place = node.rpartition("sqlite:///")
+    return f"{scheme}{mark}{Path(place).resolve()}" if Path(place.partition("#")[0]).exists() else node
 
 
 def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2l.errors import InputError
-from l2l.statistics import best_so_far, chance, interval
+from l2l.statistics import best_so_far, chance, interval, verdict
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,15 +55,15 @@ def judged(rows: Mapping[str, Row], best: float | None) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name, row in rows.items():
         last = curve[name][:, -1]
-        to_random = interval(last - curve["random"][:, -1])
+        apart = last - curve["random"][:, -1]
         said[name] = {
             "reward_mean": means[name], "reward_std": float(last.std(ddof=1)),
             **_reported(row, stops),
             "reward": {str(stop): float(curve[name][:, stop - 1].mean()) for stop in stops},
             **(_known(curve[name], best, stops) if best is not None else {}),
-            "difference_to_random": list(to_random),
+            "difference_to_random": list(interval(apart)),
             "difference_to_best": list(interval(last - curve[top][:, -1])),
-            "verdict": to_random.verdict(seeds),
+            "verdict": verdict(apart),
             "chance_over_random": chance(last, curve["random"][:, -1]),
             "equal_seconds": None if row.spent is None else _timed(row, rows),
             "distinct": float(row.distinct.mean()),
@@ -83,14 +83,13 @@ def judged(rows: Mapping[str, Row], best: float | None) -> dict[str, Any]:
 
 def _recommended(curve: Mapping[str, Floats], top: str) -> str | None:
     """Ours, unless there is evidence against it; else the row with the highest mean, if it is better than random."""
-    ended = {name: each[:, -1] for name, each in curve.items()}
 
-    def verdict(one: str, other: str) -> str:
-        return interval(ended[one] - ended[other]).verdict(len(ended[one]))
+    def said(one: str, other: str) -> str:
+        return verdict(curve[one][:, -1] - curve[other][:, -1])
 
-    if OURS in ended and "better" not in (verdict(top, OURS), verdict("random", OURS)):
+    if OURS in curve and not any(said(name, OURS) == "better" for name in curve):
         return OURS
-    return top if verdict(top, "random") == "better" else None
+    return top if said(top, "random") == "better" else None
 
 
 def curves(rows: Mapping[str, Row]) -> dict[str, Floats]:
@@ -131,11 +130,11 @@ def _timed(row: Row, rows: Mapping[str, Row]) -> dict[str, Any]:
         found = best_so_far(np.where(inside(each), each.rewards, np.nan))[:, -1]
         return np.where(np.isnan(found), _lowest(rows), found)
 
-    apart = interval(within(row) - within(rows["random"]))
+    apart = within(row) - within(rows["random"])
     return {
         "seconds": float(limits.mean()), "trials": float(inside(row).sum(1).mean()),
-        "reward_mean": float(within(row).mean()), "difference_to_random": list(apart),
-        "verdict": apart.verdict(len(limits)),
+        "reward_mean": float(within(row).mean()), "difference_to_random": list(interval(apart)),
+        "verdict": verdict(apart),
     }  # fmt: skip
 
 

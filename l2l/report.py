@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from l2l.statistics import FEWEST, band
+from l2l.statistics import FEWEST, MANY, band
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,8 +31,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "## Best reward at the end",
         _ends(record),
         "Differences are means over pairs of equal seeds with 95 % bootstrap intervals; the chance is that of beating "
-        "a random search of any seed, ties counting half."
-        + ("" if record["seeds"] >= FEWEST else f" Fewer than {FEWEST} seeds show no difference, whatever it is."),
+        "a random search of any seed, ties counting half." + _caution(record["seeds"]),
         _advice(record),
         "## On the way",
         _way(record),
@@ -69,6 +68,13 @@ def _ends(record: Mapping[str, Any]) -> str:
             line += [f"{row['report_mean']:.4f}", f"{row['report_std']:.4f}"]
         lines.append(line)
     return _table(head, lines)
+
+
+def _caution(seeds: int) -> str:
+    """What few seeds mean for a verdict."""
+    if seeds < FEWEST:
+        return f" Fewer than {FEWEST} seeds show no difference, whatever it is."
+    return "" if seeds >= MANY else f" With fewer than {MANY} seeds a verdict needs Student's interval, too."
 
 
 def _advice(record: Mapping[str, Any]) -> str:
@@ -123,7 +129,7 @@ def _equal_seconds(record: Mapping[str, Any]) -> list[str]:
         "## With equal seconds",
         "The best reward within the seconds of training and evaluating that the row which took least had used up, "
         f"seed by seed: {next(iter(rows.values()))['seconds']:.1f} s a search on average. Compiling is left out, "
-        "since rows share programs.",
+        "since rows share programs, and a trial that failed took what was measured of it, often nothing.",
         _table(["searcher", "trials within", "mean", "difference to random", "verdict"], lines),
     ]
 
@@ -195,7 +201,8 @@ def _checklist(record: Mapping[str, Any]) -> list[str]:
         "Tabular or surrogate benchmarks for depth": "yes." if looked_up else "no: candidates were trained.",
         "**Reporting.** How hyperparameters were tuned, and what that took": "not known to this program; say so where "
         "you quote the table.",
-        "The time of the whole method, end to end": f"{total:.0f} seconds of searches in all; by part above.",
+        "The time of the whole method, end to end": f"{total:.0f} seconds of searches in all; by part above"
+        + ("." if looked_up else ", of a search that was continued its last session's."),
         "All details of the setup": f"{settings}, {where['platform']}, Python {where['python']}, {versions}.",
     }  # fmt: skip
     return [f"- *{question}:* {answer}" for question, answer in answers.items()]

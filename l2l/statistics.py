@@ -13,8 +13,9 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 """Bootstrap samples of an interval."""
 LEVEL = 0.95
-FEWEST = 6
-"""Pairs that can show a difference: that the signs of five are equal happens by chance more often than in 5 %."""
+FEWEST, MANY = 6, 30
+"""Pairs that can show a difference at all, and from how many on the bootstrap's interval is wide enough alone."""
+NONE = "no evidence of a difference"
 
 
 class Interval(NamedTuple):
@@ -22,14 +23,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-    def verdict(self, pairs: int) -> str:
-        """Whether a difference of which this is the interval is one at all; fewer than six pairs never show one."""
-        if pairs < FEWEST:
-            return "no evidence of a difference"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no evidence of a difference"
 
 
 def interval(values: Floats, seed: int = 0) -> Interval:
@@ -42,7 +35,7 @@ def interval(values: Floats, seed: int = 0) -> Interval:
 
 
 def student(values: Floats) -> Interval:
-    """The interval of the mean of values [S] by Student's t, for where S is below twenty; nan for one value."""
+    """The interval of the mean of values [S] by Student's t, for small S; nan for one value."""
     from scipy import stats  # a third of a second that a comparison does not need
 
     mean, size = float(values.mean()), len(values)
@@ -50,6 +43,20 @@ def student(values: Floats) -> Interval:
         return Interval(math.nan, math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, size - 1) * values.std(ddof=1) / math.sqrt(size))
     return Interval(mean - half, mean + half)
+
+
+def verdict(differences: Floats) -> str:
+    """Whether paired differences [S] are evidence of one, by their interval; of few pairs by Student's too.
+
+    Fewer than `FEWEST` pairs never are: that the signs of five are equal happens by chance more often than in 5 %.
+    """
+    if len(differences) < FEWEST:
+        return NONE
+    found = [interval(differences)]
+    found += [student(differences)] if len(differences) < MANY else []
+    if all(each.low > 0 for each in found):
+        return "better"
+    return "worse" if all(each.high < 0 for each in found) else NONE
 
 
 def band(curves: Floats, seed: int = 0) -> tuple[Floats, Floats]:

@@ -75,6 +75,7 @@ def searches(
 def _pooled(jobs: Sequence[Job], count: int, *held: Any) -> dict[tuple[str, int], Found]:
     """What the jobs find in `count` processes. Raises: SearchError if one of these dies."""
     context, found = multiprocessing.get_context("spawn"), dict[tuple[str, int], Found]()
+    count = min(count, len(jobs))
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, context, _prepare, (os.getpid(), *held))
     try:
@@ -88,7 +89,8 @@ def _pooled(jobs: Sequence[Job], count: int, *held: Any) -> dict[tuple[str, int]
             found[job.name, job.seeds[0]] = future.result()
     except BrokenProcessPool:
         raise SearchError(
-            "a process of the comparison was killed, most often for want of memory; give it fewer with workers=1."
+            "a process of the comparison could not start or was killed, most often for want of memory: give fewer with "
+            'workers=1. In Python call compare() below `if __name__ == "__main__":`, or with workers=0.'
         ) from None
     finally:
         if len(found) < len(jobs):  # nobody waits for the others
@@ -109,7 +111,10 @@ def run(job: Job, table: Table, trials: int, batch: int) -> Found:
 
             keys = jax.vmap(jax.random.key)(np.array(job.seeds, np.uint32))
             known = jax.numpy.asarray(table.rows), jax.numpy.asarray(table.rewards, np.float32)
-            rows = np.asarray(searched(job.searcher, table.encoding, *known, keys, trials, batch))
+            told = jax.tree.map(
+                lambda leaf: np.broadcast_to(leaf, (len(keys), *np.shape(leaf))), job.searcher.source(table.encoding)
+            )
+            rows = np.asarray(searched(job.searcher, table.encoding, *known, keys, trials, batch, sources=told))
         else:
             rows = np.stack([alone(job.searcher, table, seed, trials, batch) for seed in job.seeds])
     return Found(rows, time.process_time() - started)

@@ -19,10 +19,14 @@ from l2l.loop import search
 from l2l.objectives.tabular import Tabular, space
 from l2l.reward import Metric
 from l2l.searchers.evolution import Evolution
+from l2l.searchers.gp_critic import GpCritic
 from l2l.searchers.local import LocalSearch
 from l2l.searchers.optuna import Tpe
 from l2l.searchers.random import Random
+from l2l.space import SearchSpace
 from l2l.store import Store
+from l2l.tabulated import Job, alone
+from l2l.tabulated import run as run_job
 from l2l.tasks.digits import Digits
 from l2l.tasks.table import Lookup
 from l2l.testing import landscape, write
@@ -46,7 +50,8 @@ def compared(table: Path, out: Path, **changed: Any) -> dict[str, Any]:
         "searcher": {"random": Random(), "local": LocalSearch(first=3)}, "trials": 20, "seeds": 4, "workers": 0,
         **changed,
     }  # fmt: skip
-    return compare(objective=objective, space=space(table, "codes"), task=Lookup(table, "reward"), out=out, **settings)
+    settings.setdefault("space", space(table, "codes"))
+    return compare(objective=objective, task=Lookup(table, "reward"), out=out, **settings)
 
 
 def test_rows_are_what_searches_of_their_own_find(table: Path, tmp_path: Path) -> None:
@@ -88,6 +93,12 @@ def test_random_search_is_always_a_row(table: Path, tmp_path: Path) -> None:
     record = compared(table, tmp_path / "comparison", searcher={"local": LocalSearch()})
     assert list(record["rows"]) == ["random", "local"]
     assert record["rows"]["random"]["difference_to_random"] == [0, 0]
+
+
+class Pair(Metric):
+    """A reward of two numbers."""
+
+    length = 2
 
 
 def row(rewards: list[list[float]]) -> Row:
@@ -142,6 +153,23 @@ def test_searches_that_train_keep_their_runs(tmp_path: Path) -> None:
     assert "## With equal seconds" in (tmp_path / "compare.md").read_text()
 
 
+def test_on_a_table_too_earlier_searches_are_known(table: Path, tmp_path: Path) -> None:
+    search(
+        space(table, "codes"), Lookup(table, "reward"), Random(),
+        functools.partial(Tabular, path=table, codes="codes", reward="reward"), Metric(), Inline(), Store(), {},
+        trials=40, batch=40, final=None, out=tmp_path / "run",
+    )  # fmt: skip
+    rows = {name: GpCritic(first=4, prior=prior) for name, prior in (("cold", ()), ("warm", str(tmp_path / "run")))}
+    known = Tabular(
+        space=space(table, "codes"), task=Lookup(table, "reward"), path=table, codes="codes", reward="reward"
+    )
+    for name, searcher in rows.items():
+        job = Job(name, searcher, (0, 1))
+        found = run_job(job, known.table, 6, 1).rows
+        assert found.tolist() == [alone(searcher, known.table, seed, 6, 1).tolist() for seed in job.seeds]
+    assert known.table.rewards[found[:, 0]].min() > np.quantile(known.table.rewards, 0.9)  # the warm one's first
+
+
 def test_a_search_that_fails_is_named(tmp_path: Path) -> None:
     parts: Any = {"random": Random()}, functools.partial(Failing, rounds=1), mlp.space(), Digits()
     with pytest.raises(SearchError, match=r"^random, seed 0: all 2 trials failed"):
@@ -185,6 +213,9 @@ def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
         compared(table, out, searcher={"random": LocalSearch()})
     with pytest.raises(InputError, match=r"^a table has its own reward, the column of objective\.reward"):
         compared(table, out, reward=Metric(maximise=False))
+    with pytest.raises(InputError, match=r"^rows are compared by one number, and this reward has 2; choose one"):
+        parts: Any = {"random": Random()}, functools.partial(Hashed, rounds=1), mlp.space(), Digits()
+        compare(*parts, reward=Pair(), executor=Inline(), trials=2, seeds=2, out=out)
     with pytest.raises(InputError, match=r"^workers must be a whole number of at least 0, got -1\.$"):
         compared(table, out, workers=-1)
     with pytest.raises(InputError, match=r"^seed \+ seeds must be at most 4294967296"):
@@ -193,6 +224,8 @@ def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
         compared(table, Path("/proc/nowhere"))
     assert not out.exists()
     compared(table, out)
+    with pytest.raises(InputError, match=r"holds a comparison with space"):
+        compared(table, out, space=SearchSpace(space(table, "codes").choices, str, "other"))
     with pytest.raises(InputError, match=r"holds a comparison with other rows, or other arguments of one \("):
         compared(table, out, searcher={"evolution": Evolution()})
     with pytest.raises(InputError, match=r"holds a comparison with trials 20 and not 21: rows of unequal budgets"):

@@ -209,11 +209,18 @@ def test_files_are_named_by_absolute_paths(folder: Path) -> None:
     (folder / "runs").mkdir()
     given = {
         "objective": {"path": "table.npz", "reward": "runs"}, "task": {"path": "elsewhere.npz"},
-        "searcher": {"prior": ["runs", "sqlite:///a.db"], "controller": {"prior": "runs"}}, "out": "runs", "trials": 3,
+        "searcher": {
+            "prior": ["runs", "sqlite:///table.npz#one", "sqlite:///a.db", "mysql://here"],
+            "controller": {"prior": "runs"},
+        },
+        "out": "runs", "trials": 3,
     }  # fmt: skip
     assert config.anchored(given) == {
         "objective": {"path": str(folder / "table.npz"), "reward": "runs"}, "task": {"path": "elsewhere.npz"},
-        "searcher": {"prior": [str(folder / "runs"), "sqlite:///a.db"], "controller": {"prior": str(folder / "runs")}},
+        "searcher": {
+            "prior": [str(folder / "runs"), f"sqlite:///{folder}/table.npz#one", "sqlite:///a.db", "mysql://here"],
+            "controller": {"prior": str(folder / "runs")},
+        },
         "out": "runs", "trials": 3,
     }  # fmt: skip
 

@@ -28,7 +28,7 @@ from l2l.executors.inline import Inline
 from l2l.record import environment
 from l2l.searchers.controller import Controller
 from l2l.searchers.gp_critic import GpCritic
-from l2l.statistics import interval
+from l2l.statistics import interval, verdict
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
@@ -52,7 +52,7 @@ def told(differences: Sequence[float]) -> str:
     """A difference in words."""
     found = interval(np.asarray(differences))
     figures = f"{statistics.fmean(differences):+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-    return f"{figures}, {found.verdict(len(differences))}"
+    return f"{figures}, {verdict(np.asarray(differences))}"
 
 
 def table(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

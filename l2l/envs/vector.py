@@ -59,8 +59,10 @@ class VectorSearch(VectorEnv[Observation, npt.NDArray[Any], npt.NDArray[Any]]):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Nothing is decided anywhere; environment i is seeded with `seed` + i, or with the i-th of several."""
-        seeds = [seed + place for place in range(self.num_envs)] if isinstance(seed, int) else seed
-        seeds = [None] * self.num_envs if seeds is None else list(seeds)
+        if isinstance(seed, int | np.integer):
+            seeds: list[int | None] = [int(seed) + place for place in range(self.num_envs)]
+        else:
+            seeds = [None] * self.num_envs if seed is None else list(seed)
         if len(seeds) != self.num_envs:
             raise InputError(f"expected one seed, or one for each of {self.num_envs} environments, got {len(seeds)}.")
         for place, (episode, own) in enumerate(zip(self.episodes, seeds, strict=True)):

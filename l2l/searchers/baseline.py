@@ -141,7 +141,7 @@ class _Windowed:
 
 
 class LeaveOneOut(_Windowed):
-    """The mean of all others among the last `window` trials, in mean distances from it, at most three.
+    """The mean of all others in the batch and the last `window` trials before it, in mean distances, at most three.
 
     Source: Kool et al. 2019, Buy 4 REINFORCE Samples, Get a Baseline for Free!, ICLR workshop, equation 8.
     """
@@ -166,7 +166,7 @@ class LeaveOneOut(_Windowed):
 
 
 class Ranks(_Windowed):
-    """The rank among the last `window` trials, from -1 (the worst) to 1 (the best), failures below all.
+    """The rank in the batch and the last `window` trials before it, from -1 to 1 (the best), failures below all.
 
     Source: Wierstra et al. 2014, Natural Evolution Strategies, JMLR 15, section 3.1 (fitness shaping).
     """

@@ -78,14 +78,23 @@ class Coded(abc.ABC):
         """What is worth a curve, each [], nan where there is nothing to tell yet."""
         return {}
 
+    def source(self, encoding: Encoding) -> Any:
+        """What earlier searches tell of a space; None where there is none."""
+        return None
+
+    def informed(self, inner: Any, tables: Tables, source: Any) -> Any:
+        """The state before any trial, with what earlier searches tell."""
+        return inner
+
     def roomy(self, inner: Any, count: int) -> Any:
         """The same state with room for `count` trials in all."""
         return inner
 
     def init(self, space: SearchSpace[Any], key: Key) -> CodedState:
-        """The state before any trial."""
+        """The state before any trial, with what earlier searches tell. Raises: InputError if one cannot be read."""
         encoding = Encoding(space, self.bins)
-        return CodedState(encoding, _start(self, encoding.tables, key))
+        inner, source = _start(self, encoding.tables, key), self.source(encoding)
+        return CodedState(encoding, inner if source is None else _inform(self, inner, encoding.tables, source))
 
     def ask(self, state: CodedState, key: Key, count: int) -> list[Candidate]:
         """`count` candidates; their notes hold what the searcher remarks."""
@@ -116,6 +125,11 @@ def _note(remarks: Mapping[str, Array], row: int) -> dict[str, int | float]:
 @functools.partial(jax.jit, static_argnums=0)
 def _start(searcher: Coded, tables: Tables, key: Key) -> Any:
     return searcher.start(tables, jax.random.fold_in(key, START))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _inform(searcher: Coded, inner: Any, tables: Tables, source: Any) -> Any:
+    return searcher.informed(inner, tables, source)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -50,7 +50,7 @@ class Critic(NamedTuple):
 
     def targets(self) -> Array:
         """[R]: the targets of the trials that the process holds."""
-        return ranked(self.history.worst()[self.rows], jnp.arange(len(self.rows)) < self.held())
+        return ranked(self.history.filled()[self.rows], jnp.arange(len(self.rows)) < self.held())
 
     def with_trials(self, tables: Tables, points: Points, scores: Array) -> Critic:
         """The state with N more trials, for which the history has room."""
@@ -63,7 +63,7 @@ class Critic(NamedTuple):
         """The state whose process has room for `count` more: the best quarter of its trials stays, and the latest."""
         if len(self.history.scores) <= LIMIT:  # there is a row for each trial
             return self
-        sources, worst = len(self.source.targets), self.history.worst()
+        sources, worst = len(self.source.targets), self.history.filled()
 
         # Lane by lane: under vmap a condition is evaluated both ways, and making room takes as long as many proposals.
         @jax.custom_batching.sequential_vmap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ def choice(distribution: BaseDistribution, when: When | None = None) -> Choice:
     """A distribution as a choice of places: an option's position, a number's on its grid or in its range."""
     when = when or {}
     if isinstance(distribution, CategoricalDistribution):
-        # Positions, not options: those may be of any type, and Optuna takes True for 1.
-        return Categorical(options=tuple(range(len(distribution.choices))), when=when)
+        first = _first(distribution)
+        return Categorical(options=tuple(range(first, first + len(distribution.choices))), when=when)
     if isinstance(distribution, IntDistribution) and distribution.log:
         return Integer(low=distribution.low, high=distribution.high, log=True, when=when)
     if isinstance(distribution, IntDistribution):
@@ -33,10 +34,18 @@ def choice(distribution: BaseDistribution, when: When | None = None) -> Choice:
     raise InputError(f"expected a float, int or categorical distribution, got {distribution!r}.")
 
 
+def _first(distribution: CategoricalDistribution) -> int:
+    """What the first option's position is called: equal lists of options are the same choices, others are not.
+
+    Positions stand for options, which may be of any type, and of which Optuna takes True for 1.
+    """
+    return zlib.crc32(repr(distribution.choices).encode()) << 16
+
+
 def place(distribution: BaseDistribution, value: Any) -> Value:
     """Where a parameter's value stands in its choice."""
     if isinstance(distribution, CategoricalDistribution):
-        return int(distribution.to_internal_repr(value))
+        return _first(distribution) + int(distribution.to_internal_repr(value))
     if isinstance(distribution, IntDistribution):
         inside = min(max(int(value), distribution.low), distribution.high)
         return inside if distribution.log else (inside - distribution.low) // distribution.step
@@ -56,7 +65,7 @@ def place(distribution: BaseDistribution, value: Any) -> Value:
 def value(distribution: BaseDistribution, place: Any) -> Any:
     """The parameter's value at a place of its choice."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[place]
+        return distribution.choices[place - _first(distribution)]
     if isinstance(distribution, IntDistribution):
         return _held(distribution, place if distribution.log else distribution.low + place * distribution.step)
     assert isinstance(distribution, FloatDistribution)

@@ -7,7 +7,6 @@ Optimization of Expensive Black-Box Functions, equation 15.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,18 +92,12 @@ class GpCritic(Coded):
             if type(value) is not int or value < low:
                 raise InputError(f"GpCritic's {name} must be a whole number of at least {low}, got {value!r}.")
 
-    def init(self, space: SearchSpace[Any], key: Key) -> CodedState:
-        """The state before any trial, with what earlier searches tell. Raises: InputError if one cannot be read."""
-        state = super().init(space, key)
-        if not self.prior:
-            return state
-        encoding = state.encoding
-        return state._replace(inner=_inform(self, state.inner, encoding.tables, self.source(encoding)))
-
-    def source(self, encoding: Encoding) -> Source:
-        """What the earlier searches tell of a space. Raises: InputError if one cannot be read."""
+    def source(self, encoding: Encoding) -> Source | None:
+        """What the earlier searches tell of a space, if there are any. Raises: InputError if one cannot be read."""
         from l2l.searchers.prior import MOST, known
 
+        if not self.prior:
+            return None
         found = [known(each, encoding, max(MOST // len(self.prior), 8)) for each in self.prior]
         points = Points(*(np.concatenate([each[part] for each in found]) for part in (0, 1)))  # pyright: ignore[reportArgumentType]
         targets = np.concatenate([np.asarray(ranked(each.scores, np.ones(len(each.scores), bool))) for each in found])
@@ -209,7 +202,7 @@ class GpCritic(Coded):
         means, spreads = predicted(state.process, posterior, featured(tables, proposals))
         # Zero, the mean, before our own first trial: there is nothing else to improve on.
         value = log_improvement(means, spreads, targets.max())
-        # Where a code is one value, nothing is to be learnt from a second trial that the first has not told.
+        # Where a code is one value, trials go to what has not been tried; noise is met by its neighbours' rewards.
         value = jnp.where(seen(kept, proposals.codes) & jnp.asarray(tables.exact).all(), -jnp.inf, value)
         best = jnp.argmax(value)
         early, begin = self._early(state, posterior.setting)
@@ -297,13 +290,8 @@ class GpCritic(Coded):
         return {"best": jnp.where(inner.history.known().any(), best, jnp.nan)}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _inform(searcher: GpCritic, inner: Critic, tables: Tables, source: Source) -> Critic:
-    return searcher.informed(inner, tables, source)
-
-
 def log_improvement(means: Array, spreads: Array, best: Array) -> Array:
-    """The logarithm of the expected improvement [M] on `best`, in order even where it underflows."""
+    """The logarithm of the expected improvement [M] on `best`; where it underflows, how many spreads are missing."""
     far = (means - best) / spreads
     gain = spreads * (far * jax.scipy.stats.norm.cdf(far) + jax.scipy.stats.norm.pdf(far))
     return jnp.where(gain > 1e-12, jnp.log(jnp.maximum(gain, 1e-30)), -30 + 1e-3 * far)

@@ -54,7 +54,7 @@ class History(NamedTuple):
         places = Points(put(self.points.codes, points.codes), put(self.points.places, points.places))
         return History(places, put(self.scores, scores), self.count + len(scores))
 
-    def worst(self) -> Array:
+    def filled(self) -> Array:
         """[C]: the scores, a failed trial's being the lowest of all; 0 where nothing is known."""
         lowest = jnp.min(jnp.where(self.known(), self.scores, jnp.inf))
         lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)

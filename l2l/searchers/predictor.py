@@ -107,7 +107,7 @@ class Predictor(Coded):
     def propose(self, inner: Learnt, tables: Tables, key: Key, count: int) -> Proposal:
         """`count` candidates, each chosen by beliefs of its own."""
         keys, kept = jax.random.split(key, 6), inner.history
-        scores = jnp.where(kept.told(), kept.worst(), -jnp.inf)
+        scores = jnp.where(kept.told(), kept.filled(), -jnp.inf)
         among, many = min(self.parents, len(scores)), max(self.mutations, 4 * count)
         _, order = jax.lax.top_k(scores, among)
         parents = kept.points.at(order[jax.random.randint(keys[0], (many,), 0, jnp.clip(kept.count, 1, among))])
@@ -180,7 +180,7 @@ def predicted(networks: Networks, features: Array) -> Array:
 
 def scaled(kept: History) -> Array:
     """Rewards [C] with mean 0 and variance 1, outliers held at three; 0 where there is none."""
-    scores, told = kept.worst(), kept.told()
+    scores, told = kept.filled(), kept.told()
     count = jnp.maximum(kept.count, 1)
     mean = jnp.where(told, scores / count, 0).sum()
     apart = jnp.where(told, jnp.abs(scores - mean) / count, 0).sum()

@@ -153,8 +153,7 @@ def _observed(process: Process, new: Features) -> Process:
 def fitted(process: Process, targets: Array, view: Array | int | None = None, key: Key | None = None) -> Posterior:
     """The likeliest setting for targets [R], which are standardised and zero where nothing is observed.
 
-    With `view` only settings of that view compete. With `key` one is drawn by how likely each is,
-    among those of the likeliest relation.
+    With `view` only settings of that view compete. With `key` one is drawn by how likely each is.
     """
     known = jnp.arange(len(targets)) < process.taken
     weights = jnp.einsum("gij,j->gi", process.inverse, targets)
@@ -167,9 +166,8 @@ def fitted(process: Process, targets: Array, view: Array | int | None = None, ke
         likely = jnp.where(process.settings[:, 1] == view, likely, -jnp.inf)
     best = jnp.argmax(likely)
     if key is not None:
-        relations = process.settings[:, 3]
         # `likely` is twice the logarithm of the likelihood, but for what all settings share.
-        best = jax.random.categorical(key, jnp.where(relations == relations[best], likely / 2, -jnp.inf))
+        best = jax.random.categorical(key, likely / 2)
     return Posterior(best, weights[best], scales[best])
 
 

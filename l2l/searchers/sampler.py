@@ -80,6 +80,11 @@ class ControllerSampler(BaseSampler):
             raise InputError(
                 f"ControllerSampler's searcher must be a Searcher, such as Controller(), got {searcher!r}."
             )
+        if getattr(searcher, "prior", ()):
+            raise InputError(
+                "ControllerSampler's searcher may have no prior; give the study the earlier trials: "
+                "study.add_trials(optuna.load_study(...).trials)."
+            )
         if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
             raise InputError(f"ControllerSampler's seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}.")
         if type(startup) is not int or startup < 0:
@@ -150,7 +155,10 @@ class ControllerSampler(BaseSampler):
             key = root
             for each in (1 + self._reseeded, trial.number, zlib.crc32(purpose.encode())):
                 key = jax.random.fold_in(key, each)
-            (candidate,) = self.searcher.ask(state, key, 1)
+            # As the last of a batch with those that others are at work on, which from the same state would propose the
+            # same; a power of two of them, so that few programs are compiled.
+            others = min(_open(study, trial), OTHERS)
+            candidate = self.searcher.ask(state, key, 1 << others.bit_length())[others]
         return defined.values(candidate)
 
     def _asked(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> Asked:
@@ -206,12 +214,20 @@ class ControllerSampler(BaseSampler):
         self._served.add(count)
 
 
+OTHERS = 7
+"""The most trials at work that are heeded: what crashed stays open in a study for good."""
 CACHES = ("_lock", "_folds", "_served")
 """What is not pickled: nothing depends on it but time."""
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(study.get_trials(deepcopy=False, states=FINISHED), key=lambda trial: trial.number)
+
+
+def _open(study: optuna.Study, trial: FrozenTrial) -> int:
+    """How many trials before this one are still at work."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return sum(each.number < trial.number for each in running)
 
 
 def _succeeded(trials: Sequence[FrozenTrial]) -> int:

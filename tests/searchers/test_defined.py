@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from l2l.encoding import Encoding
 from l2l.searchers.defined import Asked, Defined, choice, place, value
 
 RANGES: list[BaseDistribution] = [
@@ -72,9 +73,10 @@ def test_conditions_are_found_in_chains_and_by_numbers() -> None:
         {"model": "b", "layers": 3, "width1": 5, "width2": 1, "width3": 2},
         {"model": "b", "layers": 2, "width1": 5, "width2": 1},
     ]
+    a, b = ((place(CategoricalDistribution(("a", "b", "c")), word),) for word in "ab")
     expected = {
-        "model": {}, "c": {"model": (0,)}, "kernel": {"model": (0,)}, "layers": {"model": (1,)},
-        "width1": {"model": (1,)}, "degree": {"kernel": (1,)}, "width2": {"layers": (2, 3)},
+        "model": {}, "c": {"model": a}, "kernel": {"model": a}, "layers": {"model": b},
+        "width1": {"model": b}, "degree": {"kernel": b}, "width2": {"layers": (2, 3)},
         "width3": {"layers": (3,)},
     }  # fmt: skip
     for order in (trials, trials[::-1]):
@@ -89,6 +91,14 @@ def test_conditions_are_found_in_chains_and_by_numbers() -> None:
             candidate = defined.candidate(defined.space(), trial)
             assert candidate is not None
             assert defined.values(candidate) == given
+
+
+def test_only_equal_lists_of_options_are_the_same_choices() -> None:
+    lists = [("gini", "entropy"), ("gini", "entropy"), (True, False)]
+    made = {f"c{n}": CategoricalDistribution(each) for n, each in enumerate(lists)}
+    space = Defined(made, {name: {} for name in made}).space()
+    assert space.choices["c0"] == space.choices["c1"] != space.choices["c2"]
+    assert Encoding(space).tables.bags.any((1, 2)).tolist() == [True, True, False]
 
 
 def test_what_nothing_explains_is_searched_alone() -> None:

@@ -79,7 +79,7 @@ def test_a_history_grows_and_keeps_its_order() -> None:
     assert kept.told().tolist() == [True, True, True, False]
     assert kept.known().tolist() == [True, False, True, False]
     kept = points.padded(kept, 8).append(second, jnp.array([-1.0, 0.0, math.nan]))
-    assert kept.worst().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
+    assert kept.filled().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
     assert int(kept.count) == 6
     assert np.array_equal(kept.points.codes[:6], np.concatenate([first.codes, second.codes]))
     assert np.array_equal(kept.points.places[3:6], second.places)
@@ -88,9 +88,9 @@ def test_a_history_grows_and_keeps_its_order() -> None:
 
 def test_nothing_known_is_no_score() -> None:
     kept: History = points.history(ENCODINGS["plain"].tables)
-    assert not np.any(kept.worst())
+    assert not np.any(kept.filled())
     failed = kept.append(drawn(ENCODINGS["plain"].tables, jax.random.key(0), 2), jnp.full(2, math.nan))
-    assert not np.any(failed.worst())
+    assert not np.any(failed.filled())
     assert not failed.known().any()
 
 

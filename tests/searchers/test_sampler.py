@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import pickle
 import random
@@ -166,6 +167,21 @@ def test_what_is_left_of_a_space_is_asked_one_by_one() -> None:
     space = sampler.infer_relative_search_space(study, study.trials[-1])
     study.add_trial(optuna.create_trial(params={}, distributions={}, value=1.0))
     assert sampler.sample_relative(study, study.trials[waiting.number], space).keys() <= space.keys()
+
+
+def test_those_at_work_at_once_are_given_different_candidates() -> None:
+    study = optuna.create_study(sampler=ControllerSampler(GpCritic(first=8), seed=0, startup=1))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=2)
+    asked = [study.ask() for _ in range(4)]
+    found = sorted(trial.suggest_float("x", 0, 1) for trial in asked)
+    assert (
+        min(after - before for before, after in itertools.pairwise(found)) > 0.02
+    )  # of a design of 8, and not four times the same of it
+
+
+def test_no_prior_is_taken() -> None:
+    with pytest.raises(InputError, match=r"may have no prior; give the study the earlier trials: study\.add_trials\("):
+        ControllerSampler(GpCritic(prior="runs/that"))
 
 
 def test_a_pruned_trial_of_several_objectives_has_failed() -> None:
@@ -358,7 +374,7 @@ def test_a_searcher_for_several_objectives_serves_them() -> None:
     study.sampler = ControllerSampler()
     words = (
         r"^Controller cannot serve a study of 2 objectives; give the study one direction, or the sampler a searcher "
-        r"for several such as Nsga2\(\) or Tpe\(\)\.$"
+        r"for several such as GpCritic\(\), Nsga2\(\) or Tpe\(\)\.$"
     )
     with pytest.raises(InputError, match=words):
         study.ask({"x": FloatDistribution(0, 1)})
