@@ -213,8 +213,8 @@ def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
         compared(table, out, searcher={"random": LocalSearch()})
     with pytest.raises(InputError, match=r"^a table has its own reward, the column of objective\.reward"):
         compared(table, out, reward=Metric(maximise=False))
+    parts: Any = {"random": Random()}, functools.partial(Hashed, rounds=1), mlp.space(), Digits()
     with pytest.raises(InputError, match=r"^rows are compared by one number, and this reward has 2; choose one"):
-        parts: Any = {"random": Random()}, functools.partial(Hashed, rounds=1), mlp.space(), Digits()
         compare(*parts, reward=Pair(), executor=Inline(), trials=2, seeds=2, out=out)
     with pytest.raises(InputError, match=r"^workers must be a whole number of at least 0, got -1\.$"):
         compared(table, out, workers=-1)
