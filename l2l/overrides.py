@@ -88,7 +88,8 @@ def hydra_sentence(causes: Sequence[BaseException]) -> str:
             quotes += ", and those in others for the shell: 'KEY=[A,\"B C\"]'"
         return f"an override could not be read ({reason}): expected GROUP=NAME or KEY=VALUE, {quotes}."
     if found := re.search(r"Ambiguous value for argument '(.*)'", text):
-        return f"{found[1]} gives several values: add -m to sweep over them, or write a list as KEY=[A,B]."
+        sweep = "" if command == "compare" else "add -m to sweep over them, or "
+        return f"{found[1]} gives several values: {sweep}write a list as KEY=[A,B]."
     if found := re.search(r"Config group override must be a string or a list. Got (\w+)", text):
         return f"a group was given a value of type {found[1]}: expected the name of one of its values, GROUP=NAME."
     if found := re.search(r"Error in call to target '([^']+)'", text):

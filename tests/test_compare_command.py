@@ -62,6 +62,7 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
             ("store=memory",),
             "compare takes no store: it has trials, batch, seeds, seed, workers, out, ",
         ),
+        (("seeds=2,3",), "seeds=2,3 gives several values: write a list as KEY=[A,B]."),
         (("seeds=2,3", "-m"), "compare takes no -m: its rows are searcher=[NAME,NAME], in one comparison."),
         (
             ("searcher=['evolution pop=3']",),

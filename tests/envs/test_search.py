@@ -337,7 +337,8 @@ def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_can_be_played_by_many(name: str) -> None:
-    pairs(3, 40, 2, space=SPACES[name], objective=Toy(digest))
+    _, ended = pairs(3, 40, 2, space=SPACES[name], objective=Toy(digest))
+    assert {place for each in ended for place in each} == {0, 1, 2}
 
 
 def test_many_refuse_together_and_fail_apart() -> None:
