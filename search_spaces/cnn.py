@@ -68,7 +68,7 @@ def space(
     filters: Sequence[int] = (8, 16, 32),
     kernels: Sequence[int] = (3, 5),
     activations: Sequence[str] = ("relu", "gelu", "silu", "tanh"),
-    normalisations: Sequence[str] = NORMALISATIONS,
+    normalisations: Sequence[str] = ("none", "batch", "layer"),
     poolings: Sequence[str] = POOLINGS,
     optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
     batch_sizes: Sequence[int] = (32, 64, 128),

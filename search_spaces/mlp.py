@@ -57,7 +57,7 @@ def space(
     depth: Sequence[int] = (1, 4),
     widths: Sequence[int] = (32, 64, 128, 256),
     activations: Sequence[str] = ("relu", "gelu", "silu", "tanh"),
-    normalisations: Sequence[str] = NORMALISATIONS,
+    normalisations: Sequence[str] = ("none", "batch", "layer"),
     optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
     batch_sizes: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace[Learner]:

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nnx.elu,
     "leaky_relu": nnx.leaky_relu,
 }
-NORMALISATIONS = ("none", "batch", "layer")
+NORMALISATIONS = ("none", "batch", "layer", "rms")
 POOLINGS = ("none", "max", "average")
 
 
@@ -207,5 +207,7 @@ def norm(kind: str | Picked, features: int | Padded, *, rngs: nnx.Rngs) -> Any:
     if isinstance(kind, Picked) or isinstance(features, Padded):
         chosen("normalisation", kind, NORMALISATIONS)
         return PaddedNorm(kind, features)
+    if known("normalisation", kind, NORMALISATIONS) == "rms":
+        return nnx.RMSNorm(features, scale_init=ones, rngs=rngs)
     layer = {"batch": nnx.BatchNorm, "layer": nnx.LayerNorm}[kind]
     return layer(features, scale_init=ones, bias_init=zeros, rngs=rngs)

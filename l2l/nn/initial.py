@@ -25,9 +25,21 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **
 
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
     """
+    return _normal(2.0, key, shape, dtype)
+
+
+def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """Normal weights of variance 1 / fan-in, as `he_normal` has them: for layers that no rectifier follows.
+
+    Source: LeCun et al. 1998, Efficient BackProp, equation 16.
+    """
+    return _normal(1.0, key, shape, dtype)
+
+
+def _normal(gain: float, key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
     if isinstance(key, Tracer):
         return jnp.zeros(shape, dtype)
-    scale = math.sqrt(2.0 / max(math.prod(shape[:-1]), 1))
+    scale = math.sqrt(gain / max(math.prod(shape[:-1]), 1))
     drawn = generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
     return jax.device_put(drawn.astype(dtype))
 

@@ -134,7 +134,7 @@ def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Arra
 class PaddedNorm(nnx.Module):
     """The normalisations by name, over features of which some are padding, chosen by data if `kind` is `Picked`.
 
-    Equal to the stock `nnx.BatchNorm` and `nnx.LayerNorm` on the active features; the others stay zero.
+    Equal to the stock `nnx.BatchNorm`, `nnx.LayerNorm` and `nnx.RMSNorm` on the active features; the others stay zero.
     """
 
     def __init__(self, kind: str | Picked, features: int | Padded) -> None:
@@ -147,7 +147,7 @@ class PaddedNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, ..., C]` to the same shape."""
-        kinds: dict[str, Any] = {"none": self._none, "batch": self._batch, "layer": self._layer}
+        kinds: dict[str, Any] = {"none": self._none, "batch": self._batch, "layer": self._layer, "rms": self._rms}
         before = (self.mean[...], self.var[...])
         if isinstance(self.kind, str):
             y, after = kinds[self.kind](x, before)
@@ -168,6 +168,10 @@ class PaddedNorm(nnx.Module):
         mean = jnp.sum(x, -1, keepdims=True) / count
         variance = jnp.maximum(jnp.sum(x * x, -1, keepdims=True) / count - mean * mean, 0.0)
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * self.scale[...]) + self.bias[...], before
+
+    def _rms(self, x: jax.Array, before: Any) -> Any:
+        square = jnp.sum(x * x, -1, keepdims=True) / self.count[...]
+        return x * (jax.lax.rsqrt(square + 1e-6) * self.scale[...]), before
 
     def _batch(self, x: jax.Array, before: Any) -> Any:
         after = before
