@@ -12,7 +12,7 @@ from flax import nnx
 from l2l.nn.blocks import chosen, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal
-from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, size
+from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, count, named, size
 from l2l.nn.position import POSITIONS, alibi, rotated
 
 KINDS = ("global", "window", "linear")
@@ -88,7 +88,7 @@ class Attention(nnx.Module):
         y = self._attended(query, key, value, mask)
         if self.gate is not None:
             gate: Any = self.gate
-            y = _where(_is(self.gated, True), lambda: y * jax.nn.sigmoid(gate(x)), lambda: y)
+            y = _where(named(self.gated, True), lambda: y * jax.nn.sigmoid(gate(x)), lambda: y)
         y = self.drop(self.output(y))
         return y if mask is None else y * mask[..., None].astype(y.dtype)
 
@@ -104,13 +104,13 @@ class Attention(nnx.Module):
             spread = [_shared(each, query.shape[2], self.heads, self.kv_heads) for each in (key, value)]
             return attend_linearly(query, *spread, features=features, turn=turn, mask=mask, causal=self.causal)
 
-        return _where(_is(self.kind, "linear"), linear, lambda: self._softmax(turn(query), turn(key), value, mask))
+        return _where(named(self.kind, "linear"), linear, lambda: self._softmax(turn(query), turn(key), value, mask))
 
     def _softmax(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         length, heads = query.shape[1:3]
         seen = None if mask is None else mask[:, None, None, :]
         options: dict[str, Any] = {}
-        windowed = _is(self.kind, "window")
+        windowed = named(self.kind, "window")
         if isinstance(windowed, bool) and not isinstance(self.window, Bound):
             options["is_causal"] = self.causal
             if windowed:
@@ -132,7 +132,7 @@ class Attention(nnx.Module):
 
     def _share(self, position: str, kind: Any) -> Any:
         """1 if this is how places are told, else 0: a number, or data."""
-        found = _is(self.position, position)
+        found = named(self.position, position)
         return float(found) if isinstance(found, bool) else found.astype(kind)
 
 
@@ -193,11 +193,6 @@ def visible(length: int, window: Any, causal: bool) -> jax.Array:
     return near & (back >= 0) if causal else near
 
 
-def count(length: int | Bound) -> Any:
-    """What a module kept of a length (`bound`) as a number: plain, or data `[]`."""
-    return length if isinstance(length, int) else length[...]
-
-
 def _shared(x: jax.Array, size: int, heads: int | Bound, kv_heads: int | Bound) -> jax.Array:
     """Key or value heads `[B, L, K, D]` as every query head sees them, `[B, L, H, D]`."""
     if isinstance(heads, int) and isinstance(kv_heads, int):
@@ -210,11 +205,6 @@ def _shared(x: jax.Array, size: int, heads: int | Bound, kv_heads: int | Bound) 
 def _to_heads(features: int | Padded, heads: int | Padded, head_size: int | Padded, rngs: nnx.Rngs) -> Any:
     shape = (size(heads), size(head_size))
     return nnx.LinearGeneral(size(features), shape, use_bias=False, kernel_init=lecun_normal, rngs=rngs)
-
-
-def _is(option: str | bool | Selector, wanted: str | bool) -> Any:
-    """Whether an option is this one: plain, or data `[]`."""
-    return option.named(wanted) if isinstance(option, Selector) else option == wanted
 
 
 def _where(flag: Any, yes: Callable[[], jax.Array], no: Callable[[], jax.Array]) -> jax.Array:

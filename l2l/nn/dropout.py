@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,11 +35,16 @@ class Dropout(nnx.Module):
         if self.deterministic:
             return x
         rate = self.rate[...]
-        salt = mix(self.seed[...] ^ mix(self.calls[...]))
+        draw = uniform(self.seed[...], self.calls[...], x.shape)
         self.calls[...] = self.calls[...] + jnp.uint32(1)
-        flat = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape[-1], *x.shape[:-1])
-        uniform = mix(jnp.moveaxis(flat, 0, -1) ^ salt).astype(jnp.float32) * jnp.float32(2.0**-32)
-        return jnp.where(uniform >= rate, x / (1.0 - rate), 0.0)
+        return jnp.where(draw >= rate, x / (1.0 - rate), 0.0)
+
+
+def uniform(seed: jax.Array, call: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Numbers from 0 to 1, a hash of seed and call (`[]`, uint32) and position, channel-major."""
+    salt = mix(seed ^ mix(call))
+    flat = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape[-1], *shape[:-1])
+    return mix(jnp.moveaxis(flat, 0, -1) ^ salt).astype(jnp.float32) * jnp.float32(2.0**-32)
 
 
 def mix(bits: jax.Array) -> jax.Array:

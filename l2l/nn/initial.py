@@ -36,10 +36,15 @@ def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32,
     return _normal(1.0, key, shape, dtype)
 
 
-def _normal(gain: float, key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+def lecun_stack(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """`lecun_normal` for a stack of matrices: the fan-in is the last axis but one."""
+    return _normal(1.0, key, shape, dtype, shape[-2])
+
+
+def _normal(gain: float, key: jax.Array, shape: Sequence[int], dtype: Any, inputs: int | None = None) -> jax.Array:
     if isinstance(key, Tracer):
         return jnp.zeros(shape, dtype)
-    scale = math.sqrt(gain / max(math.prod(shape[:-1]), 1))
+    scale = math.sqrt(gain / max(math.prod(shape[:-1]) if inputs is None else inputs, 1))
     drawn = generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
     return jax.device_put(drawn.astype(dtype))
 

@@ -69,6 +69,18 @@ class Selector(nnx.Module):
         return Picked(self.options, self.index[...]).named(option)
 
 
+def count(number: int | Bound | Selector) -> Any:
+    """What a module kept of a length, or of one of a few numbers: a plain number, or data `[]`."""
+    if isinstance(number, Selector):
+        return Picked(number.options, number.index[...]).number
+    return number[...] if isinstance(number, Bound) else number
+
+
+def named(option: Any, wanted: Any) -> Any:
+    """Whether what a module kept of an option is this one: plain, or data `[]`."""
+    return option.named(wanted) if isinstance(option, Selector) else option == wanted
+
+
 def size(length: int | Padded) -> int:
     """The size that an array must have."""
     return length.size if isinstance(length, Padded) else length

@@ -175,7 +175,10 @@ def test_weights_decay_but_biases_do_not() -> None:
         ({"depth": (0, 2)}, "depth must be whole numbers of at least 1, got 0."),
         ({"depth": (1, True)}, "depth must be whole numbers of at least 1, got True."),
         ({"activations": ("rulu",)}, "activation 'rulu' is unknown: did you mean 'relu'"),
-        ({"normalisations": ("group",)}, "normalisation 'group' is unknown: expected one of 'batch', 'layer', 'none', 'rms'."),
+        (
+            {"normalisations": ("group",)},
+            "normalisation 'group' is unknown: expected one of 'batch', 'layer', 'none', 'rms'.",
+        ),
         ({"optimizers": ("adam",)}, "optimizer 'adam' is unknown: did you mean 'adamw'?"),
         ({"batch_sizes": (0,)}, "batch_sizes must be whole numbers of at least 1, got 0."),
         ({"batch_sizes": (64, 64)}, "a Categorical's options must differ, 64 stands twice."),
