@@ -139,3 +139,25 @@ def test_a_second_driver_is_refused_and_the_first_one_does_not_notice(tmp_path: 
     assert f"in use by another search (process {first.process.pid})" in (tmp_path / "run.txt").read_text()
     assert first.finish() == 0
     assert kills.compare(Report(), first.run, usual.run).wrong == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "searcher",
+    [
+        "gp_critic",
+        "reinforce",
+        "reinforce_lstm",
+        "zoph2017",
+        "ppo",
+        "ppo_transformer",
+        "predictor",
+        "local",
+        "evolution",
+    ],
+)
+def test_every_controller_goes_on_as_if_nothing_had_happened(tmp_path: Path, searcher: str) -> None:
+    search = toy(tmp_path, f"searcher={searcher}")
+    report = torment(search, whole(search), plan(2, 24, seed=3))
+    assert report.wrong == {}
+    assert report.kills == 2
