@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from l2l.executors.inline import Inline
 from l2l.judgement import Row, curves, judged
 from l2l.loop import search
 from l2l.objectives.tabular import Tabular, space
+from l2l.report import figure
 from l2l.reward import Metric
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp_critic import GpCritic
@@ -239,3 +241,14 @@ def test_a_searcher_that_cannot_take_the_space_is_named(table: Path, tmp_path: P
 
     with pytest.raises(InputError, match=r"^the row narrow: only numbers, please\.$"):
         compared(table, tmp_path / "comparison", searcher={"narrow": Narrow()})
+
+
+def test_the_figure_shows_where_rows_end_and_not_where_they_began() -> None:
+    starts = np.linspace(0.1, 0.2, 3)[:, None]
+    curves = {
+        name: np.concatenate([starts, np.full((3, 39), end)], 1) for name, end in (("ours", 0.99), ("random", 0.98))
+    }
+    drawn = figure(curves, {"best": None, "trials": 40, "seeds": 3, "recommended": "ours"})
+    ticks = [float(each) for each in re.findall(r">(0\.\d+)</text>", drawn)]
+    assert len(ticks) > 2
+    assert min(ticks) > 0.97
