@@ -93,7 +93,7 @@ def main() -> None:
             for name in options.samplers:
                 rows[problem][name].append(measure(SAMPLERS[name](seed), PROBLEMS[problem], options.trials))
             made = {"options": given, "environment": about, "rows": rows}
-            options.json.write_text(json.dumps(made, indent=1) + "\n")
+            options.json.write_text(json.dumps(made) + "\n")
         spent = {name: round(sum(each["seconds"] for each in studies), 1) for name, studies in rows[problem].items()}
         print(f"{problem}: seconds {spent}", flush=True)
     print("\n" + table(rows))

@@ -22,8 +22,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from l2l.errors import InputError
-from l2l.searchers.controller import Controller
 from l2l.searchers.defined import Asked, Defined, choice, value
+from l2l.searchers.gp_critic import GpCritic
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.types import Searcher, Status, Trial
 
@@ -74,12 +74,10 @@ class ControllerSampler(BaseSampler):
     """
 
     def __init__(self, searcher: Searcher[Any] | None = None, *, seed: int | None = None, startup: int = 10) -> None:
-        """`searcher` is `Controller()` unless given; the first `startup` trials that do not fail are uniform draws."""
-        searcher = Controller() if searcher is None else searcher
+        """`searcher` is `GpCritic()` unless given; the first `startup` trials that do not fail are uniform draws."""
+        searcher = GpCritic() if searcher is None else searcher
         if isinstance(searcher, type) or not callable(getattr(searcher, "ask", None)):
-            raise InputError(
-                f"ControllerSampler's searcher must be a Searcher, such as Controller(), got {searcher!r}."
-            )
+            raise InputError(f"ControllerSampler's searcher must be a Searcher, such as GpCritic(), got {searcher!r}.")
         if getattr(searcher, "prior", ()):
             raise InputError(
                 "ControllerSampler's searcher may have no prior; give the study the earlier trials: "

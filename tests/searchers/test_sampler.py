@@ -81,7 +81,8 @@ class TestConformanceOfGpCritic(BasicSamplerTestCase, RelativeSamplerTestCase, M
         return functools.partial(ControllerSampler, SEARCHERS["gp_critic"], seed=0, startup=0)
 
 
-class TestConformanceAsGiven(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+@pytest.mark.slow
+class TestConformanceAsGiven(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     """The suite on a sampler as it is made without arguments."""
 
     @pytest.fixture
@@ -381,7 +382,7 @@ def test_a_searcher_for_several_objectives_serves_them() -> None:
 
     study.optimize(objective, n_trials=6)
     assert len(study.best_trials) == 6
-    study.sampler = ControllerSampler()
+    study.sampler = ControllerSampler(Controller())
     words = (
         r"^Controller cannot serve a study of 2 objectives; give the study one direction, or the sampler a searcher "
         r"for several such as GpCritic\(\), Nsga2\(\) or Tpe\(\)\.$"
@@ -393,8 +394,8 @@ def test_a_searcher_for_several_objectives_serves_them() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"searcher": "tpe"}, "ControllerSampler's searcher must be a Searcher, such as Controller(), got 'tpe'."),
-        ({"searcher": Random}, "ControllerSampler's searcher must be a Searcher, such as Controller(), got <class"),
+        ({"searcher": "tpe"}, "ControllerSampler's searcher must be a Searcher, such as GpCritic(), got 'tpe'."),
+        ({"searcher": Random}, "ControllerSampler's searcher must be a Searcher, such as GpCritic(), got <class"),
         ({"seed": -1}, "ControllerSampler's seed must be a whole number from 0 to 4294967295, got -1."),
         ({"seed": True}, "ControllerSampler's seed must be a whole number from 0 to 4294967295, got True."),
         ({"startup": 1.5}, "ControllerSampler's startup must be a whole number, 0 or more, got 1.5."),
