@@ -186,7 +186,7 @@ def _check(
 
 def _check_reward(reward: Reward, table: Table | None) -> None:
     """Refuses a reward that rows cannot be ranked by. Raises: InputError."""
-    if table is not None and not (type(reward) is Metric and reward.name is None and reward.maximise):
+    if table is not None and not (type(reward) is Metric and reward.name is None and reward.maximise is not False):
         raise InputError(
             "a table has its own reward, the column of objective.reward, where more is better; leave out reward=."
         )

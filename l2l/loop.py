@@ -171,7 +171,7 @@ def search(
     """
     started = time.perf_counter()
     _check_parts(space=space, task=task, searcher=searcher, reward=reward, executor=executor, store=store)
-    reward = named(reward, task.metric)
+    reward = named(reward, task.metric, task.maximise)
     made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, trials, batch, seed)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder

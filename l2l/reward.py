@@ -19,13 +19,13 @@ LIMIT = 1e30
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; `name=None` is the task's own.
+    """One metric; `name=None` is the task's own, and `maximise=None` as it has it.
 
     Raises: InputError if the outcome has no such metric.
     """
 
     name: str | None = None
-    maximise: bool = True
+    maximise: bool | None = None
     length = 1
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class Metric:
     def __call__(self, outcome: Outcome) -> tuple[float, ...]:
         """The metric, or its negative where less is better."""
         value = _metric(outcome, self.name)
-        return (value if self.maximise else -value,)
+        return (-value if self.maximise is False else value,)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LatencyPenalised:
     """A metric times `(cost / target) ** w`: a soft price on latency, size or any other measured cost.
 
     `w` is `below` up to the target and `above` beyond it; `below=0, above=-1` is the hard form. The metric
-    must not be negative: a price would then pay.
+    must not be negative: a price would then pay. Where less of it is better, its reciprocal is taken.
 
     Raises: InputError if an argument or an outcome does not allow this.
     Source: Tan et al. 2019, MnasNet, equations 2 and 3.
@@ -55,6 +55,7 @@ class LatencyPenalised:
     name: str | None = None
     below: float = -0.07
     above: float = -0.07
+    maximise: bool | None = None
     length = 1
 
     def __post_init__(self) -> None:
@@ -71,6 +72,8 @@ class LatencyPenalised:
         value, cost = _metric(outcome, self.name), _metric(outcome, self.cost)
         if value < 0:
             raise InputError(f"LatencyPenalised needs a metric of at least 0, got {self.name}={value!r}.")
+        if self.maximise is False:
+            value = 1.0 / max(value, 1.0 / LIMIT)
         if cost <= 0:
             raise InputError(f"LatencyPenalised needs a cost above 0, got {self.cost}={cost!r}.")
         return (value * (cost / self.target) ** (self.below if cost <= self.target else self.above),)
@@ -78,7 +81,9 @@ class LatencyPenalised:
 
 @dataclass(frozen=True)
 class Constrained:
-    """A metric under a limit on a cost: beyond it the reward falls by `penalty` for every 100% of excess.
+    """A metric (its negative where less is better) under a limit on a cost.
+
+    Beyond it the reward falls by `penalty` for every 100% of excess.
 
     With `penalty=None` the limit is hard: a trial beyond it fails.
 
@@ -92,6 +97,7 @@ class Constrained:
     name: str | None = None
     penalty: float | None = 1.0
     """In the unit of the metric."""
+    maximise: bool | None = None
     length = 1
 
     def __post_init__(self) -> None:
@@ -104,6 +110,7 @@ class Constrained:
     def __call__(self, outcome: Outcome) -> tuple[float, ...]:
         """The metric, less the penalty."""
         value, cost = _metric(outcome, self.name), _metric(outcome, self.cost)
+        value = -value if self.maximise is False else value
         if cost <= self.limit:
             return (value,)
         if self.penalty is None:
@@ -111,11 +118,13 @@ class Constrained:
         return (value - self.penalty * (cost / self.limit - 1),)
 
 
-def named(reward: Reward, metric: str) -> Reward:
-    """`reward` with the task's `metric` where it names none."""
-    if isinstance(reward, Metric | LatencyPenalised | Constrained) and reward.name is None:
-        return dataclasses.replace(reward, name=metric)
-    return reward
+def named(reward: Reward, metric: str, maximise: bool = True) -> Reward:
+    """`reward` with the task's `metric`, of which more is better or less, where it names none."""
+    if not isinstance(reward, Metric | LatencyPenalised | Constrained):
+        return reward
+    own = reward.name in (None, metric)
+    given = {"maximise": (maximise if own else True) if reward.maximise is None else reward.maximise}
+    return dataclasses.replace(reward, name=reward.name or metric, **given)
 
 
 def check(reward: Reward, names: Iterable[str]) -> None:

@@ -38,6 +38,10 @@ class Spec(NamedTuple):
     """Training examples."""
     epochs: int
     """Passes over them in a full training."""
+    tokens: int = 0
+    """How many symbols inputs `[L]` are made of, which a model gets as numbers from 0; 0: inputs are measurements."""
+    targets: tuple[int, ...] = ()
+    """Shape of one example's targets, each of which has logits `[C]`: `[L]` where every token has one."""
 
     def steps(self, batch_size: Any) -> Any:
         """Optimiser steps T of a full training; an incomplete last batch is dropped."""
@@ -48,7 +52,7 @@ class Learner(NamedTuple):
     """What a candidate builds: a model and the recipe that trains it."""
 
     model: Callable[[nnx.Rngs], nnx.Module]
-    """Makes the untrained model; it maps normalised inputs `[B, *inputs]` to logits `[B, C]`."""
+    """Makes the untrained model; it maps normalised inputs `[B, *inputs]` to logits `[B, *targets, C]`."""
     optimizer: optax.GradientTransformation
     batch_size: Any = 64
     """Examples of a step: a whole number, or traced if there is a `microbatch`."""
@@ -67,7 +71,12 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str:
-        """The score a search maximises, a key of `score`."""
+        """The score that candidates are held to, a key of `score`."""
+        ...
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more of it is better."""
         ...
 
     @property
@@ -85,16 +94,21 @@ class Task(Protocol):
         """Whether inputs are centred and scaled by the training split's statistics."""
         ...
 
+    @property
+    def symbols(self) -> Sequence[int]:
+        """What inputs are made of, ascending, where they are text; empty where they are measurements."""
+        ...
+
     def check(self) -> None:
         """Refuses missing or damaged data before anything is written. Raises: InputError."""
         ...
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Raw inputs `[N, *inputs]` and targets `[N]` of one split; the same arrays at every call."""
+        """Raw inputs `[N, *inputs]` and targets `[N, *targets]` of one split; the same arrays at every call."""
         ...
 
     def loss(self, logits: Array, targets: Array, label_smoothing: Any) -> Array:
-        """Training loss per example: logits `[B, C]`, targets `[B]`, result `[B]`."""
+        """Training loss per example: logits `[B, *targets, C]`, targets `[B, *targets]`, result `[B]`."""
         ...
 
     def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:

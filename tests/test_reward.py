@@ -46,8 +46,12 @@ def test_metric() -> None:
     assert Metric("loss", maximise=False)(MEASURED) == (-2.0,)
     assert Metric()(Outcome({"only": 0.25})) == (0.25,)
     assert named(Metric(), "accuracy")(MEASURED) == (0.5,)
-    assert named(Metric("loss"), "accuracy") == Metric("loss")
-    assert named(LatencyPenalised(target=1.0), "accuracy") == LatencyPenalised(target=1.0, name="accuracy")
+    assert named(Metric("loss"), "accuracy") == Metric("loss", maximise=True)
+    assert named(LatencyPenalised(target=1.0), "accuracy") == LatencyPenalised(1.0, name="accuracy", maximise=True)
+    assert named(Metric(), "loss", maximise=False)(MEASURED) == (-2.0,)
+    assert named(Metric("accuracy"), "loss", maximise=False)(MEASURED) == (0.5,)
+    assert named(Metric(maximise=True), "loss", maximise=False)(MEASURED) == (2.0,)
+    assert named(LatencyPenalised(target=4.0, cost="accuracy"), "loss", maximise=False).maximise is False
     own = Returns((1.0,))
     assert named(own, "accuracy") is own
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from l2l.errors import InputError
+from l2l.nn.blocks import Standardised
 from l2l.nn.initial import generator
+from l2l.nn.text import Spelled
 from l2l.types import Key, Spec, Task
 
 
@@ -17,7 +22,7 @@ class Data(NamedTuple):
     x: Any
     """Training inputs `[N, *inputs]`."""
     y: Any
-    """Training targets `[N]`."""
+    """Training targets `[N, *targets]`."""
     validation_x: Any
     validation_y: Any
 
@@ -32,17 +37,30 @@ def specify(task: Task, data: Data, epochs: int | None) -> Spec:
     epochs = task.epochs if epochs is None else epochs
     if type(epochs) is not int or epochs < 1:
         raise InputError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
-    return Spec(tuple(data.x.shape[1:]), task.outputs, len(data.x), epochs)
+    inputs, targets = tuple(data.x.shape[1:]), tuple(data.y.shape[1:])
+    return Spec(inputs, task.outputs, len(data.x), epochs, len(task.symbols), targets)
 
 
-def statistics(task: Task, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of the training inputs, `[channels]` each; 0 and 1 where the task is not normalised."""
+def statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
+    """What a model must know of raw inputs: the symbols of a text, ascending, `[symbols]`, else mean and scale.
+
+    These are of the training inputs, `[channels]` each; 0 and 1 where the task is not normalised.
+    """
+    if task.symbols:
+        return (np.asarray(task.symbols, np.int32),)
     channels = data.x.shape[-1]
     if not task.normalise:
         return np.zeros(channels, np.float32), np.ones(channels, np.float32)
     axes = tuple(range(data.x.ndim - 1))
     scale = data.x.std(axes, dtype=np.float64)
     return data.x.mean(axes, dtype=np.float64).astype(np.float32), np.where(scale > 0, scale, 1.0).astype(np.float32)
+
+
+def raw(model: nnx.Module, spec: Spec, learnt: Sequence[Any] | None = None) -> nnx.Module:
+    """The model as one that takes raw inputs, by what `statistics` says; None: by zeros in its place."""
+    if spec.tokens:
+        return Spelled(model, *(learnt or [jnp.zeros(spec.tokens, jnp.int32)]))
+    return Standardised(model, *(learnt or [jnp.zeros(spec.inputs[-1:], jnp.float32)] * 2))
 
 
 def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:

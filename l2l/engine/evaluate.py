@@ -13,9 +13,9 @@ from l2l.engine.data import chunks
 from l2l.types import Array, Split, Task
 
 
-def metrics(task: Task, y: Array) -> dict[str, Any]:
+def metrics(task: Task, y: Any) -> dict[str, Any]:
     """The dtype of each metric's sum, without a model."""
-    logits = jax.ShapeDtypeStruct((1, task.outputs), jnp.float32)
+    logits = jax.ShapeDtypeStruct((1, *y.shape[1:], task.outputs), jnp.float32)
     weighted = jax.eval_shape(
         lambda logits, y: jax.tree.map(lambda each: each * 1.0, task.score(logits, y)), logits, y[:1]
     )

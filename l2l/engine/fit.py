@@ -11,10 +11,10 @@ import optax
 from flax import nnx
 
 from l2l.engine.bucket import Bucket, assemble
-from l2l.engine.data import Data
+from l2l.engine.data import Data, raw
 from l2l.engine.evaluate import make_score, metrics
 from l2l.errors import InputError
-from l2l.nn.blocks import Standardised
+from l2l.nn.moe import measures, penalties
 from l2l.nn.padded import Bound
 from l2l.space import SearchSpace
 from l2l.types import Array, Key, Learner, Spec, Task
@@ -47,7 +47,7 @@ class State(NamedTuple):
     diverged: Any
     """The first step whose loss was not finite, counted from 1; 0 if there was none."""
     curve: Mapping[str, Any]
-    """Metrics by epoch, `[epochs]`, as sums over the split; `train_loss` is the mean over the epoch's steps."""
+    """Metrics by epoch, `[epochs]`, as sums over the split; what training measured is the mean over the epoch."""
 
 
 class Fitted(NamedTuple):
@@ -92,8 +92,7 @@ class Program:
 
     def model(self, learner: Learner) -> nnx.Module:
         """The bucket's model in training mode; its weights come from the lane."""
-        channels = jnp.zeros(self.spec.inputs[-1], jnp.float32)
-        model = Standardised(learner.model(streams(jax.random.key(0))), channels, channels)
+        model = raw(learner.model(streams(jax.random.key(0))), self.spec)
         model.train()
         return model
 
@@ -102,8 +101,9 @@ class Program:
 
         def begin(numbers: Mapping[str, Any], y: Any) -> State:
             learner = self.learner(numbers)
-            _, params, _, rest = nnx.split(self.model(learner), nnx.Param, Bound, ...)
-            names = (*metrics(self.task, y), "train_loss")
+            model = self.model(learner)
+            _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
+            names = (*metrics(self.task, y), *measures(model), "train_loss")
             curve = {name: jnp.zeros(self.spec.epochs, jnp.float32) for name in names}
             zero = jnp.zeros((), jnp.int32)
             return State(params, rest, learner.optimizer.init(params), zero, zero, curve)
@@ -136,25 +136,28 @@ class Program:
 
             def body(at: Any, carry: Any) -> Any:
                 # One gradient in the program, and as many for each lane: an inner loop would keep lanes waiting.
-                state, sums, value, total = carry
-                (loss, rest), gradient = slope(state.params, state.rest, indices[at], 1.0 / parts)
+                state, sums, value, total, seen = carry
+                (loss, (rest, found)), gradient = slope(state.params, state.rest, indices[at], 1.0 / parts)
+                seen = jax.tree.map(jnp.add, seen, found)
                 if not several:
                     state = state._replace(rest=rest)
-                    return step(state, loss, gradient), sums, value, total + loss
+                    return step(state, loss, gradient), sums, value, total + loss, seen
                 first, last, whole = at % parts == 0, at % parts == parts - 1, at < steps * parts
                 value = loss + jnp.where(first, 0.0, value)
                 sums = jax.tree.map(lambda new, old: jnp.where(first, new, new + old), gradient, sums)
                 kept = jax.tree.map(lambda new, old: jnp.where(whole, new, old), rest, state.rest)
                 state = state._replace(rest=kept)
                 state = jax.lax.cond(last, step, lambda state, *_: state, state, value, sums)
-                return state, sums, value, total + jnp.where(last, value, 0.0)
+                return state, sums, value, total + jnp.where(last, value, 0.0), seen
 
             zero = jnp.zeros(())
             sums = jax.tree.map(jnp.zeros_like, state.params) if several else ()
             curve, state = state.curve, state._replace(curve={})
-            state, _, _, total = jax.lax.fori_loop(0, len(indices), body, (state, sums, zero, zero))
+            start = (state, sums, zero, zero, dict.fromkeys(measures(model), zero))
+            state, _, _, total, seen = jax.lax.fori_loop(0, len(indices), body, start)
             final = nnx.merge(frozen, state.params, held, state.rest, copy=True)
             scores = {**self.score(final, data.validation_x, data.validation_y), "train_loss": total / steps}
+            scores |= {name: value / len(indices) for name, value in seen.items()}
             return state._replace(curve={name: values.at[number].set(scores[name]) for name, values in curve.items()})
 
         new = learner.optimizer.init(state.params)
@@ -162,15 +165,15 @@ class Program:
         return jax.lax.fori_loop(begin, end, epoch, state._replace(optimizer=optimizer))
 
     def _loss(self, learner: Learner, graph: Any, held: Any, data: Data) -> Callable[..., Any]:
-        """A function to the loss of one gradient, times its share in a step, and the variables after it."""
+        """A function to the loss of one gradient, times its share in a step, the variables after it and measures."""
 
         def loss(params: Any, rest: Any, index: Array, share: Any) -> tuple[Array, Any]:
             model: Any = nnx.merge(graph, params, held, rest, copy=True)
             logits = model(self.deal(data.x[index]))
-            if logits.shape != (len(index), self.spec.outputs):
-                wanted = [len(index), self.spec.outputs]
-                raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {wanted}.")
+            if logits.shape != (wanted := (len(index), *self.spec.targets, self.spec.outputs)):
+                raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {list(wanted)}.")
             losses = self.task.loss(logits, data.y[index], learner.label_smoothing)
-            return jnp.mean(losses) * share, nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound)))
+            total = sum(penalties(model), jnp.mean(losses))
+            return total * share, (nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound))), measures(model))
 
         return loss

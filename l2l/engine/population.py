@@ -20,11 +20,12 @@ from l2l.engine import caches
 from l2l.engine import data as data_
 from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers, plain
 from l2l.engine.checkpoint import Damaged
+from l2l.engine.evaluate import metrics
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
 from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes, memory
 from l2l.engine.place import Place
-from l2l.nn.blocks import Standardised
+from l2l.nn.padded import Bound
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
@@ -88,6 +89,7 @@ class Population:
         self.spec = data_.specify(task, host, epochs)
         self.statistics = data_.statistics(task, host)
         self.validation = len(host.validation_x)
+        self.scores = frozenset(metrics(task, host.validation_y))
         self._data: dict[Place, data_.Data] = {Place(): jax.device_put(host)}
         self.ladders: Ladders = ladders(space, self.spec) if padded is None else padded
         self.sizes = Sizes(space, self.spec, limits or Limits())
@@ -111,7 +113,7 @@ class Population:
         """The candidate's own module in its true shape, as first drawn from its key on the host, and its learner."""
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             learner = self.space.build(alone(self.space, candidate, held), self.spec)
-            model = Standardised(learner.model(streams(key)), *self.statistics)
+            model = data_.raw(learner.model(streams(key)), self.spec, self.statistics)
             model.train()
         return model, learner
 
@@ -247,7 +249,7 @@ class Population:
             with jax.default_device(jax.local_devices(backend="cpu")[0]):
                 return Own(*outline, self.space.build(alone(self.space, candidate, held), self.spec))
         model, learner = self.module(candidate, held, key)
-        _, params, rest = nnx.split(model, nnx.Param, ...)
+        _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
         with self._lock:
             self._outlines[name] = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, rest)

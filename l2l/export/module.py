@@ -19,10 +19,12 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from l2l.engine.data import raw
 from l2l.errors import InputError, nearest
 from l2l.fingerprint import BUILT_IN, is_built_in
-from l2l.nn.blocks import Standardised, Statistic
+from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
+from l2l.nn.moe import Measure, Penalty
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
 
@@ -33,7 +35,12 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")
 _DTYPES = {"BOOL": "bool", "BF16": "bfloat16"} | {
     f"{kind[0].upper()}{bits}": f"{kind}{bits}" for kind in ("float", "int", "uint") for bits in (8, 16, 32, 64)
 }
-_FIELDS = {"version": int, "space": str, "values": dict, "inputs": list, "outputs": int, "examples": int, "epochs": int}
+_FIELDS = {
+    "version": int, "space": str, "values": dict, "inputs": list, "outputs": int, "examples": int, "epochs": int,
+    "tokens": int, "targets": list,
+}  # fmt: skip
+_LATER: dict[str, Any] = {"tokens": 0, "targets": []}
+"""Fields that a file need not have, and what is meant then."""
 
 
 def save(
@@ -63,11 +70,11 @@ def save(
 
 
 def variables(module: nnx.Module) -> dict[str, Any]:
-    """The variables that are saved, by dotted path: all but random streams and dropout's state.
+    """The variables that are saved, by dotted path: all but random streams, dropout's state and what training measures.
 
     An array that a model keeps outside a variable is a constant, which building the model makes again.
     """
-    kept = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState))))
+    kept = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState, Measure, Penalty))))
     return {".".join(map(str, path)): each for path, each in kept if isinstance(each, nnx.Variable)}
 
 
@@ -78,7 +85,7 @@ def load(
     weights: bool = True,
     rngs: nnx.Rngs | None = None,
 ) -> nnx.Module:
-    """The found model in evaluation mode; it takes raw inputs `[B, *inputs]` and returns logits `[B, C]`.
+    """The found model in evaluation mode; it takes raw inputs `[B, *inputs]` and returns logits `[B, *targets, C]`.
 
     The folder's files are data: built-in spaces are resolved from a closed list, and a user's own `space` is
     handed in. With `weights=False` the model is untrained, drawn from `rngs`.
@@ -88,13 +95,13 @@ def load(
     directory = Path(path)
     contents = verified(directory)
     architecture = _architecture(directory, contents[ARCHITECTURE])
-    spec = Spec(tuple(architecture["inputs"]), *(architecture[name] for name in ("outputs", "examples", "epochs")))
+    spec = Spec(**{name: architecture[name] for name in Spec._fields})
+    spec = spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
     build, values = _build(directory, architecture, space)
     tensors = _tensors(directory, contents[WEIGHTS])
 
     def make(streams: nnx.Rngs) -> nnx.Module:
-        channels = spec.inputs[-1:]
-        return Standardised(build(values, spec).model(streams), jnp.zeros(channels), jnp.ones(channels))
+        return raw(build(values, spec).model(streams), spec)
 
     # Shapes alone first: what a file asks for is allocated once its own tensors have that size.
     try:
@@ -187,12 +194,15 @@ def _architecture(directory: Path, content: bytes) -> dict[str, Any]:
         raise InputError(f"{place} has the version {found['version']}; expected a file that l2l wrote.")
     if found["version"] > VERSION:
         raise InputError(f"{place} is of version {found['version']}, newer than {VERSION}: upgrade l2l to load it.")
+    found: dict[str, Any] = {**_LATER, **found}
     for name, kind in _FIELDS.items():
         if type(found.get(name)) is not kind:
             raise InputError(f"{place}: {name!r} must be of type {kind.__name__}, got {_kind(found.get(name))}.")
-    sizes = [*found["inputs"], found["outputs"], found["examples"], found["epochs"]]
+    sizes = [*found["inputs"], *found["targets"], found["outputs"], found["examples"], found["epochs"]]
     if not found["inputs"] or any(type(size) is not int or size < 1 for size in sizes):
-        raise InputError(f"{place}: inputs, outputs, examples and epochs must be whole numbers of at least 1.")
+        raise InputError(f"{place}: inputs, targets, outputs, examples and epochs must be whole numbers of at least 1.")
+    if found["tokens"] < 0:
+        raise InputError(f"{place}: tokens must be a whole number of at least 0, got {found['tokens']}.")
     for name, value in found["values"].items():
         if not (value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))):
             raise InputError(f"{place}: the value of {name!r} must be one that a choice can have, got {_kind(value)}.")

@@ -41,6 +41,11 @@ def lecun_stack(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, 
     return _normal(1.0, key, shape, dtype, shape[-2])
 
 
+def lecun_rows(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    """`lecun_normal` for a table of vectors, which is also used the other way round: the fan-in is the last axis."""
+    return _normal(1.0, key, shape, dtype, shape[-1])
+
+
 def _normal(gain: float, key: jax.Array, shape: Sequence[int], dtype: Any, inputs: int | None = None) -> jax.Array:
     if isinstance(key, Tracer):
         return jnp.zeros(shape, dtype)

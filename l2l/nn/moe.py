@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear
+from l2l.nn.dropout import dropout
 from l2l.nn.grouped import planned, products, taken
 from l2l.nn.initial import lecun_stack
 from l2l.nn.padded import Bound, Padded, Picked, Selector, count, named, size
@@ -21,6 +22,31 @@ class Penalty(nnx.Variable[Any]):
 
 class Measure(nnx.Variable[Any]):
     """What a module measured at its last call in training."""
+
+
+def penalties(module: nnx.Module) -> list[jax.Array]:
+    """What the parts of a model add to the loss of its last call in training, `[]` each."""
+    return jax.tree.leaves(nnx.state(module, Penalty))
+
+
+def measures(module: nnx.Module) -> dict[str, jax.Array]:
+    """What the mixtures of a model measured at its last call in training: means over those that were called, `[]` each.
+
+    `expert_load_max` and `expert_load_min` are the largest and smallest share of an expert times their number.
+    """
+    each: dict[tuple[Any, ...], dict[str, jax.Array]] = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(module, Measure)):
+        each.setdefault(path[:-1], {})[str(path[-1])] = leaf.get_value()
+    if not each:
+        return {}
+    called = [jnp.sum(found["expert_load"]) > 0 for found in each.values()]
+    count = jnp.maximum(sum(jnp.asarray(one, jnp.float32) for one in called), 1.0)
+    names = sorted({name for found in each.values() for name in found})
+    return {
+        name: sum(jnp.where(one, found[name], 0.0) for one, found in zip(called, each.values(), strict=True)) / count
+        for name in names
+        if name != "expert_load"
+    }
 
 
 class MixtureOfExperts(nnx.Module):
@@ -56,6 +82,7 @@ class MixtureOfExperts(nnx.Module):
         causal: bool = True,
         length: int | None = None,
         axis: str | None = None,
+        dropout_rate: Any = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
         self.router = Router(features, experts, k=k, kind=router, rngs=rngs)
@@ -72,15 +99,17 @@ class MixtureOfExperts(nnx.Module):
         self.shared_inner = linear(features, width, bias=False, rngs=rngs) if shared is not False else None
         self.shared_outer = linear(width, features, bias=False, rngs=rngs) if shared is not False else None
         self.shared = Selector(shared) if isinstance(shared, Picked) else shared
+        self.drop = dropout(dropout_rate, rngs=rngs)
         self.deterministic = False
-        self.penalty, self.load = Penalty(jnp.zeros(())), Measure(jnp.zeros(shape[0]))
-        self.drop_rate, self.entropy = Measure(jnp.zeros(())), Measure(jnp.zeros(()))
+        self.penalty, self.expert_load = Penalty(jnp.zeros(())), Measure(jnp.zeros(shape[0]))
+        self.drop_rate, self.router_entropy = Measure(jnp.zeros(())), Measure(jnp.zeros(()))
+        self.expert_load_max, self.expert_load_min = Measure(jnp.zeros(())), Measure(jnp.zeros(()))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Tokens `[B, L, C]`, and `[B, L]`, true where there is one, to `[B, L, C]`, 0 where there is none.
 
         In training it leaves behind what it adds to the loss (`penalty`), each expert's share of what was sent
-        (`load`, `[E]`), the share of that which was dropped (`drop_rate`) and the router's entropy (`entropy`, nats).
+        (`expert_load`, `[E]`), the share of that which was dropped (`drop_rate`), and `router_entropy` in nats.
         """
         logits, routes = self.router(x, mask)
         held = self.inner.shape[0]  # fewer than there are where a device has some of them
@@ -98,6 +127,7 @@ class MixtureOfExperts(nnx.Module):
             y = y + always * outer(activate(self.activation, inner(x)))
         if not self.deterministic:
             self._measure(logits, routes, kept, mask)
+        y: Any = self.drop(y)  # pyright: ignore[reportCallIssue]
         return y if mask is None else y * mask[..., None].astype(y.dtype)
 
     def _mixed(self, x: jax.Array, routes: Routes, held: int) -> tuple[jax.Array, jax.Array]:
@@ -126,20 +156,22 @@ class MixtureOfExperts(nnx.Module):
         return jnp.where(named(self.router.kind, "expert_choice"), length, found) if self.router.looks_ahead else found
 
     def _measure(self, logits: jax.Array, routes: Routes, kept: jax.Array, mask: jax.Array | None) -> None:
-        experts = logits.shape[-1]
-        sent = jnp.zeros(experts + 1, logits.dtype).at[routes.expert.reshape(-1)].add(1.0)[:experts]
+        size, experts = logits.shape[-1], count(self.router.experts)
+        sent = jnp.zeros(size + 1, logits.dtype).at[routes.expert.reshape(-1)].add(1.0)[:size]
         total = jnp.maximum(jnp.sum(sent), 1.0)
         present = jnp.ones(logits.shape[:2], logits.dtype) if mask is None else mask.astype(logits.dtype)
         liked = self.router.probabilities(logits) * present[..., None]
         tokens = jnp.maximum(jnp.sum(present), 1.0)
-        uneven = balance(jnp.sum(liked, (0, 1)) / tokens, sent / total, count(self.router.experts))
+        uneven = balance(jnp.sum(liked, (0, 1)) / tokens, sent / total, experts)
         uneven = jnp.where(named(self.router.kind, "expert_choice"), 0.0, uneven)
         weights = [each[...] if isinstance(each, Bound) else each for each in (self.balance_weight, self.z_weight)]
         found = (
             (self.penalty, weights[0] * uneven + weights[1] * z_loss(logits, present)),
-            (self.load, sent / total),
+            (self.expert_load, sent / total),
+            (self.expert_load_max, jnp.max(sent) * experts / total),
+            (self.expert_load_min, jnp.min(jnp.where(jnp.arange(len(sent)) < experts, sent, total)) * experts / total),
             (self.drop_rate, 1.0 - kept / total),
-            (self.entropy, -jnp.sum(liked * jnp.log(jnp.maximum(liked, 1e-30))) / tokens),
+            (self.router_entropy, -jnp.sum(liked * jnp.log(jnp.maximum(liked, 1e-30))) / tokens),
         )
         for variable, value in found:
             variable[...] = value.astype(variable[...].dtype)

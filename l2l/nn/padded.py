@@ -24,9 +24,9 @@ class Padded:
     size: int
     active: Any
 
-    def __mul__(self, times: int) -> Padded:
+    def __mul__(self, times: int | Padded) -> Padded:
         """That many times as long; the active part still stands first."""
-        return Padded(self.size * times, self.active * times)
+        return Padded(self.size * size(times), self.active * active(times))
 
     __rmul__ = __mul__
 
@@ -117,13 +117,18 @@ def elementwise(functions: Sequence[Callable[[jax.Array], jax.Array]], index: An
     return run(index, x)
 
 
-def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Array:
-    """`x` through the modules of `part` one by one if the n-th part is in use, else `x`, for the cost of what is done.
+def if_reached(n: Any, length: int | Bound, part: Any, x: jax.Array) -> jax.Array:
+    """`x` through the modules of `part` one by one if the n-th part is in use, else `x`."""
+    if isinstance(length, int):
+        return functools.reduce(lambda x, module: module(x), part, x)
+    return only_if(n <= length[...], part, x)
+
+
+def only_if(flag: jax.Array, part: Any, x: jax.Array) -> jax.Array:
+    """`x` through the modules of `part` one by one if `flag` `[]`, else `x`, for the cost of what is done.
 
     The parts keep the shape of `x`; what they remember (batch statistics, calls) changes only where they are used.
     """
-    if isinstance(length, int):
-        return functools.reduce(lambda x, module: module(x), part, x)
     graph, state = nnx.split(tuple(part))
     leaves, tree = jax.tree.flatten(state)
     changed: list[int] = []  # known once the first branch has been traced
@@ -135,7 +140,7 @@ def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Arra
         changed[:] = [at for at, (old, new) in enumerate(zip(leaves, after, strict=True)) if old is not new]
         return [after[at] for at in changed], y
 
-    after, y = jax.lax.cond(n <= length[...], used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
+    after, y = jax.lax.cond(flag, used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
     if changed:
         for at, leaf in zip(changed, after, strict=True):
             leaves[at] = leaf
@@ -166,7 +171,7 @@ class PaddedNorm(nnx.Module):
         else:
             options = [kinds[name] for name in self.kind.options]
             y, after = jax.lax.switch(self.kind.index[...], options, x, before)
-        if not self.use_running_average:
+        if not self.use_running_average and "batch" in (self.kind if isinstance(self.kind, str) else self.kind.options):
             self.mean[...], self.var[...] = after
         return y
 

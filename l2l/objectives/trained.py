@@ -17,6 +17,7 @@ from l2l.engine.bucket import Ladders, bucket, exact
 from l2l.engine.checkpoint import Checkpoints, Damaged
 from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
 from l2l.engine.data import load, specify
+from l2l.engine.evaluate import metrics
 from l2l.engine.fit import Fitted
 from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits
@@ -109,7 +110,7 @@ class Trained:
                     f"of {self.task.name!r}; leave it out of the space."
                 )
         y = self.task.load("validation")[1][:1]
-        scores = jax.eval_shape(self.task.score, jax.ShapeDtypeStruct((1, spec.outputs), np.float32), y)
+        scores = metrics(self.task, y)
         return {*scores, "train_loss", "parameters"}
 
     @property
@@ -238,19 +239,20 @@ class Trained:
     def outcome(self, lane: Fitted, seconds: dict[str, float]) -> Outcome:
         """What a lane measured; the seconds of a program are shared evenly by its trials."""
         count = self.population.validation
+        sums = self.population.scores
         curve = {
-            name: [float(value) / (1 if name == "train_loss" else count) for value in values]
+            name: [float(value) / (count if name in sums else 1) for value in values]
             for name, values in lane.curve.items()
         }
-        metrics = {name: values[-1] for name, values in curve.items()}
-        metrics["parameters"] = float(sum(np.size(leaf) for leaf in jax.tree.leaves(lane.params)))
+        found = {name: values[-1] for name, values in curve.items()}
+        found["parameters"] = float(sum(np.size(leaf) for leaf in jax.tree.leaves(lane.params)))
         error = None
         if int(lane.diverged):
             error = f"diverged: the loss was not finite at step {int(lane.diverged)}"
-        elif not all(np.isfinite(value) for value in metrics.values()):
-            wrong = next(name for name, value in metrics.items() if not np.isfinite(value))
+        elif not all(np.isfinite(value) for value in found.values()):
+            wrong = next(name for name, value in found.items() if not np.isfinite(value))
             error = f"diverged: the {wrong} was not finite after the last step"
-        return Outcome(metrics=metrics, seconds=seconds, curve=curve, error=error)
+        return Outcome(metrics=found, seconds=seconds, curve=curve, error=error)
 
 
 def threads() -> int:

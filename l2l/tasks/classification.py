@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,20 @@ from l2l.types import Array
 
 
 class Classification:
-    """The part of a `Task` that follows from its targets being classes 0 to C-1."""
+    """The part of a `Task` that follows from its targets being classes 0 to C-1.
+
+    An example may have one target or several, `[B]` or `[B, *targets]`; what is said of it is then their mean.
+    """
+
+    maximise: bool = True
+
+    @property
+    def symbols(self) -> Sequence[int]:
+        """None: inputs are measurements."""
+        return ()
 
     def loss(self, logits: Array, targets: Array, label_smoothing: Any = 0.0) -> Array:
-        """Softmax cross-entropy in float32: logits `[B, C]`, targets `[B]`, result `[B]` in nats.
+        """Softmax cross-entropy in float32: logits `[B, *targets, C]`, targets `[B, *targets]`, result `[B]` in nats.
 
         `label_smoothing` (0 to 1, may be traced) is the share of the target spread evenly over all C classes.
 
@@ -25,13 +35,18 @@ class Classification:
         """
         logs = jax.nn.log_softmax(logits.astype(jnp.float32))
         share = jnp.asarray(label_smoothing, jnp.float32)
-        chosen = jnp.take_along_axis(logs, targets[:, None].astype(jnp.int32), -1)[:, 0]
-        return -(1 - share) * chosen - share * logs.mean(-1)
+        chosen = jnp.take_along_axis(logs, targets[..., None].astype(jnp.int32), -1)[..., 0]
+        return _by_example(-(1 - share) * chosen - share * logs.mean(-1))
 
     def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
-        """Accuracy (0 or 1) and unsmoothed cross-entropy in nats: logits `[B, C]`, targets `[B]`, each `[B]`."""
+        """Accuracy (0 to 1) and unsmoothed cross-entropy in nats, each `[B]`; arguments as those of `loss`."""
         right = jnp.argmax(logits, -1) == targets
-        return {"accuracy": right.astype(jnp.float32), "loss": self.loss(logits, targets)}
+        return {"accuracy": _by_example(right.astype(jnp.float32)), "loss": self.loss(logits, targets)}
+
+
+def _by_example(each: Array) -> Array:
+    """The mean over an example's targets: `[B, *targets]` to `[B]`."""
+    return each if each.ndim == 1 else each.reshape(len(each), -1).mean(-1)
 
 
 def pick(splits: Mapping[str, Any], split: str, name: str) -> Any:

@@ -6,7 +6,6 @@ import functools
 import gzip
 import math
 import os
-import textwrap
 import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 
 from l2l.errors import InputError
 from l2l.tasks.classification import Classification, check_counts, check_labels, frozen, pick
+from l2l.tasks.files import cache, fetched
 from l2l.types import Split
 
 _IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
@@ -84,19 +84,19 @@ class IdxImages(Classification):
 
     def _file(self, stem: str) -> Path:
         """Where one of the four files lies. Raises: InputError if it is nowhere."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "l2l" / self.name
+        own_cache = cache(self.name)
         data = os.environ.get("L2L_DATA")
         if self.path is not None:
             folder = Path(self.path).expanduser()
         else:
-            own = Path(data).expanduser() / self.name if data else cache
-            folder = own if own.is_dir() else cache
+            own = Path(data).expanduser() / self.name if data else own_cache
+            folder = own if own.is_dir() else own_cache
         for name in (stem, f"{stem}.gz"):
             if (folder / name).is_file():
                 return folder / name
         url = next((url for url in self.downloads if url.rsplit("/", 1)[-1] in (stem, f"{stem}.gz")), None)
-        if url is not None and self.path is None and folder == cache:
-            return _download(url, self.downloads[url], folder)
+        if url is not None and self.path is None and folder == own_cache:
+            return fetched(url, self.downloads[url], folder)
         raise InputError(
             f"{self.name}: there is no file {stem} (or {stem}.gz) in {folder}; put the four idx files there, "
             f"or set L2L_DATA to the folder that holds {self.name}/."
@@ -124,22 +124,6 @@ class FashionMnist(IdxImages):
         },
         hash=False,
     )
-
-
-def _download(url: str, checksum: str, folder: Path) -> Path:
-    """The file at `url`, fetched into `folder`; its checksum is that of the download, not of a user's own copy."""
-    try:
-        import pooch
-    except ImportError:
-        raise InputError(
-            f"{url.rsplit('/', 1)[-1]} is not in {folder}: put it there, "
-            "or run `pip install 'l2l[download]'` to have it fetched."
-        ) from None
-    try:
-        return Path(pooch.retrieve(url, known_hash=checksum, fname=url.rsplit("/", 1)[-1], path=folder))
-    except (OSError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder="...")
-        raise InputError(f"{url} could not be downloaded ({reason}); put that file into {folder} yourself.") from error
 
 
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.

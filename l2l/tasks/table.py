@@ -13,6 +13,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from l2l.errors import InputError, nearest
+from l2l.tasks import files
 from l2l.tasks.classification import frozen, pick
 from l2l.types import Array, Split
 
@@ -21,16 +22,8 @@ _UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, N
 
 
 def located(path: str | os.PathLike[str]) -> Path:
-    """The file; a relative path that leads nowhere is looked for in `$L2L_DATA`. Raises: InputError."""
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise InputError(f"a table's path must be the name of an .npz file, got {path!r}.")
-    given = Path(path).expanduser()
-    if (data := os.environ.get("L2L_DATA")) and not given.exists():
-        given = Path(data).expanduser() / given  # an absolute path stays as it is
-    if given.is_file():
-        return given
-    advice = "" if data else ", or set L2L_DATA to the folder that it is relative to"
-    raise InputError(f"there is no table {given}; give the path of an .npz file{advice}.")
+    """The file of a table. Raises: InputError if it is nowhere."""
+    return files.located(path, "table", "an .npz file")
 
 
 def read(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, np.ndarray]:
@@ -80,6 +73,8 @@ class Lookup:
     epochs: int = field(default=1, init=False)
     outputs: int = field(default=1, init=False)
     normalise: bool = field(default=False, init=False)
+    maximise: bool = field(default=True, init=False)
+    symbols: tuple[int, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str) or not self.metric:

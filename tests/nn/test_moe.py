@@ -97,9 +97,11 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, router: str, k: int =
     squares = np.log(np.exp(logits).sum(-1)) ** 2
     uneven = 0.0 if router == "expert_choice" else kernel.shape[1] * (liked[mask].mean(0) * load).sum()
     measured = {
-        "load": load,
+        "expert_load": load,
+        "expert_load_max": load.max() * len(load),
+        "expert_load_min": load.min() * len(load),
         "drop_rate": np.mean([weight is None for *_, weight in sent]),
-        "entropy": -(liked * np.log(liked)).sum(-1)[mask].mean(),
+        "router_entropy": -(liked * np.log(liked)).sum(-1)[mask].mean(),
         "penalty": 0.01 * uneven + 0.001 * squares[mask].mean(),
     }
     return y * mask[..., None], measured
@@ -293,7 +295,7 @@ def test_what_is_left_behind_is_of_training() -> None:
     layer.train()
     layer(x)
     assert layer.penalty[...] > 0
-    np.testing.assert_allclose(jnp.sum(layer.load[...]), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(layer.expert_load[...]), 1.0, rtol=1e-6)
 
 
 def test_experts_on_four_devices_give_what_they_give_together() -> None:

@@ -1,0 +1,182 @@
+"""Transformer blocks and the network of them, for text, images in patches and rows of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2l.nn.attention import Attention
+from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear, norm
+from l2l.nn.dropout import dropout
+from l2l.nn.initial import lecun_normal, lecun_rows
+from l2l.nn.moe import MixtureOfExperts
+from l2l.nn.padded import Padded, Picked, Selector, bound, named, only_if, size
+from l2l.nn.stack import through
+
+PLACEMENTS = ("pre", "post")
+
+
+class FeedForward(nnx.Module):
+    """Two linear maps with an activation between, and dropout behind."""
+
+    def __init__(
+        self,
+        features: int | Padded,
+        width: int | Padded,
+        *,
+        activation: str | Picked,
+        dropout_rate: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.inner = linear(features, width, rngs=rngs)
+        self.outer = linear(width, features, rngs=rngs)
+        self.activation = chosen("activation", activation, ACTIVATIONS)
+        self.drop = dropout(dropout_rate, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, L, C]` to the same shape."""
+        return self.drop(self.outer(activate(self.activation, self.inner(x))))
+
+
+class Block(nnx.Module):
+    """Attention, then a feed-forward part, each added to its input; normalised before (pre) or after (post) each.
+
+    The feed-forward part is `dense` or `experts`; with both, data say which (`mixed`, `Picked` of False and True).
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.1; Xiong et al. 2020, arXiv:2002.04745 (pre).
+    """
+
+    def __init__(
+        self,
+        features: int | Padded,
+        *,
+        attention: Attention,
+        dense: FeedForward | None,
+        experts: MixtureOfExperts | None,
+        mixed: bool | Picked,
+        placement: str | Picked,
+        normalisation: str | Picked,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.attention, self.dense, self.experts = attention, dense, experts
+        self.mixed = Selector(mixed) if isinstance(mixed, Picked) else mixed
+        self.placement = chosen("placement", placement, PLACEMENTS)
+        self.first = norm(normalisation, features, rngs=rngs)
+        self.second = norm(normalisation, features, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, L, C]` to the same shape."""
+        before = named(self.placement, "pre")
+        for layer, part in ((self.first, self.attention), (self.second, self._forward)):
+            y = x + part(_if(before, layer, x))
+            x = _if(~before if isinstance(before, jax.Array) else not before, layer, y)
+        return x
+
+    def _forward(self, x: jax.Array) -> jax.Array:
+        mixed = named(self.mixed, True)
+        if isinstance(mixed, bool):
+            part: Any = self.experts if mixed else self.dense
+            return part(x)
+        return only_if(~mixed, (self.dense,), only_if(mixed, (self.experts,), x))
+
+
+def _if(flag: Any, layer: Any, x: jax.Array) -> jax.Array:
+    """`layer(x)` if `flag`, else `x`."""
+    if layer is None or flag is False:
+        return x
+    return layer(x) if flag is True else jax.lax.cond(flag, lambda: layer(x), lambda: x)
+
+
+class Embedding(nnx.Module):
+    """Inputs of any kind as tokens: symbols, images in square patches, or rows of numbers, each a token.
+
+    Source: Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.1 (patches); Gorishniy et al. 2021,
+        arXiv:2106.11959, section 3.3 (rows).
+    """
+
+    def __init__(self, inputs: Sequence[int], tokens: int, features: int | Padded, *, rngs: nnx.Rngs) -> None:
+        self.shape, self.tokens = tuple(inputs), tokens
+        self.patch = next(each for each in range(1, max(inputs) + 1) if length(inputs, each) <= PATCHES)
+        if tokens:
+            self.table = nnx.Embed(tokens, size(features), embedding_init=lecun_rows, rngs=rngs)
+        elif len(inputs) == 3:
+            self.table = linear(self.patch**2 * inputs[2], features, rngs=rngs)
+        else:
+            self.table = nnx.Param(lecun_normal(rngs.params(), (2, math.prod(inputs), size(features))))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, *inputs]` to `[B, L, C]`."""
+        table: Any = self.table
+        if self.tokens:
+            return table(x)
+        if len(self.shape) == 3:
+            return table(patches(x, self.patch))
+        return x.reshape(len(x), -1, 1) * table[0] + table[1]
+
+
+PATCHES = 49
+"""The most tokens that an image becomes: patches are as small as that allows."""
+
+
+def length(inputs: Sequence[int], patch: int = 0) -> int:
+    """Tokens L that an input becomes, images in patches of that side (by default as `Embedding` has it)."""
+    if len(inputs) != 3:
+        return math.prod(inputs)
+    sides = range(patch or 1, (patch or max(inputs)) + 1)
+    found = [-(-inputs[0] // side) * -(-inputs[1] // side) for side in sides]
+    return found[0] if patch else next(each for each in found if each <= PATCHES)
+
+
+def patches(x: jax.Array, side: int) -> jax.Array:
+    """Images `[B, H, W, C]` in square pieces, row by row, `[B, L, side * side * C]`; zeros beyond the border."""
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // side), -(-width // side)
+    x = jnp.pad(x, ((0, 0), (0, rows * side - height), (0, columns * side - width), (0, 0)))
+    x = x.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
+    return x.reshape(batch, rows * columns, side * side * channels)
+
+
+class Transformer(nnx.Module):
+    """Blocks over tokens, the last normalised and mapped to logits: of each token, or of their mean.
+
+    With `tied` (of text alone) the map is the embedding's own.
+    """
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        blocks: Sequence[Block],
+        depth: int | Padded,
+        features: int | Padded,
+        outputs: int,
+        *,
+        per_token: bool,
+        normalisation: str | Picked,
+        tied: bool | Picked,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.embedding, self.blocks, self.depth = embedding, nnx.List(blocks), bound(depth)
+        self.norm = norm(normalisation, features, rngs=rngs)
+        self.per_token = per_token
+        able = per_token and embedding.tokens == outputs
+        self.tied = (Selector(tied) if isinstance(tied, Picked) else tied) if able else False
+        self.head = linear(features, outputs, rngs=rngs) if self.tied is not True else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, *inputs]` to logits `[B, L, V]`, or `[B, C]`."""
+        y = through(self.blocks, self.depth, self.embedding(x))
+        y = self.norm(y)
+        if not self.per_token:
+            y = jnp.mean(y, 1)
+        head: Any = self.head
+        if self.tied is False:
+            return head(y)
+        table: Any = self.embedding.table
+        if self.tied is True:
+            return table.attend(y)
+        return jax.lax.cond(named(self.tied, True), lambda: table.attend(y), lambda: head(y))
