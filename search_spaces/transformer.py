@@ -20,7 +20,7 @@ from l2l.space import Categorical, Choice, Integer, Real, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
 
-MICROBATCH = 16
+MICROBATCH = 32
 """Examples of a gradient: batches of several of them share a program."""
 KV_HEADS = ("all", "half", "one")
 """How many key and value heads there are for the query heads: multi-head, grouped-query, multi-query."""
@@ -173,6 +173,7 @@ def forward_choices(
     forward: Sequence[str],
     mlp_ratios: Sequence[int],
     experts: Sequence[int],
+    expert_ratios: Sequence[int],
     ks: Sequence[int],
     capacities: Sequence[float],
     routers: Sequence[str],
@@ -197,7 +198,7 @@ def forward_choices(
             "experts": Categorical(options=experts, when=sparse, pad="experts"),
             "k": Categorical(options=ks, when=sparse, traced=True),
             "expert_ratio": Categorical(
-                options=recipe.positive("mlp_ratios", mlp_ratios), when=sparse, pad="expert_ratio"
+                options=recipe.positive("expert_ratios", expert_ratios), when=sparse, pad="expert_ratio"
             ),
             "router": Categorical(options=recipe.known("router", routers, ROUTERS), when=sparse, traced=True),
             "capacity": Categorical(options=tuple(map(float, capacities)), when=sparse, traced=True),
@@ -218,12 +219,13 @@ def space(
     forward: Sequence[str] = FORWARD,
     mlp_ratios: Sequence[int] = (1, 2, 4),
     experts: Sequence[int] = (4, 8),
+    expert_ratios: Sequence[int] = (1, 2),
     ks: Sequence[int] = (1, 2),
     capacities: Sequence[float] = (1.0, 1.25, 2.0),
     routers: Sequence[str] = CAUSAL_ROUTERS,
     activations: Sequence[str] = ("relu", "gelu", "silu"),
     optimizers: Sequence[str] = ("adamw", "lion"),
-    batch_sizes: Sequence[int] = (16, 32, 64),
+    batch_sizes: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace[Learner]:
     """Transformers of `depth[0]` to `depth[1]` layers, each with its own attention, dense or of experts."""
     low, high = recipe.span("depth", depth)
@@ -236,5 +238,5 @@ def space(
     for n in range(1, high + 1):
         layer, when = f"layer{n}_", {"depth": tuple(range(max(n, low), high + 1))}
         found |= attention_choices(layer, when, heads, head_sizes, attentions, windows, positions)
-        found |= forward_choices(layer, when, forward, mlp_ratios, experts, ks, capacities, routers)
+        found |= forward_choices(layer, when, forward, mlp_ratios, experts, expert_ratios, ks, capacities, routers)
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes, MICROBATCH), build, name="transformer")

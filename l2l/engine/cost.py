@@ -42,7 +42,7 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return params, rest, learner.optimizer.init(params)
 
-    inputs = jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.float32)
+    inputs = jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.int32 if spec.tokens else jnp.float32)
     traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(inputs)
     # Of a product's operands the left one is data: layers are written x @ weights.
     activations = sum(

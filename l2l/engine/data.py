@@ -59,8 +59,9 @@ def statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
 def raw(model: nnx.Module, spec: Spec, learnt: Sequence[Any] | None = None) -> nnx.Module:
     """The model as one that takes raw inputs, by what `statistics` says; None: by zeros in its place."""
     if spec.tokens:
-        return Spelled(model, *(learnt or [jnp.zeros(spec.tokens, jnp.int32)]))
-    return Standardised(model, *(learnt or [jnp.zeros(spec.inputs[-1:], jnp.float32)] * 2))
+        return Spelled(model, jnp.zeros(spec.tokens, jnp.int32) if learnt is None else learnt[0], spec.inputs[0])
+    channels = jnp.zeros(spec.inputs[-1:], jnp.float32)
+    return Standardised(model, *((channels, channels) if learnt is None else learnt))
 
 
 def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:

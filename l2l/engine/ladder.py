@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from l2l import machine
 from l2l.engine.bucket import Ladders, padded_sizes, padding, repeated
@@ -25,67 +25,114 @@ COMPILE = {False: 4.0, True: 10.0}
 """Seconds to trace and compile a program for either."""
 
 
+class _Drawn(NamedTuple):
+    """A candidate that was drawn, in sizes alone."""
+
+    kind: str
+    """What fixes its programs beside sizes."""
+    needs: Mapping[str, int]
+    """The size it needs of each pad that it has."""
+    base: float
+    """Its operations with every pad at its largest; 0 if it cannot be built, which its own training will report."""
+    slopes: Mapping[str, float]
+    """The power of each pad's size that they grow with."""
+
+    def operations(self, sizes: Mapping[str, float]) -> float:
+        """At these shares of the largest sizes."""
+        return self.base * math.prod(share ** self.slopes[pad] for pad, share in sizes.items() if pad in self.slopes)
+
+
 def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
     """The sizes to pad to: padding costs operations, a further size costs a program.
 
-    What is cheapest for `HORIZON` candidates drawn from the space; a function of space, task and kind of device.
+    What is cheapest for `HORIZON` candidates drawn from the space; a function of space, task and kind of device. The
+    pads are gone through twice, those first that most hangs on: each given what the others have.
     """
     padded = padded_sizes(space)
     draw = random.Random(0)
-    drawn = [space.sample(draw) for _ in range(SAMPLES)] if padded else []
-    return {pad: _ladder(space, spec, pad, steps, drawn) for pad, steps in padded.items()}
+    count = SAMPLES if len(padded) < 3 else max(SAMPLES // len(padded), 6)
+    drawn = [space.sample(draw) for _ in range(count)] if padded else []
+    lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
+    known = [_measured(space, spec, each, lowest, padded) for each in drawn]
+    found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
+    weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
+    for _ in range(2 if len(padded) > 1 else 1):
+        for pad in sorted(padded, key=lambda pad: -weight[pad]):
+            found[pad] = _ladder(pad, padded[pad], known, found)
+    return {pad: found[pad] for pad in padded}
 
 
-def _ladder(
-    space: SearchSpace[Learner], spec: Spec, pad: str, steps: Sequence[int], drawn: Sequence[Candidate]
-) -> tuple[int, ...]:
-    """The ladder of one pad, by dynamic programming over where its parts end."""
-    names = [name for name, choice in space.choices.items() if padding(choice) == pad]
-    using = [each for each in drawn if any(name in each.values for name in names)]
+def _ladder(pad: str, steps: Sequence[int], drawn: Sequence[_Drawn], others: Ladders) -> tuple[int, ...]:
+    """The ladder of one pad, by dynamic programming over where its parts end, given those of the other pads."""
+    using = [each for each in drawn if pad in each.needs]
     if not using:
         return tuple(steps)
-    needs = [max(int(each.values[name]) for name in names if name in each.values) for each in using]  # pyright: ignore[reportArgumentType]
+    needs = [each.needs[pad] for each in using]
     steps = sorted({*needs, steps[-1]})  # a part that ends elsewhere only pads more
     if len(steps) == 1:
         return tuple(steps)
-    costs = {at: found for at, each in enumerate(using) if (found := _costs(space, spec, names, steps, each))}
-    share = HORIZON / len(drawn)
+    rungs = [{name: _rung(others[name], need) for name, need in each.needs.items() if name != pad} for each in using]
+    kinds = [repr((each.kind, rung)) for each, rung in zip(using, rungs, strict=True)]
+    shares = [{name: size / others[name][-1] for name, size in rung.items()} for rung in rungs]
+    costs = [
+        [each.operations({**share, pad: step / steps[-1]}) for step in steps]
+        for each, share in zip(using, shares, strict=True)
+    ]
+    worth = HORIZON / len(drawn)
     accelerated = machine.accelerated()
-    kinds = [_signature(space, each) for each in using]
     above: dict[int, tuple[float, tuple[int, ...]]] = {len(steps): (0.0, ())}
     for first in reversed(range(len(steps))):
         ways: list[tuple[float, tuple[int, ...]]] = []
         for last in range(first, len(steps)):
-            members = [at for at in costs if steps[first] <= needs[at] <= steps[last]]
-            run = share * sum(costs[at][last] for at in members) / RATES[accelerated]
+            members = [at for at, each in enumerate(using) if each.base and steps[first] <= needs[at] <= steps[last]]
+            run = worth * sum(costs[at][last] for at in members) / RATES[accelerated]
             rest, larger = above[last + 1]
-            programs = {kinds[i] for i in members}
+            programs = {kinds[at] for at in members}
             ways.append((run + COMPILE[accelerated] * max(len(programs), 1) + rest, (steps[last], *larger)))
         above[first] = min(ways)
     return above[0][1]
 
 
-def _signature(space: SearchSpace[Any], candidate: Candidate) -> str:
-    """What fixes a candidate's programs beside sizes."""
-    return repr([
+def _rung(ladder: Sequence[int], need: int) -> int:
+    return next(size for size in ladder if size >= need)
+
+
+def _needs(space: SearchSpace[Any], candidate: Candidate) -> dict[str, int]:
+    """The largest size that a candidate has of each pad."""
+    found: dict[str, int] = {}
+    for name, value in candidate.values.items():
+        if (pad := padding(space.choices[name])) is not None:
+            found[pad] = max(found.get(pad, 0), int(value))  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def _measured(
+    space: SearchSpace[Learner],
+    spec: Spec,
+    candidate: Candidate,
+    lowest: Mapping[str, int],
+    padded: Mapping[str, Sequence[int]],
+) -> _Drawn:
+    """A candidate's operations with all its sizes at their largest, and with one pad after another at its lowest."""
+    kind = repr([
         value for name, value in space.static(candidate).items()
         if padding(space.choices[name]) is None and not repeated(space.choices[name])
     ])  # fmt: skip
+    needs = _needs(space, candidate)
 
+    def counted(small: str = "") -> float:
+        sizes = {pad: lowest[pad] if pad == small else padded[pad][-1] for pad in needs}
+        pads = {name: padding(space.choices[name]) for name in candidate.values}
+        values = {
+            name: value if (pad := pads[name]) is None else sizes[pad] for name, value in candidate.values.items()
+        }
+        return max(operations(space, values, spec), 1.0)
 
-def _costs(
-    space: SearchSpace[Learner], spec: Spec, names: Sequence[str], steps: Sequence[int], candidate: Candidate
-) -> list[float]:
-    """Operations of the candidate at each size, a power law through the smallest and the largest.
-
-    Nothing of one that cannot be built, which its own training will report.
-    """
-    ends: list[float] = []
+    base, slopes = 0.0, dict[str, float]()
     with suppress(Exception):
-        for size in (steps[0], steps[-1]):
-            values = {name: size if name in names else value for name, value in candidate.values.items()}
-            ends.append(operations(space, values, spec))
-    if len(ends) < 2:
-        return []
-    slope = math.log(max(ends[1], 1.0) / max(ends[0], 1.0)) / math.log(steps[-1] / steps[0])
-    return [ends[1] * (step / steps[-1]) ** slope for step in steps]
+        whole = counted()
+        for pad in needs:
+            if lowest[pad] < padded[pad][-1]:
+                slopes[pad] = math.log(whole / counted(pad)) / math.log(padded[pad][-1] / lowest[pad])
+        base = whole
+    return _Drawn(kind, needs, base, slopes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,11 +15,12 @@ from l2l.nn.blocks import Statistic
 class Spelled(nnx.Module):
     """A model that takes raw symbols: each becomes its place in the alphabet that is carried along.
 
-    One that the alphabet has not is taken for the next in it.
+    One that the alphabet has not is taken for the next in it. `context` is how many the model was made for.
     """
 
-    def __init__(self, model: nnx.Module, symbols: Any) -> None:
+    def __init__(self, model: nnx.Module, symbols: Any, context: int) -> None:
         self.symbols = Statistic(jnp.asarray(symbols, jnp.int32))
+        self.context = context
         self.model = model
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -26,3 +28,46 @@ class Spelled(nnx.Module):
         symbols = self.symbols[...]
         places = jnp.searchsorted(symbols, jnp.asarray(x).astype(jnp.int32), method="compare_all")
         return self.model(jnp.minimum(places, len(symbols) - 1))  # pyright: ignore
+
+
+def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: float = 1.0) -> str:
+    """What follows the prompt: `length` symbols, drawn one by one from a found model of the next symbol.
+
+    Each is drawn given the last `model.context` ones; at `temperature` 0 the likeliest is taken.
+
+    Raises: ValueError if the model is not one of text, the prompt is empty or has a symbol that the model does not
+        know, or a number is below 0.
+    """
+    if not isinstance(model, Spelled):
+        raise ValueError(f"a model of the next symbol is needed, got a {type(model).__name__}; search with task=text")
+    symbols = [int(each) for each in model.symbols[...]]
+    bytewise = symbols == list(range(256))
+    asked = list(prompt.encode()) if bytewise else [ord(each) for each in prompt]
+    if not asked:
+        raise ValueError("the prompt is empty; give at least one symbol to go on from")
+    if strange := [each for each in asked if each not in symbols]:
+        raise ValueError(f"the prompt has {chr(strange[0])!r}, which the model does not know; leave it out")
+    if length < 0 or temperature < 0:
+        raise ValueError(f"length and temperature must be at least 0, got {length} and {temperature}")
+    seen = asked[-model.context :]
+    tokens = jnp.asarray(seen + [symbols[0]] * (model.context - len(seen)), jnp.int32)
+    drawn = _drawn(*nnx.split(model), tokens, len(seen), jax.random.split(key, length), jnp.float32(temperature))
+    found = [int(each) for each in drawn]
+    return bytes(found).decode(errors="replace") if bytewise else "".join(map(chr, found))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _drawn(graph: Any, state: Any, tokens: jax.Array, count: Any, keys: jax.Array, temperature: Any) -> jax.Array:
+    """The symbols, one for each key: `tokens` `[context]` begin with `count` known ones, and go on at their end."""
+    model: Any = nnx.merge(graph, state)
+
+    def step(carry: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], jax.Array]:
+        tokens, count = carry
+        logits = model(tokens[None])[0, count - 1]
+        drawn = jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6))
+        symbol = model.symbols[...][jnp.where(temperature > 0, drawn, jnp.argmax(logits))]
+        full = count == len(tokens)
+        tokens = jnp.where(full, jnp.roll(tokens, -1), tokens).at[jnp.where(full, count - 1, count)].set(symbol)
+        return (tokens, jnp.minimum(count + 1, len(tokens))), symbol
+
+    return jax.lax.scan(step, (tokens, count), keys)[1]

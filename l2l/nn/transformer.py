@@ -101,7 +101,7 @@ class Embedding(nnx.Module):
 
     def __init__(self, inputs: Sequence[int], tokens: int, features: int | Padded, *, rngs: nnx.Rngs) -> None:
         self.shape, self.tokens = tuple(inputs), tokens
-        self.patch = next(each for each in range(1, max(inputs) + 1) if length(inputs, each) <= PATCHES)
+        self.patch = side(inputs)
         if tokens:
             self.table = nnx.Embed(tokens, size(features), embedding_init=lecun_rows, rngs=rngs)
         elif len(inputs) == 3:
@@ -123,13 +123,18 @@ PATCHES = 49
 """The most tokens that an image becomes: patches are as small as that allows."""
 
 
-def length(inputs: Sequence[int], patch: int = 0) -> int:
-    """Tokens L that an input becomes, images in patches of that side (by default as `Embedding` has it)."""
+def length(inputs: Sequence[int]) -> int:
+    """Tokens L that an input becomes."""
     if len(inputs) != 3:
         return math.prod(inputs)
-    sides = range(patch or 1, (patch or max(inputs)) + 1)
-    found = [-(-inputs[0] // side) * -(-inputs[1] // side) for side in sides]
-    return found[0] if patch else next(each for each in found if each <= PATCHES)
+    return math.prod(-(-each // side(inputs)) for each in inputs[:2])
+
+
+def side(inputs: Sequence[int]) -> int:
+    """Pixels along a patch: as few as there may be; 1 for what is no image."""
+    if len(inputs) != 3:
+        return 1
+    return next(each for each in range(1, max(inputs) + 1) if math.prod(-(-n // each) for n in inputs[:2]) <= PATCHES)
 
 
 def patches(x: jax.Array, side: int) -> jax.Array:

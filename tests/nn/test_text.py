@@ -1,0 +1,87 @@
+"""Symbols in, text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from l2l.nn.text import Spelled, generate
+
+LETTERS = sorted(map(ord, "abcd"))
+
+
+class Next(nnx.Module):
+    """Says that after each letter comes the next one."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return 20.0 * jax.nn.one_hot((x + 1) % 4, 4)
+
+
+class Count(nnx.Module):
+    """Says how many letters there are before, modulo 4."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return 20.0 * jax.nn.one_hot(jnp.broadcast_to(jnp.arange(x.shape[1]) % 4, x.shape), 4)
+
+
+def spelled(model: Any, context: int = 6) -> Any:
+    return Spelled(model, LETTERS, context)
+
+
+def test_symbols_become_places() -> None:
+    model = spelled(lambda x: x)
+    np.testing.assert_array_equal(model(np.array([[ord(each) for each in "dcba"]])), [[3, 2, 1, 0]])
+    # What is not in the alphabet is taken for the next in it.
+    np.testing.assert_array_equal(model(np.array([[0, 10_000]])), [[0, 3]])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_text_goes_on_from_the_prompt(temperature: float) -> None:
+    assert generate(spelled(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
+    assert generate(spelled(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
+
+
+def test_a_model_sees_its_context_from_the_first_place_on() -> None:
+    assert generate(spelled(Count()), "a", 8, jax.random.key(0), 0.0) == "abcdabbb"
+    assert generate(spelled(Count()), "abcdabcd", 2, jax.random.key(0), 0.0) == "bb"
+
+
+def test_a_key_is_a_text() -> None:
+    model = spelled(Next())
+    texts = [generate(model, "a", 40, jax.random.key(seed), 1000.0) for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    assert set(texts[0]) == set("abcd")
+    assert generate(model, "a", 0, jax.random.key(0)) == ""
+
+
+def test_bytes_are_decoded() -> None:
+    class After(nnx.Module):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return 20.0 * jax.nn.one_hot(jnp.where(x == 0xC3, 0xA4, 0xC3), 256)
+
+    model = Spelled(After(), range(256), 8)
+    assert generate(model, "ä", 4, jax.random.key(0), 0.0) == "ää"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("", 3), "the prompt is empty"),
+        (("abz", 3), "the prompt has 'z', which the model does not know"),
+        (("a", -1), "length and temperature must be at least 0"),
+        (("a", 1, jax.random.key(0), -1.0), "length and temperature must be at least 0"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_one_sentence(arguments: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        generate(spelled(Next()), *(*arguments, jax.random.key(0), 1.0)[: max(len(arguments), 3)])
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(ValueError, match="a model of the next symbol is needed, got a Next"):
+        generate(Next(), "a", 3, jax.random.key(0))
