@@ -7,7 +7,7 @@ import functools
 import json
 import pickle
 import random
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,12 +45,17 @@ class _Read(Mapping[str, Any]):
 
 
 class Noise(Classification):
-    """Random examples of a task's shape, with labels that a model can learn."""
+    """Random examples of a task's shape, numbers or symbols, with targets that a model can learn."""
 
     name, metric, normalise = "noise", "accuracy", False
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.outputs, self.epochs = spec, spec.outputs, spec.epochs
+
+    @property
+    def symbols(self) -> Sequence[int]:
+        """As many as the specification says."""
+        return range(self.spec.tokens)
 
     def check(self) -> None:
         """There is nothing to miss."""
@@ -58,7 +63,11 @@ class Noise(Classification):
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """As many training examples as the specification says, and 32 of each other split."""
         draw = np.random.default_rng(["train", "validation", "test"].index(split))
-        x = draw.normal(size=(self.spec.examples if split == "train" else 32, *self.spec.inputs)).astype(np.float32)
+        shape = (self.spec.examples if split == "train" else 32, *self.spec.inputs)
+        if self.spec.tokens:
+            x = draw.integers(0, self.spec.tokens, shape).astype(np.int32)
+            return x, ((x if self.spec.targets else x.sum(1)) + 1) % self.spec.outputs
+        x = draw.normal(size=shape).astype(np.float32)
         return x, (np.abs(x.reshape(len(x), -1).sum(1)) * 3).astype(np.int64) % self.spec.outputs
 
 
@@ -100,7 +109,17 @@ class SpaceContract(abc.ABC):
             model.eval()
             return [trained, model(x)]
 
-        return nnx.eval_shape(run, jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32))
+        return nnx.eval_shape(run, self.inputs)
+
+    @property
+    def inputs(self) -> Any:
+        """The shape and dtype of two examples as a model gets them."""
+        return jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.int32 if self.spec.tokens else jnp.float32)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The shape of their logits."""
+        return (2, *self.spec.targets, self.spec.outputs)
 
     def test_candidates_are_data(self) -> None:
         space = self.space()
@@ -113,7 +132,7 @@ class SpaceContract(abc.ABC):
             values = _Read(candidate.values)
             with named(candidate):
                 for found in self.logits(values):
-                    assert found.shape == (2, self.spec.outputs)
+                    assert found.shape == self.outputs
                     assert jnp.issubdtype(found.dtype, jnp.floating)
                 assert values.read == set(candidate.values)
 
@@ -136,14 +155,13 @@ class SpaceContract(abc.ABC):
             updates = learner.optimizer.update(weights, learner.optimizer.init(weights), weights)
             return model(x), updates, jnp.asarray(learner.label_smoothing)
 
-        inputs = jax.ShapeDtypeStruct((2, *self.spec.inputs), jnp.float32)
         largest = {name: sizes[-1:] for name, sizes in padded_sizes(space).items()}
         for candidate in self.programs():
             for held in (plain(space, candidate), bucket(space, candidate, largest)):
                 with named(candidate):
                     data = numbers(space, candidate, held)
-                    logits, _, smoothing = jax.eval_shape(functools.partial(run, held), data, inputs)
-                    assert (logits.shape, smoothing.shape) == ((2, self.spec.outputs), ())
+                    logits, _, smoothing = jax.eval_shape(functools.partial(run, held), data, self.inputs)
+                    assert (logits.shape, smoothing.shape) == (self.outputs, ())
 
     def test_padded_and_alone_agree(self) -> None:
         population = self.population()
@@ -205,8 +223,7 @@ class SpaceContract(abc.ABC):
 
     def step(self, learner: Learner, graph: Any, weights: Any, rest: Any) -> Any:
         """Loss and weights of one step on 16 examples of noise."""
-        x = jax.random.normal(jax.random.key(0), (16, *self.spec.inputs))
-        y = jnp.arange(16) % self.spec.outputs
+        x, y = (jnp.asarray(each[:16]) for each in Noise(self.spec._replace(examples=16)).load("train"))
 
         def loss(weights: Any) -> Any:
             logits = nnx.merge(graph, weights, rest, copy=True)(x)
