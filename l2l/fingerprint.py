@@ -18,7 +18,7 @@ from l2l.types import Task
 FORMAT = 1
 """Version of everything the store writes; a file of a later one is refused."""
 
-BUILT_IN = {name: f"search_spaces.{name}" for name in ("cnn", "mlp", "mixed", "transformer")}
+BUILT_IN = {name: f"search_spaces.{name}" for name in ("attention", "cnn", "mixed", "mlp", "moe", "transformer")}
 """The closed list of spaces that a file may name; any other space is handed in by the caller."""
 
 CODE = "space.code"

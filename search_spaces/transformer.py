@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -210,9 +210,9 @@ def forward_choices(
 
 def space(
     depth: Sequence[int] = (1, 4),
-    widths: Sequence[int] = (32, 64, 128),
-    heads: Sequence[int] = (2, 4, 8),
-    head_sizes: Sequence[int] = (8, 16, 32),
+    widths: Sequence[int] = (32, 64),
+    heads: Sequence[int] = (2, 4),
+    head_sizes: Sequence[int] = (8, 16),
     attentions: Sequence[str] = KINDS,
     windows: Sequence[int] = (4, 8),
     positions: Sequence[str] = POSITIONS,
@@ -228,15 +228,25 @@ def space(
     batch_sizes: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace[Learner]:
     """Transformers of `depth[0]` to `depth[1]` layers, each with its own attention, dense or of experts."""
-    low, high = recipe.span("depth", depth)
-    found: dict[str, Choice] = {
-        "depth": Integer(low=low, high=high, repeats=True),
+    found = layers(
+        depth,
+        lambda layer, when: (
+            attention_choices(layer, when, heads, head_sizes, attentions, windows, positions)
+            | forward_choices(layer, when, forward, mlp_ratios, experts, expert_ratios, ks, capacities, routers)
+        ),
+    )
+    found |= {
         "width": Categorical(options=recipe.positive("widths", widths), pad="width"),
         "activation": Categorical(options=recipe.known("activation", activations, ACTIVATIONS), traced=True),
         "tied": Categorical(options=(False, True), traced=True),
     }
-    for n in range(1, high + 1):
-        layer, when = f"layer{n}_", {"depth": tuple(range(max(n, low), high + 1))}
-        found |= attention_choices(layer, when, heads, head_sizes, attentions, windows, positions)
-        found |= forward_choices(layer, when, forward, mlp_ratios, experts, expert_ratios, ks, capacities, routers)
     return SearchSpace(found | recipe.choices(optimizers, batch_sizes, MICROBATCH), build, name="transformer")
+
+
+def layers(depth: Sequence[int], choices: Callable[[str, Mapping[str, Any]], dict[str, Choice]]) -> dict[str, Choice]:
+    """The depth, and the choices of each layer by the beginning of their names and the depths that have it."""
+    low, high = recipe.span("depth", depth)
+    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats=True)}
+    for n in range(1, high + 1):
+        found |= choices(f"layer{n}_", {"depth": tuple(range(max(n, low), high + 1))})
+    return found

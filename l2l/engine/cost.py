@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l.engine.bucket import Bucket, assemble
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
 
@@ -42,8 +43,7 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return params, rest, learner.optimizer.init(params)
 
-    inputs = jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.int32 if spec.tokens else jnp.float32)
-    traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(inputs)
+    traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(_inputs(spec, batch))
     # Of a product's operands the left one is data: layers are written x @ weights.
     activations = sum(
         times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
@@ -57,6 +57,27 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
 def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:
     """Multiplications and additions of a full training, but for what is elementwise; backwards counts twice."""
     return 3.0 * measure(space, values, spec).flops * spec.examples * spec.epochs
+
+
+def equations(space: SearchSpace[Learner], held: Bucket, data: Mapping[str, Any], spec: Spec) -> int:
+    """The equations of a bucket's model, forwards."""
+
+    def forward(data: Mapping[str, Any], x: Any) -> Any:
+        model: Any = space.build(assemble(space, held, data), spec).model(nnx.Rngs(0))
+        model.train()
+        return model(x)
+
+    return _equations(jax.make_jaxpr(forward)(dict(data), _inputs(spec, 1)).jaxpr)
+
+
+def _equations(jaxpr: Any) -> int:
+    inner = [each for equation in jaxpr.eqns for value in equation.params.values() for each in _jaxprs(value)]
+    return len(jaxpr.eqns) + sum(map(_equations, inner))
+
+
+def _inputs(spec: Spec, batch: int) -> Any:
+    """Examples as a model gets them, by shape and dtype."""
+    return jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.int32 if spec.tokens else jnp.float32)
 
 
 def products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:

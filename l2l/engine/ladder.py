@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from l2l import machine
-from l2l.engine.bucket import Ladders, padded_sizes, padding, repeated
-from l2l.engine.cost import operations
+from l2l.engine.bucket import Ladders, bucket, numbers, padded_sizes, padding, repeated
+from l2l.engine.cost import equations, operations
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Learner, Spec
 
@@ -22,7 +22,12 @@ RATES = {False: 4e10, True: 4e12}
 """Operations a second of one training on a core of a CPU, and on an accelerator, in products as small as these models
 have. Constants, so that a search has the same programs at every start; the latter has not been measured."""
 COMPILE = {False: 4.0, True: 10.0}
-"""Seconds to trace and compile a program for either."""
+"""Seconds to trace and compile a program for either, if its model has no more than so many equations."""
+EQUATIONS = 820
+PROGRAMS = 16
+"""The most ways in which the ladders of a space may combine."""
+MANY = 3
+"""Pads of a space from which on fewer candidates are drawn, and the length of its programs is looked at."""
 
 
 class _Drawn(NamedTuple):
@@ -50,19 +55,41 @@ def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
     """
     padded = padded_sizes(space)
     draw = random.Random(0)
-    count = SAMPLES if len(padded) < 3 else max(SAMPLES // len(padded), 6)
+    count = SAMPLES if len(padded) < MANY else max(SAMPLES // len(padded), 6)
     drawn = [space.sample(draw) for _ in range(count)] if padded else []
     lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
     known = [_measured(space, spec, each, lowest, padded) for each in drawn]
+    compile_ = COMPILE[machine.accelerated()] * (_length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0)
     found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
     weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
     for _ in range(2 if len(padded) > 1 else 1):
         for pad in sorted(padded, key=lambda pad: -weight[pad]):
-            found[pad] = _ladder(pad, padded[pad], known, found)
-    return {pad: found[pad] for pad in padded}
+            found[pad] = _ladder(pad, padded[pad], known, found, compile_)
+    return {pad: tuple(sizes) for pad, sizes in _capped(found, known).items()}
 
 
-def _ladder(pad: str, steps: Sequence[int], drawn: Sequence[_Drawn], others: Ladders) -> tuple[int, ...]:
+def _capped(found: Mapping[str, Sequence[int]], drawn: Sequence[_Drawn]) -> dict[str, list[int]]:
+    """The ladders without those sizes that cost least to do without, until they combine in few enough ways."""
+    kept = {pad: list(sizes) for pad, sizes in found.items()}
+
+    def run(pad: str, size: int) -> float:
+        sizes = kept | {pad: [each for each in kept[pad] if each != size]}
+        return sum(
+            each.operations({name: _rung(sizes[name], need) / sizes[name][-1] for name, need in each.needs.items()})
+            for each in drawn
+        )
+
+    patterns = {frozenset(each.needs) for each in drawn}
+    patterns = {each for each in patterns if not any(each < other for other in patterns)}  # a part pads as the whole
+    while sum(math.prod(len(kept[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
+        _, pad, size = min((run(pad, size), pad, size) for pad, sizes in kept.items() for size in sizes[:-1])
+        kept[pad].remove(size)
+    return kept
+
+
+def _ladder(
+    pad: str, steps: Sequence[int], drawn: Sequence[_Drawn], others: Ladders, compile_: float
+) -> tuple[int, ...]:
     """The ladder of one pad, by dynamic programming over where its parts end, given those of the other pads."""
     using = [each for each in drawn if pad in each.needs]
     if not using:
@@ -88,9 +115,19 @@ def _ladder(pad: str, steps: Sequence[int], drawn: Sequence[_Drawn], others: Lad
             run = worth * sum(costs[at][last] for at in members) / RATES[accelerated]
             rest, larger = above[last + 1]
             programs = {kinds[at] for at in members}
-            ways.append((run + COMPILE[accelerated] * max(len(programs), 1) + rest, (steps[last], *larger)))
+            ways.append((run + compile_ * max(len(programs), 1) + rest, (steps[last], *larger)))
         above[first] = min(ways)
     return above[0][1]
+
+
+def _length(
+    space: SearchSpace[Learner], spec: Spec, candidate: Candidate, padded: Mapping[str, Sequence[int]]
+) -> float:
+    """How many times `EQUATIONS` the model of the space's programs has, at least 1: compiling takes as much longer."""
+    with suppress(Exception):
+        held = bucket(space, candidate, {pad: tuple(steps[-1:]) for pad, steps in padded.items()})
+        return max(equations(space, held, numbers(space, candidate, held), spec) / EQUATIONS, 1.0)
+    return 1.0
 
 
 def _rung(ladder: Sequence[int], need: int) -> int:
