@@ -56,3 +56,51 @@ def best_first(points: Sequence[Sequence[float]]) -> list[int]:
             for place, distance in zip(members, crowding([points[place] for place in members]), strict=True):
                 apart[place] = distance
     return sorted(range(len(points)), key=lambda place: (fronts[place], -apart[place], place))
+
+
+def front(points: Sequence[Sequence[float]]) -> list[int]:
+    """The places of the points `[N, M]` that nothing dominates, the best by the first objective first; of equals one.
+
+    Larger is better.
+    """
+    found = [place for place, rank in enumerate(ranks(points)) if rank == 0]
+    once = {tuple(points[place]): place for place in reversed(found)}
+    return sorted(once.values(), key=lambda place: (*(-each for each in points[place]), place))
+
+
+def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
+    """The volume between the points `[N, M]`, larger being better, and a reference `[M]` that is worse than them.
+
+    A point that is not better than the reference everywhere adds nothing.
+
+    Source: Zitzler and Thiele 1998, Multiobjective Optimization Using Evolutionary Algorithms, PPSN V, section 3.
+    """
+    values = np.asarray(points, np.float64).reshape(len(points), len(reference)) - np.asarray(reference, np.float64)
+    return _volume(values[(values > 0).all(1)])
+
+
+def _volume(values: Floats) -> float:
+    """The volume of the boxes from zero to each point, slice by slice of the last objective."""
+    if not len(values):
+        return 0.0
+    if values.shape[1] == 1:
+        return float(values.max())
+    order = np.argsort(-values[:, -1], kind="stable")
+    values, total = values[order], 0.0
+    for count in range(1, len(values) + 1):
+        below = values[count, -1] if count < len(values) else 0.0
+        if (height := values[count - 1, -1] - below) > 0:
+            total += height * _volume(values[:count, :-1])
+    return total
+
+
+def knee(points: Sequence[Sequence[float]]) -> int:
+    """The place of the point of a front `[N, M]` that gives up least: the furthest from the plane through its ends.
+
+    Of objectives scaled to the front's own range; larger is better.
+
+    Source: Das 1999, On characterizing the "knee" of the Pareto curve, Structural Optimization 18.
+    """
+    values = np.asarray(points, np.float64).reshape(len(points), -1)
+    span = np.ptp(values, axis=0)
+    return int(np.argmax(((values - values.min(0)) / np.where(span > 0, span, 1.0)).sum(1)))

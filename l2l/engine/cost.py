@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.engine.bucket import Bucket, assemble
-from l2l.nn.grouped import BLOCK, expert_blocks
+from l2l.nn.grouped import BLOCK
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
 
@@ -89,7 +89,7 @@ def products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:
             yield equation, times
         inner = [each for value in parameters.values() for each in _jaxprs(value)]
         often = times / len(inner) if name == "cond" else times * parameters.get("length", 1)
-        if parameters.get("name") == expert_blocks.__name__:
+        if parameters.get("name") == "expert_blocks":
             rows, weights = (each.aval.shape for each in equation.invars[:2])
             often *= rows[0] // BLOCK - weights[0]  # as many as entries fill, without each expert's last one
         for each in inner:

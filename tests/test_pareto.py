@@ -1,0 +1,62 @@
+"""Fronts, their volume and their knee, against what they are defined as."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l2l.pareto import front, hypervolume, knee
+
+WHOLE = st.integers(0, 6)
+POINTS = st.integers(1, 3).flatmap(lambda axes: st.lists(st.tuples(*[WHOLE] * axes), min_size=1, max_size=9))
+
+
+def cells(points: list[tuple[int, ...]]) -> int:
+    """How many unit cells lie between the points and the origin, one by one."""
+    axes = len(points[0])
+    return sum(
+        any(all(at < end for at, end in zip(cell, point, strict=True)) for point in points)
+        for cell in itertools.product(range(6), repeat=axes)
+    )
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> None:
+    def beaten(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+    found = front(points)
+    assert {points[place] for place in found} == {p for p in points if not any(beaten(p, q) for q in points)}
+    assert len({points[place] for place in found}) == len(found)
+    assert [points[place][0] for place in found] == sorted((points[place][0] for place in found), reverse=True)
+    assert all(points.index(points[place]) == place for place in found)
+
+
+@given(POINTS)
+def test_the_volume_is_that_of_its_cells(points: list[tuple[int, ...]]) -> None:
+    assert hypervolume(points, [0] * len(points[0])) == cells(points)
+    assert hypervolume([points[place] for place in front(points)], [0] * len(points[0])) == cells(points)
+
+
+@given(POINTS, st.data())
+def test_a_further_point_never_takes_volume_away(points: list[tuple[int, ...]], data: st.DataObject) -> None:
+    more = data.draw(st.tuples(*[WHOLE] * len(points[0])))
+    reference = [1] * len(points[0])
+    assert hypervolume([*points, more], reference) >= hypervolume(points, reference) >= 0
+
+
+def test_nothing_has_no_volume() -> None:
+    assert hypervolume([], [0.0, 0.0]) == 0.0
+    assert hypervolume([(1.0, -1.0)], [0.0, 0.0]) == 0.0
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (1e-6, 1e9), (3.0, 0.01)])
+def test_the_knee_is_where_the_front_bends_in_any_units(scale: tuple[float, float]) -> None:
+    points = np.array([(0.0, 10.0), (4.0, 9.5), (9.0, 9.0), (9.5, 4.0), (10.0, 0.0)]) * scale
+    assert knee(points.tolist()) == 2
+    assert knee([(1.0, 1.0)]) == 0
+    assert knee([(0.0, 5.0), (1.0, 5.0)]) == 1
