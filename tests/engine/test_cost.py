@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
 from l2l.engine import cost
+from l2l.nn.attention import Attention
+from l2l.nn.moe import MixtureOfExperts
 from l2l.types import Spec
 from search_spaces import cnn, mlp
 
@@ -24,3 +30,22 @@ def test_operations_of_a_convolutional_network() -> None:
     # One layer on 8x8, pooled to 4x4 before the head.
     found = cost.operations(cnn.space(), values(cnn.space(), depth=1, layer1_filters=16, layer1_kernel=5), SPEC)
     assert found == 3 * 2 * (64 * 25 * 16 + 16 * 16 * 10) * 1000 * 5
+
+
+def test_operations_of_experts_grow_with_the_choices_of_a_token_and_not_with_the_experts() -> None:
+    for experts, k in ((4, 1), (16, 1), (16, 2)):
+        layer = MixtureOfExperts(32, experts=experts, width=48, k=k, rngs=nnx.Rngs(0))
+        layer.eval()
+        found = cost.count(jax.make_jaxpr(lambda x, layer=layer: layer(x))(jnp.zeros((4, 64, 32))).jaxpr)
+        assert found == 256 * (2 * 32 * experts + k * 2 * 2 * 32 * 48)
+
+
+def test_operations_of_attention_are_those_that_xla_counts() -> None:
+    layer = Attention(32, heads=4, kv_heads=2, head_size=8, position="none", rngs=nnx.Rngs(0))
+    layer.eval()
+    x = jnp.zeros((2, 64, 32))
+    found = cost.count(jax.make_jaxpr(lambda x: layer(x))(x).jaxpr)
+    assert found == 2 * 2 * 64 * (2 * 32 * 32 + 2 * 32 * 16) + 2 * 2 * 2 * 64 * 64 * 32
+    # XLA counts the softmax, too.
+    counted: Any = jax.jit(lambda x: layer(x)).lower(x).cost_analysis()
+    assert found <= counted["flops"] <= 1.2 * found
