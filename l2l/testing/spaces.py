@@ -34,8 +34,9 @@ class _Read(Mapping[str, Any]):
         self._values, self.read = values, set[str]()
 
     def __getitem__(self, name: str) -> Any:
-        self.read.add(name)
-        return self._values[name]
+        value = self._values[name]
+        self.read.add(name)  # what it lacks has not been read
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
