@@ -118,6 +118,38 @@ class Constrained:
         return (value - self.penalty * (cost / self.limit - 1),)
 
 
+@dataclass(frozen=True)
+class Several:
+    """Several metrics, each an objective of its own: by name whether more of it is better.
+
+    The first is the one that a single winner is chosen by.
+
+    Raises: InputError if they are fewer than two, or the outcome lacks one.
+    """
+
+    metrics: Mapping[str, bool]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.metrics, Mapping) or len(self.metrics) < 2:
+            raise InputError(f"reward.metrics must be two or more, each as NAME: true or false, got {self.metrics!r}.")
+        for name, maximise in self.metrics.items():
+            _check_name("Several", "metrics", name)
+            if type(maximise) is not bool:
+                raise InputError(
+                    f"reward.metrics.{name} must be true where more is better, else false, got {maximise!r}."
+                )
+
+    @property
+    def length(self) -> int:
+        """As many as there are metrics."""
+        return len(self.metrics)
+
+    def __call__(self, outcome: Outcome) -> tuple[float, ...]:
+        """Each metric, or its negative where less is better."""
+        found = {name: _metric(outcome, name) for name in self.metrics}
+        return tuple(value if self.metrics[name] else -value for name, value in found.items())
+
+
 def named(reward: Reward, metric: str, maximise: bool = True) -> Reward:
     """`reward` with the task's `metric`, of which more is better or less, where it names none."""
     if not isinstance(reward, Metric | LatencyPenalised | Constrained):
@@ -130,10 +162,14 @@ def named(reward: Reward, metric: str, maximise: bool = True) -> Reward:
 def check(reward: Reward, names: Iterable[str]) -> None:
     """Refuses a reward of ours that reads another metric than `names`. Raises: InputError."""
     known = list(names)
+    read: list[str | None] = []
     if isinstance(reward, Metric | LatencyPenalised | Constrained):
-        for name in (reward.name, getattr(reward, "cost", None)):
-            if name is not None and name not in known:
-                raise InputError(f"there is no metric {name!r}: {nearest(name, known)}")
+        read = [reward.name, getattr(reward, "cost", None)]
+    elif isinstance(reward, Several):
+        read = [*reward.metrics]
+    for name in read:
+        if name is not None and name not in known:
+            raise InputError(f"there is no metric {name!r}: {nearest(name, known)}")
 
 
 def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT) -> Trial:

@@ -30,8 +30,10 @@ REQUIRED = {
     "reward=latency_penalised": ["reward.target=10000"],
     "objective=tabular": ["objective.path=toy.npz", "objective.codes=codes", "objective.reward=reward"],
     "space=tabular": ["space.path=toy.npz", "space.codes=codes"],
+    "reward=several": ["reward.metrics={accuracy: true, parameters: false}"],
     "store=postgresql": ["store.url=postgresql+psycopg://me@host/trials"],
     "task=idx_images": ["task.name=kmnist"],
+    "task=text": ["task.path=story.txt"],
     "task=tabular": ["task.path=toy.npz", "task.metric=reward"],
 }
 

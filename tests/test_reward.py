@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
-from l2l.reward import Constrained, LatencyPenalised, Metric, best, check, gate, named
+from l2l.reward import Constrained, LatencyPenalised, Metric, Several, best, check, gate, named
 from l2l.space import Candidate
 from l2l.types import Outcome, Status, Trial
 
@@ -226,3 +226,38 @@ def test_a_metric_that_no_run_has_is_refused_at_once() -> None:
     for wrong in (Metric("los"), LatencyPenalised(target=1.0, cost="los"), Constrained(limit=1.0, name="los")):
         with pytest.raises(InputError, match=r"there is no metric 'los': .*loss"):
             check(wrong, names)
+
+
+def test_several_metrics_are_an_objective_each() -> None:
+    reward = Several({"accuracy": True, "loss": False})
+    assert reward.length == 2
+    assert reward(MEASURED) == (0.5, -2.0)
+    trial = gate(run(MEASURED), reward)
+    assert (trial.status, trial.reward) == (Status.COMPLETE, (0.5, -2.0))
+    check(reward, ["accuracy", "loss"])
+    with pytest.raises(InputError, match="there is no metric 'loss'"):
+        check(reward, ["accuracy", "flops"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"loss": False}, "two or more, each as NAME: true or false"),
+        ("loss", "two or more"),
+        (
+            {"loss": False, "flops": "less"},
+            r"reward\.metrics\.flops must be true where more is better, else false, got 'less'",
+        ),
+        ({"loss": False, "": True}, "must be a metric's name"),
+    ],
+)
+def test_what_several_refuses(metrics: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Several(metrics)
+
+
+def test_where_less_is_better_the_price_is_on_the_reciprocal() -> None:
+    priced = LatencyPenalised(target=1.0, cost="accuracy", name="loss", below=-1.0, maximise=False)
+    assert priced(MEASURED)[0] == pytest.approx(1.0)  # 1 / 2 at half the cost
+    held = Constrained(limit=0.25, cost="accuracy", name="loss", maximise=False)
+    assert held(MEASURED)[0] == pytest.approx(-3.0)

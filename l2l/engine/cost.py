@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.engine.bucket import Bucket, assemble
+from l2l.nn import padded
 from l2l.nn.grouped import BLOCK
+from l2l.nn.moe import MixtureOfExperts
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
 
@@ -26,6 +28,8 @@ class Size(NamedTuple):
     matrix product and convolution what goes in on the left and what comes out."""
     flops: float
     """Multiplications and additions of the products that lead one example through the model."""
+    active_parameters: int = 0
+    """Of the parameters, those that one token is computed with: of experts as many as a token is sent to."""
 
 
 def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Size:
@@ -36,11 +40,14 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
     learner = space.build(values, spec)
     batch = int(learner.microbatch or learner.batch_size) // share
 
+    unused: list[int] = []
+
     def forward(x: Any) -> Any:
         with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
             model: Any = learner.model(nnx.Rngs(0))
         model.train()
         model(x)
+        unused.append(idle(model))
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return params, rest, learner.optimizer.init(params)
 
@@ -52,7 +59,18 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
     )
     weights, others = _total(params), _total(state) + _total(rest)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    return Size(parameters, 2 * weights + others + int(activations), count(traced.jaxpr) / batch)
+    flops = count(traced.jaxpr) / batch
+    return Size(parameters, 2 * weights + others + int(activations), flops, parameters - unused[-1])
+
+
+def idle(model: nnx.Module) -> int:
+    """The parameters of a model's experts that a token is not computed with, on average."""
+    found = 0.0
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, MixtureOfExperts):
+            k, experts = padded.count(part.router.k), padded.count(part.router.experts)
+            found += (1.0 - k / experts) * sum(math.prod(each[...].shape) for each in (part.inner, part.outer))
+    return round(found)
 
 
 def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:

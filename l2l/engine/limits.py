@@ -36,6 +36,7 @@ class Limits:
     parameters: float | None = None
     bytes: float | None = None
     flops: float | None = None
+    active_parameters: float | None = None
 
     def __post_init__(self) -> None:
         for name in Size._fields:

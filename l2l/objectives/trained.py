@@ -20,16 +20,20 @@ from l2l.engine.data import load, specify
 from l2l.engine.evaluate import metrics
 from l2l.engine.fit import Fitted
 from l2l.engine.ladder import ladders
+from l2l.engine.latency import latency
 from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
-from l2l.errors import InputError
+from l2l.errors import InputError, nearest
 from l2l.machine import LANES, cores
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Task, Trial
 
 log = logging.getLogger("l2l")
 
+COSTS = ("active_parameters", "flops", "train_flops", "bytes", "latency")
+"""What an outcome can have beside the parameters: per token; operations forwards, of an example; of the whole training,
+backwards twice as many; bytes of the training; seconds from one raw example to its logits."""
 Member: TypeAlias = tuple[Candidate, Key]
 """A candidate and the key of its run."""
 Trainings: TypeAlias = tuple[list[Fitted], dict[str, float]]
@@ -49,9 +53,10 @@ class Trained:
     `epochs` is the length of a training (the task's own by default), `lanes` the most candidates that train
     in one call of a program (by default one on a CPU, where each core takes one). A candidate beyond one of
     the `limits`, or beyond the machine's memory, is refused before anything of it is allocated, and fails.
-    A cohort that runs out of memory is run again in half the lanes, which its trials' `cohort` then says.
+    A cohort that runs out of memory is run again in half the lanes, which its trials' `cohort` then says. `costs` are
+    further metrics, of `COSTS`: what is counted of the model in its true shape, and its latency, which is measured.
 
-    Raises: InputError if `epochs` or `lanes` is not at least 1, or `limits` are none.
+    Raises: InputError if `epochs` or `lanes` is not at least 1, `limits` are none, or a cost is unknown.
     """
 
     space: SearchSpace[Learner]
@@ -60,6 +65,7 @@ class Trained:
     epochs: int | None = None
     lanes: int | None = None
     limits: Limits = field(default_factory=Limits)
+    costs: Sequence[str] = ()
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
     _ladders: Ladders | None = field(default=None, init=False, repr=False, compare=False)
     _kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
@@ -70,6 +76,11 @@ class Trained:
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"objective.{name} must be a whole number of at least 1, got {value!r}.")
         self.limits = Limits.read(self.limits)
+        for name in (
+            self.costs if isinstance(self.costs, Sequence) and not isinstance(self.costs, str) else [self.costs]
+        ):
+            if name not in COSTS:
+                raise InputError(f"objective.costs: {name!r} is unknown: {nearest(str(name), COSTS)}")
 
     def __getstate__(self) -> dict[str, Any]:
         # Programs and device arrays stay in the process that made them.
@@ -111,7 +122,7 @@ class Trained:
                 )
         y = self.task.load("validation")[1][:1]
         scores = metrics(self.task, y)
-        return {*scores, "train_loss", "parameters"}
+        return {*scores, "train_loss", "parameters", *self.costs}
 
     @property
     def total(self) -> int:
@@ -220,7 +231,7 @@ class Trained:
                 shares = {name: value / len(fits) for name, value in seconds.items()}
                 for trial, fitted in zip(left.trials[done:], fits, strict=False):
                     self._keep(trial, left.lanes, fitted)
-                    ended.append(replace(trial, outcome=self.outcome(fitted, shares)))
+                    ended.append(replace(trial, outcome=self._costed(trial.candidate, self.outcome(fitted, shares))))
                 done += len(fits)
         except Damaged as lost:
             log.warning("%s; it is trained from its start again", lost)
@@ -253,6 +264,22 @@ class Trained:
             wrong = next(name for name, value in found.items() if not np.isfinite(value))
             error = f"diverged: the {wrong} was not finite after the last step"
         return Outcome(metrics=found, seconds=seconds, curve=curve, error=error)
+
+    def _costed(self, candidate: Candidate, outcome: Outcome) -> Outcome:
+        """The outcome with what the candidate costs."""
+        if not self.costs or outcome.error is not None:
+            return outcome
+        population = self.population
+        found: dict[str, float] = {}
+        if (size := population.sizes.size(candidate.values)) is not None:
+            spec = population.spec
+            found |= {"active_parameters": size.active_parameters, "flops": size.flops, "bytes": size.bytes}
+            found["train_flops"] = 3.0 * size.flops * spec.examples * spec.epochs
+        if "latency" in self.costs:
+            found["latency"] = latency(population.module(candidate, exact(candidate), self.key(0))[0], self.task)
+        return replace(
+            outcome, metrics={**outcome.metrics, **{name: found[name] for name in self.costs if name in found}}
+        )
 
 
 def threads() -> int:
