@@ -168,6 +168,8 @@ class PaddedNorm(nnx.Module):
         before = (self.mean[...], self.var[...])
         if isinstance(self.kind, str):
             y, after = kinds[self.kind](x, before)
+        elif "batch" not in self.kind.options and "none" not in self.kind.options:
+            y, after = self._tokenwise(x), before
         else:
             options = [kinds[name] for name in self.kind.options]
             y, after = jax.lax.switch(self.kind.index[...], options, x, before)
@@ -185,6 +187,16 @@ class PaddedNorm(nnx.Module):
         mean = jnp.sum(x, -1, keepdims=True) / count
         variance = jnp.maximum(jnp.sum(x * x, -1, keepdims=True) / count - mean * mean, 0.0)
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * self.scale[...]) + self.bias[...], before
+
+    def _tokenwise(self, x: jax.Array) -> jax.Array:
+        """`_layer` or `_rms`, as data say, in one formula: the latter has no centre and no bias."""
+        assert isinstance(self.kind, Selector)
+        count, centred = self.count[...], self.kind.named("layer").astype(x.dtype)
+        used = jnp.arange(x.shape[-1]) < count
+        centre = centred * jnp.sum(jnp.where(used, x, 0.0), -1, keepdims=True) / count
+        apart = jnp.where(used, x - centre, 0.0)
+        square = jnp.sum(apart * apart, -1, keepdims=True) / count
+        return apart * (jax.lax.rsqrt(square + 1e-6) * self.scale[...]) + centred * self.bias[...]
 
     def _rms(self, x: jax.Array, before: Any) -> Any:
         square = jnp.sum(x * x, -1, keepdims=True) / self.count[...]

@@ -89,7 +89,8 @@ def _if(flag: Any, layer: Any, x: jax.Array) -> jax.Array:
     """`layer(x)` if `flag`, else `x`."""
     if layer is None or flag is False:
         return x
-    return layer(x) if flag is True else jax.lax.cond(flag, lambda: layer(x), lambda: x)
+    # Computed and chosen: a branch of its own takes longer to compile than a norm does to compute.
+    return layer(x) if flag is True else jnp.where(flag, layer(x), x)
 
 
 class Embedding(nnx.Module):
