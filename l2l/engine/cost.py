@@ -68,7 +68,7 @@ def idle(model: nnx.Module) -> int:
     found = 0.0
     for _, part in nnx.iter_modules(model):
         if isinstance(part, MixtureOfExperts):
-            k, experts = padded.count(part.router.k), padded.count(part.router.experts)
+            k, experts = padded.number(part.router.k), padded.number(part.router.experts)
             found += (1.0 - k / experts) * sum(math.prod(each[...].shape) for each in (part.inner, part.outer))
     return round(found)
 

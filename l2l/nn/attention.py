@@ -12,7 +12,7 @@ from flax import nnx
 from l2l.nn.blocks import chosen, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal
-from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, count, named, size
+from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, kept, named, number, size
 from l2l.nn.position import POSITIONS, alibi, rotated
 
 KINDS = ("global", "window", "linear")
@@ -60,7 +60,7 @@ class Attention(nnx.Module):
         _check(heads, kv_heads, head_size, kind, window, position, length)
         self.kind, self.position = chosen("attention", kind, KINDS), chosen("position", position, POSITIONS)
         self.heads, self.kv_heads, self.head_size = bound(heads), bound(kv_heads), bound(head_size)
-        self.window = window if window is None or isinstance(window, int) else Bound(jnp.asarray(window, jnp.int32))
+        self.window = kept(window)
         self.causal = causal
         self.query = _to_heads(features, heads, head_size, rngs)
         self.key = _to_heads(features, kv_heads, head_size, rngs)
@@ -95,7 +95,7 @@ class Attention(nnx.Module):
     def _attended(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Each head's mixture of values, `[B, L, H, D]`."""
         share = self._share("rotary", jnp.promote_types(query.dtype, jnp.float32))
-        features = count(self.head_size)
+        features = number(self.head_size)
 
         def turn(x: jax.Array) -> jax.Array:
             return x if isinstance(share, float) and share == 0.0 else rotated(x, features, share)
@@ -116,7 +116,7 @@ class Attention(nnx.Module):
             if windowed:
                 options["local_window_size"] = (self.window - 1, 0 if self.causal else self.window - 1)  # pyright: ignore
         else:
-            window = length if self.window is None else count(self.window)
+            window = length if self.window is None else number(self.window)
             near = visible(length, jnp.where(windowed, window, length), self.causal)[None, None]
             seen = near if seen is None else near & seen
         if not isinstance(self.kv_heads, int):
@@ -124,8 +124,8 @@ class Attention(nnx.Module):
         bias = None
         share = self._share("alibi", jnp.float32)
         if not (isinstance(share, float) and share == 0.0):
-            bias = alibi(length, heads, count(self.heads), share)[None].astype(query.dtype)
-        scale = count(self.head_size) ** -0.5
+            bias = alibi(length, heads, number(self.heads), share)[None].astype(query.dtype)
+        scale = number(self.head_size) ** -0.5
         if not isinstance(scale, float):
             query, scale = query * scale.astype(query.dtype), 1.0
         return jax.nn.dot_product_attention(query, key, value, bias, seen, scale=scale, **options)
@@ -198,7 +198,7 @@ def _shared(x: jax.Array, size: int, heads: int | Bound, kv_heads: int | Bound) 
     if isinstance(heads, int) and isinstance(kv_heads, int):
         return x if heads == kv_heads else jnp.repeat(x, heads // kv_heads, 2)
     # A product, for the slope of a gather by data would be a scatter.
-    whose = jnp.arange(size) * count(kv_heads) // count(heads)
+    whose = jnp.arange(size) * number(kv_heads) // number(heads)
     return jnp.einsum("blkd,kh->blhd", x, (jnp.arange(x.shape[2])[:, None] == whose).astype(x.dtype))
 
 

@@ -12,7 +12,7 @@ from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear
 from l2l.nn.dropout import dropout
 from l2l.nn.grouped import planned, products, taken
 from l2l.nn.initial import lecun_stack
-from l2l.nn.padded import Bound, Padded, Picked, Selector, count, named, size
+from l2l.nn.padded import Padded, Picked, Selector, kept, named, number, size
 from l2l.nn.router import Router, Routes, balance, capacity, z_loss
 
 
@@ -91,7 +91,7 @@ class MixtureOfExperts(nnx.Module):
         if length is not None and all(isinstance(each, int | float) for each in (k, room, experts)):
             _check_room(k, length, room, experts)
         self.activation = chosen("activation", activation, ACTIVATIONS)
-        self.room, self.balance_weight, self.z_weight = map(_kept, (room, balance_weight, z_weight))
+        self.room, self.balance_weight, self.z_weight = map(kept, (room, balance_weight, z_weight))
         self.axis = axis
         shape = (size(experts), size(features), size(width))
         self.inner = nnx.Param(lecun_stack(rngs.params(), shape))
@@ -151,12 +151,11 @@ class MixtureOfExperts(nnx.Module):
         """Tokens of a group that an expert has room for; None for all."""
         if self.room is None or self.router.kinds == ("expert_choice",):
             return None
-        room = self.room[...] if isinstance(self.room, Bound) else self.room
-        found = capacity(count(self.router.k), length, room, count(self.router.experts))
+        found = capacity(number(self.router.k), length, number(self.room), number(self.router.experts))
         return jnp.where(named(self.router.kind, "expert_choice"), length, found) if self.router.looks_ahead else found
 
     def _measure(self, logits: jax.Array, routes: Routes, kept: jax.Array, mask: jax.Array | None) -> None:
-        size, experts = logits.shape[-1], count(self.router.experts)
+        size, experts = logits.shape[-1], number(self.router.experts)
         sent = jnp.zeros(size + 1, logits.dtype).at[routes.expert.reshape(-1)].add(1.0)[:size]
         total = jnp.maximum(jnp.sum(sent), 1.0)
         present = jnp.ones(logits.shape[:2], logits.dtype) if mask is None else mask.astype(logits.dtype)
@@ -164,9 +163,8 @@ class MixtureOfExperts(nnx.Module):
         tokens = jnp.maximum(jnp.sum(present), 1.0)
         uneven = balance(jnp.sum(liked, (0, 1)) / tokens, sent / total, experts)
         uneven = jnp.where(named(self.router.kind, "expert_choice"), 0.0, uneven)
-        weights = [each[...] if isinstance(each, Bound) else each for each in (self.balance_weight, self.z_weight)]
         found = (
-            (self.penalty, weights[0] * uneven + weights[1] * z_loss(logits, present)),
+            (self.penalty, number(self.balance_weight) * uneven + number(self.z_weight) * z_loss(logits, present)),
             (self.expert_load, sent / total),
             (self.expert_load_max, jnp.max(sent) * experts / total),
             (self.expert_load_min, jnp.min(jnp.where(jnp.arange(len(sent)) < experts, sent, total)) * experts / total),
@@ -175,11 +173,6 @@ class MixtureOfExperts(nnx.Module):
         )
         for variable, value in found:
             variable[...] = value.astype(variable[...].dtype)
-
-
-def _kept(number: Any) -> Any:
-    """A number as a module keeps it: plain, or data."""
-    return number if number is None or isinstance(number, int | float) else Bound(jnp.asarray(number, jnp.float32))
 
 
 def _check_room(k: Any, length: int, room: Any, experts: Any) -> None:

@@ -69,11 +69,16 @@ class Selector(nnx.Module):
         return Picked(self.options, self.index[...]).named(option)
 
 
-def count(number: int | Bound | Selector) -> Any:
-    """What a module kept of a length, or of one of a few numbers: a plain number, or data `[]`."""
-    if isinstance(number, Selector):
-        return Picked(number.options, number.index[...]).number
-    return number[...] if isinstance(number, Bound) else number
+def kept(given: Any) -> Any:
+    """What a module keeps of a number: itself if it is plain or None, else data."""
+    return given if given is None or isinstance(given, int | float) else Bound(jnp.asarray(given))
+
+
+def number(held: int | float | Bound | Selector) -> Any:
+    """What a module kept of a length, of a number or of one of a few: a plain number, or data `[]`."""
+    if isinstance(held, Selector):
+        return Picked(held.options, held.index[...]).number
+    return held[...] if isinstance(held, Bound) else held
 
 
 def named(option: Any, wanted: Any) -> Any:

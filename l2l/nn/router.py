@@ -12,7 +12,7 @@ from flax import nnx
 from l2l.nn.blocks import chosen
 from l2l.nn.dropout import DropoutState, uniform
 from l2l.nn.initial import lecun_normal
-from l2l.nn.padded import Padded, Picked, Selector, bound, count, named, size
+from l2l.nn.padded import Padded, Picked, Selector, bound, named, number, size
 
 ROUTERS = ("softmax", "noisy", "sigmoid", "expert_choice")
 UNUSED = -1e30
@@ -81,7 +81,7 @@ class Router(nnx.Module):
             normal = jnp.sqrt(2.0) * jax.lax.erf_inv(jnp.clip(2.0 * draw - 1.0, -0.999999, 0.999999))
             noise = normal.astype(kind) * jax.nn.softplus(wide @ self.noise[...].astype(kind))
             selection = jnp.where(named(self.kind, "noisy"), logits + noise, logits)
-        unused = jnp.arange(logits.shape[-1]) >= count(self.experts)
+        unused = jnp.arange(logits.shape[-1]) >= number(self.experts)
         logits, selection = (jnp.where(unused, UNUSED, each) for each in (logits, selection))
         if self.kinds == ("expert_choice",):
             return logits, self._taken(logits, mask)
@@ -95,7 +95,7 @@ class Router(nnx.Module):
         """Each token to the experts of its largest logits."""
         groups, length, experts = logits.shape
         loudest, expert = jax.lax.top_k(selection, self.most)
-        used = jnp.arange(self.most) < count(self.k)
+        used = jnp.arange(self.most) < number(self.k)
         clear = jnp.take_along_axis(logits, expert, -1)
         found = {
             "softmax": jnp.exp(clear - jax.nn.logsumexp(logits, -1, keepdims=True)),
@@ -117,17 +117,17 @@ class Router(nnx.Module):
     def _taken(self, logits: jax.Array, mask: jax.Array | None) -> Routes:
         """To each expert the tokens of its largest probabilities."""
         groups, length, experts = logits.shape
-        places = capacity(count(self.k), length, 1.0, count(self.experts))
+        places = capacity(number(self.k), length, 1.0, number(self.experts))
         entries = experts * places if isinstance(places, int) else self.most * length + experts
         probabilities = jax.nn.softmax(logits, -1)
         liked = probabilities if mask is None else jnp.where(mask[..., None], probabilities, -1.0)
         order = jnp.argsort(-liked, 1, stable=True)
-        number = jnp.arange(entries)
-        expert = number // places
+        entry = jnp.arange(entries)
+        expert = entry // places
         mine = jnp.minimum(expert, experts - 1)
-        token = order[:, jnp.minimum(number % places, length - 1), mine]
+        token = order[:, jnp.minimum(entry % places, length - 1), mine]
         weight = probabilities[jnp.arange(groups)[:, None], token, mine]
-        goes = (expert < count(self.experts)) & (number % places < length)
+        goes = (expert < number(self.experts)) & (entry % places < length)
         goes = jnp.broadcast_to(goes, token.shape) & (True if mask is None else jnp.take_along_axis(mask, token, 1))
         return Routes(jnp.where(goes, expert, experts).astype(jnp.int32), token, jnp.where(goes, weight, 0.0))
 

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from widths import corner, short, wide
 
 from l2l.nn.attention import KINDS, Attention
 from l2l.nn.padded import Padded, Picked
@@ -42,11 +43,6 @@ def tokens(batch: int = 2, length: int = LENGTH, seed: int = 0) -> np.ndarray:
 def ragged(batch: int = 2, length: int = LENGTH) -> np.ndarray:
     """Sequences of which each has two tokens less than the one before."""
     return np.arange(length) < np.maximum(length - 2 * np.arange(batch), 1)[:, None]
-
-
-def wide(layer: Any) -> Any:
-    """The same layer with every number in float64; where x64 is on."""
-    return jax.tree.map(lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf, layer)
 
 
 def reference(layer: Any, x: np.ndarray, mask: np.ndarray, **options: Any) -> np.ndarray:
@@ -152,8 +148,8 @@ def test_slopes_of_weights_are_those_of_numpy(kind: str, kv_heads: int) -> None:
 def test_bfloat16_is_within_two_percent(kind: str, position: str) -> None:
     options = {"kind": kind, "position": position, "causal": True, "query_key_norm": "rms", "gate": True}
     layer, x, mask = made(**options), tokens(), ragged()
-    short = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == np.float32 else leaf, layer)
-    y = short(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
+    rounded = short(layer)
+    y = rounded(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
     assert y.dtype == jnp.bfloat16
     wanted = reference(layer, x, mask, **options)
     assert np.abs(np.asarray(y, np.float64) - wanted).max() <= 0.02 * np.abs(wanted).max() + 0.02
@@ -257,12 +253,6 @@ def test_data_choose_what_is_plain_alone(kind: str, position: str, causal: bool,
     for path, slope in nnx.to_flat_state(slopes):
         own_place = tuple(map(slice, inner[path].shape if path in inner else (0,)))
         assert not np.any(slope[...].at[own_place].set(0.0)), path
-
-
-def corner(small: Any, large: Any) -> Any:
-    """`small` in the corner of zeros."""
-    zeros = jnp.zeros(large.shape)
-    return zeros if small is None else zeros.at[tuple(map(slice, small.shape))].set(small[...])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from widths import corner, short, wide
 
 from l2l.nn.moe import Measure, MixtureOfExperts, Penalty
 from l2l.nn.padded import Padded, Picked
@@ -39,10 +40,6 @@ def tokens(batch: int = 3, length: int = LENGTH, seed: int = 0) -> np.ndarray:
 
 def ragged(batch: int = 3, length: int = LENGTH) -> np.ndarray:
     return np.arange(length) < np.maximum(length - 3 * np.arange(batch), 1)[:, None]
-
-
-def wide(layer: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf, layer)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -160,12 +157,12 @@ def test_slopes_of_weights_are_those_of_numpy(router: str) -> None:
 def test_bfloat16_is_within_two_percent(router: str) -> None:
     layer, x, mask = made(router=router, room=None), tokens(), ragged()
     layer.eval()
-    short = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == np.float32 else leaf, layer)
+    rounded = short(layer)
     # Rounded first, so that both send each token to the same experts.
     x = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
-    y = short(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
+    y = rounded(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
     assert y.dtype == jnp.bfloat16
-    wanted, _ = reference(short, x, mask, router, room=None)
+    wanted, _ = reference(rounded, x, mask, router, room=None)
     assert np.abs(np.asarray(y, np.float64) - wanted).max() <= 0.02 * np.abs(wanted).max()
 
 
@@ -266,11 +263,6 @@ def test_data_choose_what_is_plain_alone(router: str, k: int, room: float, share
     for path, slope in nnx.to_flat_state(slopes):
         place = tuple(map(slice, inner[path].shape if path in inner else (0,)))
         assert not np.any(slope[...].at[place].set(0.0)), path
-
-
-def corner(small: Any, large: Any) -> Any:
-    zeros = jnp.zeros(large.shape)
-    return zeros if small is None else zeros.at[tuple(map(slice, small.shape))].set(small[...])
 
 
 def test_noise_is_drawn_in_training_alone_and_is_learnt() -> None:
