@@ -275,11 +275,14 @@ def _run(plain: dict[str, Any]) -> None:
 def _ending(result: Any, plain: dict[str, Any]) -> str:
     """Where the winner lies, and three lines that load and score it."""
     from l2l.fingerprint import BUILT_IN
+    from l2l.front import FIGURE
 
     test = result.record["test"]
     best = (result.directory / "best").resolve()
+    front = result.record.get("front")
+    members = front and f"front: {len(front['members'])} trials, knee {front['knee']}: {result.directory / FIGURE}\n"
     if test is None:
-        return f"results: {result.directory.resolve()}"
+        return f"{members or ''}results: {result.directory.resolve()}"
     space, task = plain["space"]["_target_"], plain["task"]
     own = space.rpartition(".")[0] not in BUILT_IN.values()
     modules = ["l2l", task["_target_"].rpartition(".")[0], *([space.rpartition(".")[0]] if own else [])]
@@ -289,7 +292,7 @@ def _ending(result: Any, plain: dict[str, Any]) -> str:
         "" if test["reproduced"] else "\nThe winner's training came out otherwise here; best/ has the scores above."
     )
     return f"""\
-test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{spread})
+{members or ""}test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{spread})
 best: {best}{warning}
 
     import {", ".join(modules)}

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from l2l import files, fingerprint
+from l2l import files, fingerprint, front
 from l2l.climb import Climb, joined, staged
 from l2l.errors import InputError, SearchError
 from l2l.record import VERSION, common_reason, describe, environment, held_out, title
@@ -200,12 +200,13 @@ def search(
             executor.close()
             for watcher in watchers:
                 watcher.finish(record)
-        return Result(directory, _winner(log.trials()), log.trials(), ended)
+        return Result(directory, _winner(log.trials(), reward.length), log.trials(), ended)
 
 
-def _winner(trials: Sequence[Trial]) -> Trial:
-    """The best trial. Raises: SearchError if all have failed."""
-    if (winner := best(trials)) is None:
+def _winner(trials: Sequence[Trial], objectives: int) -> Trial:
+    """The best trial, of several objectives by the first. Raises: SearchError if all have failed."""
+    several = front.members(trials) if objectives > 1 else []
+    if (winner := several[0] if several else best(trials)) is None:
         failed = [trial for trial in trials if trial.status is Status.FAILED]
         why = common_reason((trial.outcome or Outcome()).error for trial in failed or trials)
         what = f"none of {len(trials)} trials was completed, {len(failed)} failed and the others were pruned"
@@ -289,10 +290,12 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, seed
     if (record := _concluded(run.directory, done, final)) is not None:
         return record
     files.replace(run.directory / "trials.csv", table(done, held.space))
-    winner = best(done)
+    several = front.members(done) if held.reward.length > 1 else []
+    winner = several[0] if several else best(done)
     test = None
     if winner is not None and final is not None:
         test = _finish(held, final, winner, task)
+    fronts = _fronted(held, run, final, done, several) if several else {}
     counts = collections.Counter(trial.status.value for trial in done)
     record = {
         "version": VERSION,
@@ -303,6 +306,7 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, seed
         "trials": {name: counts[name] for name in ("complete", "failed", "pruned")},
         "best": winner and describe(winner),
         "test": test,
+        **fronts,
         "seconds": held.ledger(),
         "environment": environment(held.executor),
     }
@@ -317,21 +321,44 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         found = json.loads((directory / "result.json").read_text())
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
         whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
-        return found if same and whole and (directory / "trials.csv").is_file() else None
+        there = all((directory / each.get("folder", "")).is_dir() for each in found.get("front", {}).get("members", []))
+        return found if same and whole and there and (directory / "trials.csv").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[str, Any]:
     """The test scores of the winner. Raises: SearchError if the final run fails."""
-    (ended,) = held.executor.run(final, [winner])
+    ((_, ended),) = _together(held, final, [winner])
+    return _finished(held, winner, ended, task.metric)
+
+
+def _finished(held: _Search, trial: Trial, ended: Trial, metric: str) -> dict[str, Any]:
+    """The test scores of a final run. Raises: SearchError if it failed."""
     held.charge(ended.outcome)
     if ended.outcome is None or ended.outcome.error is not None:
         reason = "it gave no outcome" if ended.outcome is None else ended.outcome.error
-        raise SearchError(
-            f"the winner, trial {winner.number}, could not be handed over: {reason}; the trials are kept."
-        )
-    return held_out(task.metric, winner, ended.outcome.metrics)
+        raise SearchError(f"trial {trial.number} could not be handed over: {reason}; the trials are kept.")
+    return held_out(metric, trial, ended.outcome.metrics)
+
+
+def _fronted(
+    held: _Search, run: Run, final: Objective | None, done: Sequence[Trial], several: Sequence[Trial]
+) -> dict[str, Any]:
+    """The front, its figure drawn and, if `final` can, each member handed over. Raises: SearchError if one fails."""
+    files.replace(run.directory / front.FIGURE, front.figure(done, several, held.reward))
+    beside = getattr(final, "beside", None)
+    if beside is None:
+        return {"front": front.record(done, several)}
+    made = beside((run.directory / front.FOLDER).resolve())
+    tests = [_finished(held, trial, ended, run.metric) for trial, ended in _together(held, made, several)]
+    return {"front": front.record(done, several, tests)}
+
+
+def _together(held: _Search, final: Objective, several: Sequence[Trial]) -> list[tuple[Trial, Trial]]:
+    """Trials before and after their final run, in their order."""
+    ended = {trial.number: trial for trial in held.executor.run(final, several)}
+    return [(trial, ended[trial.number]) for trial in several]
 
 
 def _begin(directory: Path, config: Mapping[str, Any] | None) -> None:

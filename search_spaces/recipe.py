@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from l2l.errors import InputError, nearest
 from l2l.nn.padded import Picked
+from l2l.nn.stack import STACKED
 from l2l.space import Categorical, Choice, Real
 from l2l.types import Learner, Spec
 
@@ -151,7 +152,12 @@ def _picked_rule(name: Picked) -> optax.GradientTransformation:
 
 
 def _matrices(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Which arrays are matrices, in each layer by itself."""
+
+    def matrix(path: Any, leaf: Any) -> bool:
+        return leaf.ndim - any(getattr(key, "key", None) == STACKED for key in path) > 1
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
 
 
 def _schedule(values: Mapping[str, Any], peak: Any, steps: Any) -> Callable[[Any], Any]:

@@ -15,7 +15,7 @@ from l2l.nn.moe import MixtureOfExperts
 from l2l.nn.padded import Padded, Picked, active, size
 from l2l.nn.position import POSITIONS
 from l2l.nn.router import ROUTERS
-from l2l.nn.transformer import PLACEMENTS, Block, Embedding, FeedForward, Transformer, length
+from l2l.nn.transformer import PLACEMENTS, Block, Embedding, FeedForward, Residual, Transformer, length
 from l2l.space import Categorical, Choice, Integer, Real, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -74,10 +74,13 @@ def _block(values: Mapping[str, Any], layer: str, spec: Spec, rngs: nnx.Rngs) ->
             balance_weight=value("balance_weight"), causal=causal, length=length(spec.inputs), dropout_rate=dropout,
             rngs=rngs,
         )  # fmt: skip
-    return Block(
-        width, attention=attention, dense=dense, experts=experts, mixed=mixed, placement=value("placement"),
-        normalisation=value("normalisation"), rngs=rngs,
-    )  # fmt: skip
+    residual = [
+        part and Residual(
+            part, width, placement=value("placement"), normalisation=value("normalisation"), rngs=rngs
+        )
+        for part in (attention, dense, experts)
+    ]  # fmt: skip
+    return Block(*residual, mixed=mixed)  # pyright: ignore
 
 
 def _attention(value: Any, width: Any, spec: Spec, causal: bool, dropout: Any, rngs: nnx.Rngs) -> Attention:

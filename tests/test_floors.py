@@ -17,7 +17,7 @@ FLOORS = {
     4: {"loop", "climb", "objectives", "export"},
     3: {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
-        *("store", "tables", "reward", "rows", "rungs", "record", "shared", "testing", "search_spaces"),
+        *("store", "tables", "reward", "rows", "rungs", "record", "front", "shared", "testing", "search_spaces"),
     },
     2: {"types", "encoding", "fingerprint"},
     1: {"space", "nn", "pareto", "statistics", "config", "machine", "errors", "files", "source"},

@@ -23,9 +23,9 @@ RATES = {False: 4e10, True: 4e12}
 have. Constants, so that a search has the same programs at every start; the latter has not been measured."""
 COMPILE = {False: 4.0, True: 10.0}
 """Seconds to trace and compile a program for either, if its model has no more than so many equations."""
-EQUATIONS = 820
-PROGRAMS = 16
-"""The most ways in which the ladders of a space may combine."""
+EQUATIONS = 500
+PROGRAMS = 4
+"""The most ways in which the ladders of a space with `MANY` pads may combine."""
 MANY = 3
 """Pads of a space from which on fewer candidates are drawn, and the length of its programs is looked at."""
 
@@ -58,14 +58,15 @@ def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
     count = SAMPLES if len(padded) < MANY else max(SAMPLES // len(padded), 6)
     drawn = [space.sample(draw) for _ in range(count)] if padded else []
     lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
-    known = [_measured(space, spec, each, lowest, padded) for each in drawn]
+    known = _measured(space, spec, drawn, lowest, padded)
     compile_ = COMPILE[machine.accelerated()] * (_length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0)
     found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
     weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
     for _ in range(2 if len(padded) > 1 else 1):
         for pad in sorted(padded, key=lambda pad: -weight[pad]):
             found[pad] = _ladder(pad, padded[pad], known, found, compile_)
-    return {pad: tuple(sizes) for pad, sizes in _capped(found, known).items()}
+    few = _capped(found, known) if len(padded) >= MANY else found
+    return {pad: tuple(sizes) for pad, sizes in few.items()}
 
 
 def _capped(found: Mapping[str, Sequence[int]], drawn: Sequence[_Drawn]) -> dict[str, list[int]]:
@@ -146,30 +147,47 @@ def _needs(space: SearchSpace[Any], candidate: Candidate) -> dict[str, int]:
 def _measured(
     space: SearchSpace[Learner],
     spec: Spec,
-    candidate: Candidate,
+    drawn: Sequence[Candidate],
     lowest: Mapping[str, int],
     padded: Mapping[str, Sequence[int]],
-) -> _Drawn:
-    """A candidate's operations with all its sizes at their largest, and with one pad after another at its lowest."""
-    kind = repr([
-        value for name, value in space.static(candidate).items()
-        if padding(space.choices[name]) is None and not repeated(space.choices[name])
-    ])  # fmt: skip
-    needs = _needs(space, candidate)
+) -> list[_Drawn]:
+    """Candidates' operations with all their sizes at their largest, and how these grow with each pad.
 
-    def counted(small: str = "") -> float:
-        sizes = {pad: lowest[pad] if pad == small else padded[pad][-1] for pad in needs}
-        pads = {name: padding(space.choices[name]) for name in candidate.values}
-        values = {
-            name: value if (pad := pads[name]) is None else sizes[pad] for name, value in candidate.values.items()
-        }
-        return max(operations(space, values, spec), 1.0)
+    With few pads each candidate's growth is measured, with `MANY` that of the one that has most of them stands for all.
+    """
+    needs = [_needs(space, each) for each in drawn]
+    most = max(needs, key=len, default={})
+    found: list[_Drawn] = []
+    shared: Mapping[str, float] | None = None
+    for candidate, need in sorted(zip(drawn, needs, strict=True), key=lambda pair: pair[1] is not most):
+        kind = repr([
+            value for name, value in space.static(candidate).items()
+            if padding(space.choices[name]) is None and not repeated(space.choices[name])
+        ])  # fmt: skip
+        base, slopes = 0.0, shared or {}
+        with suppress(Exception):
+            whole = _operations(space, spec, candidate, {pad: padded[pad][-1] for pad in need})
+            if shared is None:
+                slopes = {
+                    pad: math.log(
+                        whole
+                        / _operations(
+                            space, spec, candidate, {each: padded[each][-1] for each in need} | {pad: lowest[pad]}
+                        )
+                    )
+                    / math.log(padded[pad][-1] / lowest[pad])
+                    for pad in need
+                    if lowest[pad] < padded[pad][-1]
+                }
+            base = whole
+        found.append(_Drawn(kind, need, base, slopes))
+        if len(padded) >= MANY and base:
+            shared = slopes
+    return found
 
-    base, slopes = 0.0, dict[str, float]()
-    with suppress(Exception):
-        whole = counted()
-        for pad in needs:
-            if lowest[pad] < padded[pad][-1]:
-                slopes[pad] = math.log(whole / counted(pad)) / math.log(padded[pad][-1] / lowest[pad])
-        base = whole
-    return _Drawn(kind, needs, base, slopes)
+
+def _operations(space: SearchSpace[Learner], spec: Spec, candidate: Candidate, sizes: Mapping[str, int]) -> float:
+    """A candidate's operations with its pads at these sizes."""
+    pads = {name: padding(space.choices[name]) for name in candidate.values}
+    values = {name: value if (pad := pads[name]) is None else sizes[pad] for name, value in candidate.values.items()}
+    return max(operations(space, values, spec), 1.0)

@@ -26,6 +26,7 @@ from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes, memory
 from l2l.engine.place import Place
 from l2l.nn.padded import Bound
+from l2l.nn.stack import ALONE, STACKED
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
@@ -287,17 +288,27 @@ def title(held: Bucket, lanes: int) -> str:
 
 
 def embed(small: Any, large: Any) -> Any:
-    """The state `small` at the beginning of zeros of the shapes of `large`.
+    """The state `small` at the beginning of zeros of the shapes of `large`; layers that it has one by one are stacked.
 
     Raises: ValueError if `large` lacks a variable of it, or has less room for one.
     """
     own = dict(nnx.to_flat_state(small))
-    made: list[Any] = []
-    for path, leaf in nnx.to_flat_state(large):
-        shape, found = value_of(leaf), own.pop(path, None)
+
+    def padded(path: Any, shape: Any) -> Any:
+        found = own.pop(path, None)
         value = empty(shape) if found is None else to_host(value_of(found))
         if value.shape != shape.shape:
             value = np.pad(value, [(0, b - a) for a, b in zip(value.shape, shape.shape, strict=True)])
+        return value
+
+    made: list[Any] = []
+    for path, leaf in nnx.to_flat_state(large):
+        shape = value_of(leaf)
+        if STACKED in path:
+            one = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
+            value = np.stack([padded(_of_layer(path, number), one) for number in range(shape.shape[0])])
+        else:
+            value = padded(path, shape)
         made.append((path, with_value(leaf, value)))
     for path, leaf in own.items():
         if isinstance(leaf, nnx.Variable):  # a mere array is a constant of the program
@@ -306,14 +317,24 @@ def embed(small: Any, large: Any) -> Any:
 
 
 def crop(large: Any, small: Any) -> Any:
-    """The beginning of every array of the state `large`, in the shapes of `small`."""
+    """The beginning of every array of the state `large`, in the shapes of `small`; stacked layers one by one."""
     whole = dict(nnx.to_flat_state(large))
+    for path in [path for path in whole if STACKED in path]:
+        leaf = whole.pop(path)
+        for number, value in enumerate(value_of(leaf)):
+            whole[_of_layer(path, number)] = with_value(leaf, value)
     made: list[Any] = []
     for path, leaf in nnx.to_flat_state(small):
         value = value_of(whole.get(path, leaf))
         part = value if is_key(value) else value[tuple(map(slice, value_of(leaf).shape))]
         made.append((path, with_value(leaf, part)))
     return nnx.from_flat_state(made)
+
+
+def _of_layer(path: tuple[Any, ...], number: int) -> tuple[Any, ...]:
+    """Where a layer by itself has what is stacked at this path."""
+    at = path.index(STACKED)
+    return (*path[:at], ALONE, number, *path[at + 1 :])
 
 
 def value_of(leaf: Any) -> Any:

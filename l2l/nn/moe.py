@@ -26,7 +26,7 @@ class Measure(nnx.Variable[Any]):
 
 def penalties(module: nnx.Module) -> list[jax.Array]:
     """What the parts of a model add to the loss of its last call in training, `[]` each."""
-    return jax.tree.leaves(nnx.state(module, Penalty))
+    return [jnp.sum(each) for each in jax.tree.leaves(nnx.state(module, Penalty))]
 
 
 def measures(module: nnx.Module) -> dict[str, jax.Array]:
@@ -37,15 +37,13 @@ def measures(module: nnx.Module) -> dict[str, jax.Array]:
     each: dict[tuple[Any, ...], dict[str, jax.Array]] = {}
     for path, leaf in nnx.to_flat_state(nnx.state(module, Measure)):
         each.setdefault(path[:-1], {})[str(path[-1])] = leaf.get_value()
-    if not each:
-        return {}
-    called = [jnp.sum(found["expert_load"]) > 0 for found in each.values()]
-    count = jnp.maximum(sum(jnp.asarray(one, jnp.float32) for one in called), 1.0)
-    names = sorted({name for found in each.values() for name in found})
+    called = [jnp.sum(found["expert_load"], -1) > 0 for found in each.values()]
+    count = jnp.maximum(sum(jnp.sum(one, dtype=jnp.float32) for one in called), 1.0)
+    names = sorted({name for found in each.values() for name in found if name != "expert_load"})
     return {
-        name: sum(jnp.where(one, found[name], 0.0) for one, found in zip(called, each.values(), strict=True)) / count
+        name: sum(jnp.sum(jnp.where(one, found[name], 0.0)) for one, found in zip(called, each.values(), strict=True))
+        / count
         for name in names
-        if name != "expert_load"
     }
 
 

@@ -8,7 +8,7 @@ gradients, at zero without knowing it; what divides by a size must be told the t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,21 +122,78 @@ def elementwise(functions: Sequence[Callable[[jax.Array], jax.Array]], index: An
     return run(index, x)
 
 
-def if_reached(n: Any, length: int | Bound, part: Any, x: jax.Array) -> jax.Array:
+def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Array:
     """`x` through the modules of `part` one by one if the n-th part is in use, else `x`."""
     if isinstance(length, int):
         return functools.reduce(lambda x, module: module(x), part, x)
-    return only_if(n <= length[...], part, x)
+    graph, leaves, tree = _split(part)
+    used, changed = _use(graph, tree)
+    after, y = jax.lax.cond(n <= length[...], used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
+    _remember(part, tree, leaves, dict(zip(changed, after, strict=True)))
+    return y
 
 
-def only_if(flag: jax.Array, part: Any, x: jax.Array) -> jax.Array:
-    """`x` through the modules of `part` one by one if `flag` `[]`, else `x`, for the cost of what is done.
+def only_if(flag: Any, part: Any, x: jax.Array) -> jax.Array:
+    """`x` through the module `part` if `flag` (plain, or `[]`), else `x`, for the cost of what is done.
 
-    The parts keep the shape of `x`; what they remember (batch statistics, calls) changes only where they are used.
+    The part keeps the shape of `x`; what it remembers changes only where it is used. Backwards it is computed again:
+    what several such parts would keep for that takes longer to lay out, most of it zeros, than it does to compute.
     """
+    if isinstance(flag, bool):
+        return part(x) if flag else x
+    graph, leaves, tree = _split((part,))
+    use, changed = _use(graph, tree)
+    used = jax.jit(use)  # traced once
+    jax.eval_shape(used, leaves, x)  # then it is known what changes
+    floats = [at for at, leaf in enumerate(leaves) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
+
+    @jax.custom_vjp
+    def run(flag: Any, leaves: Any, x: jax.Array) -> Any:
+        return jax.lax.cond(flag, used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
+
+    def forward(flag: Any, leaves: Any, x: jax.Array) -> Any:
+        return run(flag, leaves, x), (flag, leaves, x)
+
+    def backward(kept: Any, slopes: Any) -> Any:
+        flag, leaves, x = kept
+
+        def moved(moving: Any, x: jax.Array) -> Any:
+            every = list(leaves)
+            for at, leaf in zip(floats, moving, strict=True):
+                every[at] = leaf
+            after, y = used(every, x)
+            return [each for at, each in zip(changed, after, strict=True) if at in floats], y
+
+        moving = [leaves[at] for at in floats]
+        given = [slope for at, slope in zip(changed, slopes[0], strict=True) if at in floats], slopes[1]
+
+        def done(moving: Any, x: jax.Array, given: Any) -> Any:
+            return jax.vjp(moved, moving, x)[1](given)
+
+        def past(moving: Any, x: jax.Array, given: Any) -> Any:
+            found = dict(zip([at for at in changed if at in floats], given[0], strict=True))
+            return [found.get(at, jnp.zeros_like(leaf)) for at, leaf in zip(floats, moving, strict=True)], given[1]
+
+        by_leaves, by_x = jax.lax.cond(flag, done, past, moving, x, given)
+        found = dict(zip(floats, by_leaves, strict=True))
+        return None, [found.get(at) for at in range(len(leaves))], by_x
+
+    run.defvjp(forward, backward)
+    after, y = run(flag, leaves, x)
+    _remember((part,), tree, leaves, dict(zip(changed, after, strict=True)))
+    return y
+
+
+def _split(part: Any) -> tuple[Any, list[Any], Any]:
     graph, state = nnx.split(tuple(part))
     leaves, tree = jax.tree.flatten(state)
-    changed: list[int] = []  # known once the first branch has been traced
+    return graph, leaves, tree
+
+
+def _use(graph: Any, tree: Any) -> tuple[Callable[[Any, jax.Array], Any], list[int]]:
+    """The modules of a graph as a function to the leaves that they change and the result; and which those are, known
+    once it has been traced."""
+    changed: list[int] = []
 
     def used(leaves: Any, x: jax.Array) -> Any:
         merged: Any = nnx.merge(graph, jax.tree.unflatten(tree, leaves), copy=True)
@@ -145,12 +202,12 @@ def only_if(flag: jax.Array, part: Any, x: jax.Array) -> jax.Array:
         changed[:] = [at for at, (old, new) in enumerate(zip(leaves, after, strict=True)) if old is not new]
         return [after[at] for at in changed], y
 
-    after, y = jax.lax.cond(flag, used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
-    if changed:
-        for at, leaf in zip(changed, after, strict=True):
-            leaves[at] = leaf
-        nnx.update(tuple(part), jax.tree.unflatten(tree, leaves))
-    return y
+    return used, changed
+
+
+def _remember(part: Any, tree: Any, leaves: list[Any], after: Mapping[int, Any]) -> None:
+    if after:
+        nnx.update(tuple(part), jax.tree.unflatten(tree, [after.get(at, leaf) for at, leaf in enumerate(leaves)]))
 
 
 class PaddedNorm(nnx.Module):

@@ -15,8 +15,8 @@ from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal, lecun_rows
 from l2l.nn.moe import MixtureOfExperts
-from l2l.nn.padded import Padded, Picked, Selector, bound, named, only_if, size
-from l2l.nn.stack import through
+from l2l.nn.padded import Padded, Picked, Selector, named, only_if, size
+from l2l.nn.stack import Stack, kept
 
 PLACEMENTS = ("pre", "post")
 
@@ -43,46 +43,55 @@ class FeedForward(nnx.Module):
         return self.drop(self.outer(activate(self.activation, self.inner(x))))
 
 
-class Block(nnx.Module):
-    """Attention, then a feed-forward part, each added to its input; normalised before (pre) or after (post) each.
-
-    The feed-forward part is `dense` or `experts`; with both, data say which (`mixed`, `Picked` of False and True).
+class Residual(nnx.Module):
+    """A part that is added to its input, normalised before it (pre) or behind the sum (post).
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.1; Xiong et al. 2020, arXiv:2002.04745 (pre).
     """
 
     def __init__(
         self,
+        part: nnx.Module,
         features: int | Padded,
         *,
-        attention: Attention,
-        dense: FeedForward | None,
-        experts: MixtureOfExperts | None,
-        mixed: bool | Picked,
         placement: str | Picked,
         normalisation: str | Picked,
         rngs: nnx.Rngs,
     ) -> None:
-        self.attention, self.dense, self.experts = attention, dense, experts
-        self.mixed = Selector(mixed) if isinstance(mixed, Picked) else mixed
+        self.part = part
         self.placement = chosen("placement", placement, PLACEMENTS)
-        self.first = norm(normalisation, features, rngs=rngs)
-        self.second = norm(normalisation, features, rngs=rngs)
+        self.norm = norm(normalisation, features, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, L, C]` to the same shape."""
-        before = named(self.placement, "pre")
-        for layer, part in ((self.first, self.attention), (self.second, self._forward)):
-            y = x + part(_if(before, layer, x))
-            x = _if(~before if isinstance(before, jax.Array) else not before, layer, y)
+        before, part = named(self.placement, "pre"), self.part
+        y: Any = x + part(_if(before, self.norm, x))  # pyright: ignore[reportCallIssue]
+        return _if(~before if isinstance(before, jax.Array) else not before, self.norm, y)
+
+
+class Block(nnx.Module):
+    """Attention, then a feed-forward part: `dense` or `experts`; with both, data say which (`mixed`)."""
+
+    def __init__(
+        self, attention: Residual, dense: Residual | None, experts: Residual | None, mixed: bool | Picked
+    ) -> None:
+        self.attention, self.dense, self.experts = attention, dense, experts
+        self.mixed = Selector(mixed) if isinstance(mixed, Picked) else mixed
+
+    def __call__(self, x: jax.Array, reached: Any = True) -> jax.Array:
+        """`[B, L, C]` to the same shape; `x` itself if not `reached` (plain, or `[]`)."""
+        x = kept(only_if(reached, self.attention, x))
+        for part, chooses in ((self.dense, False), (self.experts, True)):
+            if part is not None:
+                x = kept(only_if(both(reached, named(self.mixed, chooses)), part, x))
         return x
 
-    def _forward(self, x: jax.Array) -> jax.Array:
-        mixed = named(self.mixed, True)
-        if isinstance(mixed, bool):
-            part: Any = self.experts if mixed else self.dense
-            return part(x)
-        return only_if(~mixed, (self.dense,), only_if(mixed, (self.experts,), x))
+
+def both(one: Any, other: Any) -> Any:
+    """Whether both hold, plain or `[]`."""
+    if isinstance(one, bool) and isinstance(other, bool):
+        return one and other
+    return jnp.logical_and(one, other)
 
 
 def _if(flag: Any, layer: Any, x: jax.Array) -> jax.Array:
@@ -166,7 +175,7 @@ class Transformer(nnx.Module):
         tied: bool | Picked,
         rngs: nnx.Rngs,
     ) -> None:
-        self.embedding, self.blocks, self.depth = embedding, nnx.List(blocks), bound(depth)
+        self.embedding, self.blocks = embedding, Stack(blocks, depth)
         self.norm = norm(normalisation, features, rngs=rngs)
         self.per_token = per_token
         able = per_token and embedding.tokens == outputs
@@ -175,8 +184,7 @@ class Transformer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, *inputs]` to logits `[B, L, V]`, or `[B, C]`."""
-        y = through(self.blocks, self.depth, self.embedding(x))
-        y = self.norm(y)
+        y = self.norm(self.blocks(self.embedding(x)))
         if not self.per_token:
             y = jnp.mean(y, 1)
         head: Any = self.head

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Final:
     objective: Trained
     directory: Path
     seeds: int = 3
+    _apart: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.objective, Trained):
@@ -58,6 +59,12 @@ class Final:
             return False
         return test["seeds"] == self.seeds
 
+    def beside(self, directory: Path) -> Final:
+        """The same for the members of a front: each in a folder of its own number in `directory`, without more seeds."""
+        made = replace(self, directory=directory, seeds=0)
+        made._apart = True
+        return made
+
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Each trial with the scores of its final run; the last one's module is what `directory` holds."""
         for trial in trials:
@@ -77,8 +84,9 @@ class Final:
         }
         spec = self.objective.population.spec
         space = self.objective.space
-        save(self.directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics))
-        metrics["loaded"] = evaluate(load(self.directory, space=space), task, "validation")[metric]
+        directory = self.directory / f"{trial.number:04d}" if self._apart else self.directory
+        save(directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics))
+        metrics["loaded"] = evaluate(load(directory, space=space), task, "validation")[metric]
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
 
     def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fitted], list[nnx.Module], dict[str, float]]:
