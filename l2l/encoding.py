@@ -179,7 +179,7 @@ def rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
         if trial.reward is not None and len(trial.reward) != 1:
             raise InputError(
                 f"this searcher maximises one number, but trial {trial.number} has a reward of "
-                f"{len(trial.reward)}; use one for several objectives (gp_critic, nsga2, tpe) or a scalar reward."
+                f"{len(trial.reward)}; use one for several (preferences, gp_critic, nsga2, tpe) or a scalar reward."
             )
     return np.array([math.nan if trial.reward is None else trial.reward[0] for trial in trials])
 

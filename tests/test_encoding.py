@@ -223,7 +223,7 @@ def test_rewards_of_trials() -> None:
         Trial(1, candidate, (0, 2), (0, 1), Status.FAILED),
     ]
     assert json.dumps(rewards(trials).tolist()) == "[0.5, NaN]"
-    with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use one for several objectives"):
+    with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use one for several "):
         rewards([Trial(3, candidate, (0, 1), (3,), Status.COMPLETE, None, (0.5, 0.1))])
 
 

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.nn.attention import Attention
 from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal, lecun_rows
-from l2l.nn.moe import MixtureOfExperts
 from l2l.nn.padded import Padded, Picked, Selector, named, only_if, size
 from l2l.nn.stack import Stack, kept
 

@@ -60,7 +60,7 @@ class Final:
         return test["seeds"] == self.seeds
 
     def beside(self, directory: Path) -> Final:
-        """The same for the members of a front: each in a folder of its own number in `directory`, without more seeds."""
+        """The same for members of a front: each in a folder of its number in `directory`, without further seeds."""
         made = replace(self, directory=directory, seeds=0)
         made._apart = True
         return made

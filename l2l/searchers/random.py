@@ -5,17 +5,22 @@ Source: Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from l2l.encoding import Tables
-from l2l.searchers.coded import Coded, Proposal
+from l2l.searchers.coded import Coded, CodedState, Proposal
 from l2l.searchers.points import Points, drawn, settled, within
-from l2l.types import Array, Key
+from l2l.types import Array, Key, Trial
 
 
 @dataclass(frozen=True)
 class Random(Coded):
     """Draws candidates uniformly and learns nothing."""
+
+    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
+        """The state after a batch, of however many objectives."""
+        return state._replace(told=state.told + len(trials))
 
     def start(self, tables: Tables, key: Key) -> tuple[()]:
         """Nothing to know; `key` is not used."""

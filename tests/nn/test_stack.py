@@ -10,23 +10,27 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from l2l.engine.population import crop, embed
 from l2l.nn.dropout import Dropout
-from l2l.nn.padded import Bound
-from l2l.nn.stack import through
+from l2l.nn.padded import Padded, only_if
+from l2l.nn.stack import Stack, kept
 
 
 class Layer(nnx.Module):
-    """A linear map that counts its calls and drops."""
+    """A linear map that counts its calls, drops, and adds a penalty."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.linear = nnx.Linear(4, 4, rngs=rngs)
         self.drop = Dropout(0.3, rngs=rngs)
         self.calls = nnx.BatchStat(jnp.zeros(()))
+        self.size = nnx.BatchStat(jnp.zeros(()))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        y = jnp.tanh(self.linear(x))
         if not self.drop.deterministic:
             self.calls[...] = self.calls[...] + 1.0
-        return self.drop(jnp.tanh(self.linear(x)))
+            self.size[...] = jnp.sum(y * y)
+        return self.drop(y)
 
 
 class Wide(Layer):
@@ -40,17 +44,22 @@ class Wide(Layer):
         return super().__call__(x) + self.more(x).sum(-1, keepdims=True)
 
 
-class Stack(nnx.Module):
-    def __init__(self, kinds: list[type[Layer]], depth: Any) -> None:
-        self.layers = nnx.List([kind(nnx.Rngs(n, params=n, dropout=n)) for n, kind in enumerate(kinds)])
-        self.depth = depth
+class If(nnx.Module):
+    """A layer that takes whether it is in use."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return through(self.layers, self.depth, x)
+    def __init__(self, kind: type[Layer], rngs: nnx.Rngs) -> None:
+        self.layer = kind(rngs)
+
+    def __call__(self, x: jax.Array, reached: Any = True) -> jax.Array:
+        return kept(only_if(reached, self.layer, x))
 
 
-def ran(model: Stack) -> Any:
-    """Output, slopes and what the layers remember, after two calls."""
+def stack(kinds: list[type[Layer]], depth: Any) -> Stack:
+    return Stack([If(kind, nnx.Rngs(n, params=n, dropout=n)) for n, kind in enumerate(kinds)], depth)
+
+
+def ran(model: Stack) -> tuple[Any, Any, Any]:
+    """Output, slopes and what the layers remember, after two calls, of the penalty's slopes too."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     @jax.jit
@@ -59,42 +68,76 @@ def ran(model: Stack) -> Any:
             held = nnx.merge(graph, params, rest, copy=True)
             x = jnp.arange(8.0).reshape(2, 4) / 8
             y = held(held(x))
-            kept = [(layer.calls[...], layer.drop.calls[...]) for layer in held.layers]
-            return jnp.sum(y**2), (y, kept)
+            state = nnx.state(held, nnx.Not(nnx.Param))
+            sizes = [leaf for path, leaf in nnx.to_flat_state(state) if path[-1] == "size"]
+            return jnp.sum(y**2) + 0.1 * sum(jnp.sum(each.get_value()) for each in sizes), (y, state)
 
         return jax.grad(loss, has_aux=True)(params)
 
-    slopes, (y, kept) = run(params, rest)
-    return y, [jax.tree.leaves(nnx.state(slopes["layers"][n])) for n in range(len(model.layers))], kept
+    slopes, (y, state) = run(params, rest)
+    return y, slopes, state
 
 
 @pytest.mark.parametrize("kinds", [[Layer] * 4, [Layer, Wide, Layer, Layer]])
 @pytest.mark.parametrize("depth", [1, 3, 4])
 def test_data_and_a_plain_loop_agree(kinds: list[type[Layer]], depth: int) -> None:
-    own, shared = Stack(kinds[:depth], depth), Stack(kinds, Bound(jnp.int32(depth)))
-    y, slopes, kept = ran(own)
+    own, shared = stack(kinds[:depth], depth), stack(kinds, Padded(4, jnp.int32(depth)))
+    assert (shared.stacked is None) == (Wide in kinds)
+    y, slopes, state = ran(own)
     found, others, remembered = ran(shared)
     np.testing.assert_allclose(found, y, rtol=1e-6)
-    for mine, theirs in zip(slopes, others, strict=False):
-        for one, other in zip(mine, theirs, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
-    assert remembered[:depth] == kept
-    assert all(calls == 0 for layer in remembered[depth:] for calls in layer)
-    assert not any(np.any(leaf) for layer in others[depth:] for leaf in layer)
+    for large, small in ((others, slopes), (remembered, state)):
+        cut = crop(large, small)
+        for (path, one), (_, other) in zip(nnx.to_flat_state(small), nnx.to_flat_state(cut), strict=True):
+            np.testing.assert_allclose(other.get_value(), one.get_value(), rtol=1e-5, atol=1e-5, err_msg=str(path))
+    # Nothing of a layer beyond the depth was used: its slopes and what it counts are zero.
+    for path, leaf in nnx.to_flat_state(crop(others, nnx.state(stack(kinds, 4), nnx.Param))):
+        number = next(each for each in path if isinstance(each, int))
+        assert number < depth or not np.any(leaf.get_value()), path
+
+
+def test_layers_are_stacked_and_cut_apart_again() -> None:
+    own, shared = stack([Layer] * 2, 2), stack([Layer] * 3, Padded(3, jnp.int32(2)))
+    small, large = nnx.state(own, nnx.Param), nnx.state(shared, nnx.Param)
+    made = embed(small, large)
+    for path, leaf in nnx.to_flat_state(made):
+        assert leaf.get_value().shape[0] == 3
+        assert not np.any(leaf.get_value()[2]), path
+    for (path, one), (_, other) in zip(
+        nnx.to_flat_state(small), nnx.to_flat_state(crop(made, small)), strict=True
+    ):  # fmt: skip
+        np.testing.assert_array_equal(one.get_value(), other.get_value(), err_msg=str(path))
 
 
 def test_equal_layers_are_one_in_the_program() -> None:
-    def equations(count: int) -> int:
-        model = Stack([Layer] * count, Bound(jnp.int32(1)))
-        return len(
-            str(jax.make_jaxpr(lambda x: nnx.merge(*nnx.split(model), copy=True)(x))(jnp.ones((2, 4)))).split("tanh")
-        )
+    def tanhs(count: int) -> int:
+        graph, state = nnx.split(stack([Layer] * count, Padded(count, jnp.int32(1))))
+        made = jax.make_jaxpr(lambda x: nnx.merge(graph, state, copy=True)(x))(jnp.ones((2, 4)))
+        return str(made).count("tanh")
 
-    assert equations(2) == equations(6)
+    assert tanhs(2) == tanhs(6) > 0
 
 
 def test_nothing_is_remembered_in_evaluation() -> None:
-    model = Stack([Layer] * 3, Bound(jnp.int32(2)))
+    model = stack([Layer] * 3, Padded(3, jnp.int32(2)))
     model.eval()
     y = jax.lax.map(lambda x: model(x), jnp.ones((5, 2, 4)))  # would fail if a variable were written to
     np.testing.assert_allclose(y[0], y[4])
+
+
+def test_lanes_agree_with_one_alone() -> None:
+    graph, params, rest = nnx.split(stack([Layer] * 3, Padded(3, jnp.int32(0))), nnx.Param, ...)
+    x = jnp.arange(8.0).reshape(2, 4) / 8
+
+    def slope(depth: Any) -> Any:
+        def loss(params: Any) -> Any:
+            model = nnx.merge(graph, params, rest, copy=True)
+            model.depth[...] = depth
+            return jnp.sum(model(x) ** 2)
+
+        return jax.grad(loss)(params)
+
+    together = jax.vmap(slope)(jnp.arange(4))
+    for depth in range(4):
+        for one, other in zip(jax.tree.leaves(slope(depth)), jax.tree.leaves(together), strict=True):
+            np.testing.assert_allclose(other[depth], one, rtol=1e-5, atol=1e-6)
