@@ -1,0 +1,148 @@
+"""Searchers for two objectives on NAS-Bench-201: accuracy and a cost, by the hypervolume of what they found.
+
+    L2L_DATA=... python experiments/pareto/run.py
+
+Every searcher gets the same evaluations and seeds. The hypervolume is that between the front and a reference, an
+accuracy of 80 % at the highest cost in the table, with the cost as a logarithm; 1 is the volume of the true front.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from l2l.pareto import front, hypervolume
+from l2l.searchers.controller import Controller
+from l2l.searchers.evolution import Evolution
+from l2l.searchers.gp_critic import GpCritic
+from l2l.searchers.optuna import Nsga2, Tpe
+from l2l.searchers.preferences import Preferences
+from l2l.searchers.random import Random
+from l2l.space import Categorical, SearchSpace
+from l2l.statistics import interval, verdict
+from l2l.types import Outcome, Status, Trial
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
+
+import about  # noqa: E402
+
+ROWS: Mapping[str, Any] = {
+    "random": Random(),
+    "nsga2": Nsga2(),
+    "tpe": Tpe(),
+    "preferences (reinforce)": Preferences(Controller()),
+    "preferences (evolution)": Preferences(Evolution(population=25, tournament=5)),
+    "gp_critic": GpCritic(),
+}
+STOPS = (50, 100, 200)
+FLOOR = 80.0
+"""Percent of accuracy below which nothing counts."""
+BATCH = 10
+
+
+class Problem(NamedTuple):
+    """Columns of the table."""
+
+    accuracy: str
+    cost: str
+
+
+PROBLEMS = [
+    Problem("cifar10_val_acc_12ep", "cifar10_flops"),
+    Problem("cifar10_val_acc_12ep", "latency_1080ti_1"),
+    Problem("cifar10_val_acc_12ep", "latency_gold_6226"),
+]
+OPS = 5
+SPACE: SearchSpace[Any] = SearchSpace(
+    {f"ops{n}": Categorical(options=tuple(range(OPS))) for n in range(6)}, lambda values, spec: None
+)
+
+
+def points(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """The table's objectives `[N, 2]`, larger better, scaled to their range over the reference; and each code's row."""
+    with np.load(Path(os.environ["L2L_DATA"]) / "nasbench201/nasbench201.npz") as table:
+        accuracy, cost, ops = (np.asarray(table[name]) for name in (*problem, "ops"))
+    cost = np.log(np.maximum(cost.astype(float), 1e-9))
+    scaled = np.stack([
+        (accuracy.astype(float) - FLOOR) / (accuracy.max() - FLOOR), (cost.max() - cost) / (cost.max() - cost.min())
+    ], 1)  # fmt: skip
+    places = np.zeros(OPS**6, int)
+    places[ops.astype(int) @ OPS ** np.arange(6)] = np.arange(len(ops))
+    return scaled, places
+
+
+def volumes(job: tuple[str, Problem, int]) -> list[float]:
+    """The hypervolume after each stop of one search, as a share of the true front's."""
+    import jax
+
+    name, problem, seed = job
+    values, places = points(problem)
+    whole = hypervolume(values[front(values.tolist())].tolist(), [0.0, 0.0])
+    searcher, key = ROWS[name], jax.random.key(seed)
+    state, seen, found = searcher.init(SPACE, key), list[tuple[float, ...]](), list[float]()
+    for first in range(0, STOPS[-1], BATCH):
+        asked = searcher.ask(state, jax.random.fold_in(key, first + 1), BATCH)
+        rows = [places[sum(int(each.values[f"ops{n}"]) * OPS**n for n in range(6))] for each in asked]
+        rewards = [tuple(values[row].tolist()) for row in rows]
+        state = searcher.tell(state, [
+            Trial(first + n, each, (first, BATCH), (first + n,), Status.COMPLETE, Outcome(), reward)
+            for n, (each, reward) in enumerate(zip(asked, rewards, strict=True))
+        ])  # fmt: skip
+        seen += rewards
+        if first + BATCH in STOPS:
+            found.append(hypervolume(seen, [0.0, 0.0]) / whole)
+    return found
+
+
+def main() -> None:
+    """Runs every searcher on every problem and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    given = parser.parse_args()
+    machine, started = about.announced(), time.perf_counter()
+    record: dict[str, Any] = {
+        "about": machine,
+        "command": about.command(),
+        "seeds": given.seeds,
+        "stops": STOPS,
+        "problems": [],
+    }
+    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+        for problem in PROBLEMS:
+            jobs = [(name, problem, seed) for name in ROWS for seed in range(given.seeds)]
+            found = np.asarray(list(pool.map(volumes, jobs, chunksize=5))).reshape(len(ROWS), given.seeds, len(STOPS))
+            rows = dict(zip(ROWS, found, strict=True))
+            print(f"\n{problem.accuracy} and {problem.cost}, {given.seeds} seeds: share of the true front's volume\n")
+            print(f"| searcher | {' | '.join(f'after {stop}' for stop in STOPS)} | difference to random | to nsga2 |")
+            print("|---" * (len(STOPS) + 3) + "|")
+            record["problems"].append({**problem._asdict(), "rows": {}})
+            for name, volume in rows.items():
+                cells = [f"{each:.3f}" for each in volume.mean(0)]
+                row: dict[str, Any] = {"volume": volume.mean(0).tolist(), "std": volume.std(0, ddof=1).tolist()}
+                for other in ("random", "nsga2"):
+                    difference = volume[:, -1] - rows[other][:, -1]
+                    low, high = interval(difference)
+                    row[other] = {"low": low, "high": high, "verdict": verdict(difference)}
+                    cells.append("" if name == other else f"{low:+.3f} to {high:+.3f}, {verdict(difference)}")
+                record["problems"][-1]["rows"][name] = row
+                print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    record["seconds"] = time.perf_counter() - started
+    given.json.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\n{record['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
