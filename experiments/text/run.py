@@ -1,0 +1,135 @@
+"""What a search finds on tiny_shakespeare against a hand-made default, for each of the spaces of attention and experts.
+
+    L2L_DATA=... python experiments/text/run.py
+
+A search is the README's command: 24 candidates, REINFORCE, one epoch each. The default is what nanoGPT's README has
+for a CPU (4 layers, 4 heads, Adam at 0.001, no dropout), as far as the space has it; in the moe space every second
+layer is that of a Switch Transformer. Both are trained for one epoch, again under further seeds, and compared by
+bits per character on the test split. The command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l.objectives.final import Final
+from l2l.objectives.trained import Trained
+from l2l.record import held_out
+from l2l.statistics import student
+from l2l.tasks.text import TinyShakespeare
+from l2l.types import Outcome, Status, Trial
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
+
+import about  # noqa: E402
+
+RECIPE: Mapping[str, Any] = {
+    "optimizer": "adamw", "adamw_learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.05,
+    "batch_size": 32, "dropout": 0.0, "label_smoothing": 0.0, "width": 64, "depth": 4,
+}  # fmt: skip
+ATTENTION = {
+    "heads": 4, "kv_heads": "all", "head_size": 16, "attention": "global", "position": "learned",
+    "query_key_norm": "none", "gate": False, "placement": "pre", "normalisation": "layer",
+}  # fmt: skip
+DENSE = {"forward": "dense", "mlp_ratio": 4}
+SWITCH = {
+    "forward": "experts", "experts": 8, "k": 1, "expert_ratio": 2, "router": "softmax", "capacity": 1.25,
+    "shared": False, "balance_weight": 1e-2,
+}  # fmt: skip
+LAYERS: Mapping[str, list[Mapping[str, Any]]] = {
+    "transformer": [ATTENTION | DENSE] * 4,
+    "attention": [ATTENTION] * 4,
+    "moe": [DENSE, SWITCH] * 2,
+}
+MORE: Mapping[str, Mapping[str, Any]] = {"transformer": {"activation": "gelu", "tied": True}}
+
+
+def default(name: str) -> Mapping[str, Any]:
+    """The values of the hand-made candidate of a space."""
+    layers = {f"layer{n}_{key}": each for n, layer in enumerate(LAYERS[name], 1) for key, each in layer.items()}
+    return {**RECIPE, **MORE.get(name, {}), **layers}
+
+
+def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
+    """What the command found and took."""
+    folder = out / f"{name}-{seed}"
+    words = f"search space={name} task=tiny_shakespeare searcher=reinforce trials={trials} seed={seed} out={folder}"
+    started = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).with_name("l2l")), *shlex.split(words)], check=True)
+    found = json.loads((folder / "result.json").read_text())
+    fresh = time.perf_counter() - started > 30  # else it had been there
+    return {
+        "bits": found["best"]["metrics"]["bits"], **found["test"], "seconds": found["seconds"]["total"],
+        "parameters": found["best"]["metrics"]["parameters"], "fresh": fresh,
+    }  # fmt: skip
+
+
+def trained(name: str, seed: int, out: Path) -> dict[str, Any]:
+    """The same of the default, trained as a search trains a winner."""
+    kept = out / f"{name}-{seed}-default.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    task = TinyShakespeare()
+    space = importlib.import_module(f"search_spaces.{name}").space()
+    candidate = space.candidate(default(name))
+    objective = Trained(space=space, task=task, seed=seed)
+    trial = Trial(1 << 15, candidate, (0, 1), (1 << 15,), Status.COMPLETE)
+    (first,) = objective([trial])
+    assert first.outcome is not None, name
+    assert first.outcome.error is None, first.outcome.error
+    (ended,) = Final(objective, out / f"{name}-{seed}-default")([first])
+    metrics = (ended.outcome or Outcome()).metrics
+    row = {
+        "bits": first.outcome.metrics["bits"], **held_out(task.metric, first, metrics),
+        "parameters": first.outcome.metrics["parameters"],
+    }  # fmt: skip
+    kept.write_text(json.dumps(row) + "\n")
+    return row
+
+
+def main() -> None:
+    """Searches, trains the defaults and prints how they compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spaces", nargs="+", default=list(LAYERS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--out", type=Path, default=Path("results/text"))
+    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
+    machine = about.announced()
+    args.out.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"about": machine, "command": about.command(), "spaces": {}}
+    for name in args.spaces:
+        rows = [
+            {"searched": searched(name, seed, args.trials, args.out), "default": trained(name, seed, args.out)}
+            for seed in range(args.seeds)
+        ]
+        gains = np.asarray([row["default"]["mean"] - row["searched"]["mean"] for row in rows])
+        ends = list(student(gains)) if len(gains) > 1 else None
+        record["spaces"][name] = {"seeds": rows, "gain": float(gains.mean()), "student": ends}
+        print(f"\n{name}: bits per character on the test split, mean over further seeds\n")
+        print("| seed | search | default | search, seconds | parameters, search | default |\n|---|---|---|---|---|---|")
+        for seed, row in enumerate(rows):
+            ours, theirs = row["searched"], row["default"]
+            print(
+                f"| {seed} | {ours['mean']:.3f} | {theirs['mean']:.3f} | {ours['seconds']:.0f} | "
+                f"{ours['parameters']:.0f} | {theirs['parameters']:.0f} |"
+            )
+        print(f"\ngain {gains.mean():.3f}, 95 % interval of Student {ends}", flush=True)
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
