@@ -24,7 +24,7 @@ from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.tasks.idx_images import FashionMnist
 from l2l.types import Outcome, Spec, Task, Trial
-from search_spaces import mixed
+from search_spaces import mixed, transformer
 
 BATCH = 200
 """Candidates that l2l's search asks for at once, unless the command says otherwise."""
@@ -39,13 +39,15 @@ class Workload:
     count: int
     """How many candidates, unless the command says otherwise."""
     space: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Arguments of the space `mixed`."""
+    """Arguments of the space."""
+    name: str = "mixed"
+    """The space's; of others than `mixed` the Flax loop is the one peer."""
 
     def words(self, count: int, seed: int, batch: int) -> list[str]:
         """What follows `l2l search` to run it."""
         space = [f"space.{name}={json.dumps(value).replace(' ', '')}" for name, value in self.space.items()]
         return [
-            "space=mixed", *space, f"task={self.task}", f"objective.epochs={self.epochs}", "searcher=random",
+            f"space={self.name}", *space, f"task={self.task}", f"objective.epochs={self.epochs}", "searcher=random",
             f"seed={seed}", f"trials={count}", f"batch={batch}",
         ]  # fmt: skip
 
@@ -58,6 +60,7 @@ WORKLOADS = {
         {"families": ["mlp"], "depth": [2, 2], "widths": [64], "activations": ["relu"], "optimizers": ["adamw"],
          "batch_sizes": [64]},
     ),
+    "D": Workload("digits", 5, 100, name="transformer"),
 }  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def task_of(workload: Workload) -> Task:
 
 def space_of(workload: Workload) -> SearchSpace[Any]:
     """The workload's space."""
-    return mixed.space(**workload.space)
+    return {"mixed": mixed, "transformer": transformer}[workload.name].space(**workload.space)
 
 
 def proposed(workload: Workload, count: int, seed: int, batch: int) -> list[Trial]:
@@ -111,7 +114,9 @@ def write(workload: Workload, count: int, seed: int, batch: int, folder: Path) -
     np.savez(folder / "data.npz", x=x, y=host.y, vx=vx, vy=host.validation_y)
     write_orders(workload, trials, seed, folder)
     (folder / "candidates.json").write_text(json.dumps([dict(trial.candidate.values) for trial in trials]))
-    (folder / "about.json").write_text(json.dumps({"outputs": spec_of(workload).outputs}))
+    spec = spec_of(workload)
+    about = {"outputs": spec.outputs, "space": workload.name, "spec": spec._asdict()}
+    (folder / "about.json").write_text(json.dumps(about))
     return trials
 
 

@@ -25,14 +25,19 @@ l2l: search for neural architectures together with their training recipes
   l2l search [GROUP=NAME] [KEY=VALUE] ...   search, and hand the winner over as a Flax module
   l2l resume RUN                            continue the search in the run folder RUN
   l2l compare [searcher=[NAME,NAME]] ...    compare searchers, with equal budgets and paired seeds
+  l2l show RUN [out=FILE]                   draw the architecture that was found
+  l2l show space=NAME ...                   list what a space lets a search choose
 
   l2l search --help     every group, its values and the configuration
   l2l search            64 perceptrons on the digits: a minute and a half on two cores
   l2l search space=cnn task=fashion_mnist searcher=evolution trials=12
   l2l search -m searcher=reinforce,tpe,random seed=0,1 trials=16
   l2l compare --help    the rows and the budget of a comparison
+  l2l show runs/mine    its picture, runs/mine/architecture.svg, and an outline
+  l2l show space=transformer space.depth=[1,2]
   l2l --version
 """
+SHOWING = "l2l show RUN [out=FILE], or l2l show space=NAME [space.ARGUMENT=VALUE] ..."
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 DISCARDING = {"_xla_gc_callback", "__del__"}
 """Functions that the collector calls: Python throws away what they raise."""
@@ -60,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"l2l {__version__}")
         return
-    commands = {"search": _search, "resume": _resume, "compare": _compare}
+    commands = {"search": _search, "resume": _resume, "compare": _compare, "show": _show}
     before = {number: signal.getsignal(number) for number in INTERRUPTED}
     code = _guarded(commands.get(words[0]) or _unknown(words[0], commands), words[1:])
     if arguments is not None:  # the caller goes on after this
@@ -253,6 +258,72 @@ def _resume(words: list[str]) -> None:
     if not isinstance(plain, dict) or plain.get("_target_") != "l2l.loop.search":
         raise InputError(f"{place} is not the configuration of a search.")
     _run({**plain, "out": words[0]})
+
+
+def _show(words: list[str]) -> None:
+    """`l2l show`: what the run in a folder found as a picture, or what a space is made of as a table."""
+    from l2l import config
+
+    if {"-h", "--help"}.intersection(words):
+        print(SHOWING)
+        return
+    if sweeps := SWEEP.intersection(words):
+        raise InputError(f"show takes no {sweeps.pop()}: it shows one space, or one run.")
+    spaces = [word for word in words if re.match(r"[+~]*(space|experiment)\b", word)]
+    os.environ.update(config.compilation_cache())  # before JAX is imported
+    if words and (os.path.isdir(words[0]) or not re.search(r"^[-+~]|=", words[0])):
+        _draw(words[0], words[1:], spaces)
+        return
+
+    def job(plain: dict[str, Any]) -> None:
+        from l2l.listing import listing
+
+        found = _space(plain)
+        if not spaces:
+            raise InputError(f"show takes the folder of a run, or a space: {SHOWING}")
+        print(listing(found))
+
+    if not words:
+        raise InputError(f"show takes the folder of a run, or a space: {SHOWING}")
+    _composed("search", words, job)
+
+
+def _draw(place: str, words: list[str], spaces: list[str]) -> None:
+    """Draws what was found in a folder; `spaces` are those words that say which space of one's own it was found in."""
+    outs = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    others = [word for word in words if word not in spaces and not word.startswith("out=")]
+    if others or len(outs) > 1 or "" in outs:
+        wrong = others[0] if others else f"out={outs[-1]}"
+        raise InputError(f"show RUN takes one out=FILE and, where the space is your own, space=..., got {wrong}.")
+
+    def draw(plain: dict[str, Any] | None) -> None:
+        import jax
+
+        from l2l import show
+
+        jax.config.update("jax_platforms", "cpu")  # nothing is trained
+        print(show.architecture(place, outs[0] if outs else None, _space(plain) if plain else None))
+
+    if spaces:
+        _composed("search", spaces, draw)
+    else:
+        draw(None)
+
+
+def _space(plain: dict[str, Any]) -> Any:
+    """The space of a configuration, all of which is checked."""
+    from l2l import config
+
+    config.check(plain)
+    from hydra.utils import instantiate
+
+    from l2l.space import SearchSpace
+
+    with translated():
+        found = instantiate(plain["space"], _convert_="all")
+    if not isinstance(found, SearchSpace):
+        raise InputError(f"space must be a SearchSpace, got {found!r:.80}.")
+    return found
 
 
 def _run(plain: dict[str, Any]) -> None:

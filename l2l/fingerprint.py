@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,10 @@ def builder(space: SearchSpace[Any]) -> dict[str, Any]:
 
 def is_built_in(space: SearchSpace[Any]) -> bool:
     """Whether the space comes with l2l, so that its name is enough to find it."""
-    return space.name in BUILT_IN and getattr(space.build, "__module__", None) == BUILT_IN[space.name]
+    if space.name not in BUILT_IN:
+        return False
+    # The builder itself, for some of the spaces share one.
+    return importlib.import_module(BUILT_IN[space.name]).build is space.build
 
 
 def _said(value: Any) -> str:

@@ -339,31 +339,28 @@ class SearchSpace(Generic[Built]):
         """The values that are only numbers in the program."""
         return {name: value for name, value in candidate.values.items() if self.choices[name].traced}
 
-    def count(self) -> float:
-        """How many candidates there are (infinity where a Real is free)."""
-        names = list(self.choices)
+    def count(self, discrete: bool = False) -> float:
+        """How many candidates there are: infinity where a Real is free, unless only what is `discrete` counts."""
         # Only the parents that later choices ask for can still change the count.
-        asked = [{parent for name in names[i:] for parent in self.choices[name].when} for i in range(len(names) + 1)]
-        memo: dict[Any, float] = {}
-
-        def tail(position: int, values: dict[str, Value]) -> float:
-            if position == len(names):
-                return 1
-            known = tuple(sorted((k, repr(v)) for k, v in values.items() if k in asked[position]))
-            if (position, known) not in memo:
-                memo[position, known] = branch(position, values)
-            return memo[position, known]
-
-        def branch(position: int, values: dict[str, Value]) -> float:
-            name = names[position]
-            choice = self.choices[name]
-            if not self.is_active(name, values):
-                return tail(position + 1, values)
-            if name not in asked[position + 1] or isinstance(choice, Real):
-                return choice.count() * tail(position + 1, values)
-            return sum(tail(position + 1, {**values, name: value}) for value in options(choice))
-
-        return tail(0, {})
+        last = {parent: place for place, choice in enumerate(self.choices.values()) for parent in choice.when}
+        ways: dict[Any, tuple[dict[str, Value], float]] = {(): ({}, 1)}
+        for place, (name, choice) in enumerate(self.choices.items()):
+            found: dict[Any, tuple[dict[str, Value], float]] = {}
+            for values, times in ways.values():
+                branches: list[dict[str, Value]] = [{}]
+                if self.is_active(name, values):
+                    if isinstance(choice, Real):
+                        times = times if discrete else times * choice.count()
+                    elif name in last:
+                        branches = [{name: value} for value in options(choice)]
+                    else:
+                        times *= choice.count()
+                for branch in branches:
+                    held = {parent: value for parent, value in (values | branch).items() if last[parent] > place}
+                    known = tuple((parent, repr(value)) for parent, value in held.items())
+                    found[known] = held, times + found.get(known, (held, 0))[1]
+            ways = found
+        return sum(times for _, times in ways.values())
 
     def cover(self) -> Iterator[Candidate]:
         """A few candidates in which every option, and both ends of every range, appear where they can."""

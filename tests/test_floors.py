@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     6: {"cli", "overrides"},
-    5: {"compare", "judgement", "tabulated", "report", "api"},
-    4: {"loop", "climb", "objectives", "export"},
+    5: {"compare", "judgement", "tabulated", "report", "api", "show"},
+    4: {"loop", "climb", "objectives", "export", "outline", "drawing"},
     3: {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
         *("store", "tables", "reward", "rows", "rungs", "record", "front", "shared", "testing", "search_spaces"),
     },
-    2: {"types", "encoding", "fingerprint"},
+    2: {"types", "encoding", "fingerprint", "listing"},
     1: {"space", "nn", "pareto", "statistics", "config", "machine", "errors", "files", "source"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ class Network(nnx.Module):
         return self.head(x)
 
 
+def network(about: dict[str, Any], values: dict[str, Any], seed: int) -> tuple[Any, Callable[[Any], Any]]:
+    """A candidate's model, and what it adds to the loss.
+
+    A transformer is made of l2l's layers, with plain numbers: a loop of one's own would have to bring them.
+    """
+    if about["space"] == "transformer":
+        from l2l.nn.moe import penalties  # here, since Ray's interpreter need not have l2l
+        from l2l.types import Spec
+        from search_spaces import transformer
+
+        return transformer.network(values, Spec(**about["spec"]), nnx.Rngs(seed)), lambda model: sum(penalties(model))
+    return Network(values, tuple(about["spec"]["inputs"]), about["outputs"], nnx.Rngs(seed)), lambda model: 0.0
+
+
 def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransformation:
     """The recipe of `search_spaces/recipe.py`."""
     warm = values["warmup"] * steps
@@ -74,32 +89,36 @@ def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransforma
         peak = values[f"{values['optimizer']}_learning_rate"]
         return peak * jnp.minimum((done + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
 
-    adam = values["optimizer"] == "adamw"
-    rule = optax.scale_by_adam(eps=1e-5) if adam else optax.trace(decay=0.9, nesterov=True)
+    rules: dict[str, Any] = {
+        "adamw": lambda: optax.scale_by_adam(eps=1e-5),
+        "lion": optax.scale_by_lion,
+        "sgd": lambda: optax.trace(decay=0.9, nesterov=True),
+    }
+    rule = rules[values["optimizer"]]()
     decay = optax.add_decayed_weights(values["weight_decay"], lambda p: jax.tree.map(lambda leaf: leaf.ndim > 1, p))
     return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
 
 
-def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int = 0) -> float | None:
+def train(about: dict[str, Any], values: dict[str, Any], data: Any, order: np.ndarray, seed: int = 0) -> float | None:
     """Validation accuracy after training, None if it diverged; `seed` is that of initialisation and dropout."""
     x, y, validation_x, validation_y = data
-    model = Network(values, x.shape[1:], outputs, nnx.Rngs(seed))
+    model, penalty = network(about, values, seed)
     size = values["batch_size"]
     per_epoch = len(x) // size
     optimizer = nnx.Optimizer(model, optimizer_of(values, per_epoch * len(order)), wrt=nnx.Param)
 
     @nnx.jit
-    def step(model: Network, optimizer: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        def loss(model: Network) -> jax.Array:
-            labels = optax.smooth_labels(jax.nn.one_hot(y, outputs), values["label_smoothing"])
-            return optax.softmax_cross_entropy(model(x), labels).mean()
+    def step(model: Any, optimizer: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        def loss(model: Any) -> jax.Array:
+            labels = optax.smooth_labels(jax.nn.one_hot(y, about["outputs"]), values["label_smoothing"])
+            return optax.softmax_cross_entropy(model(x), labels).mean() + penalty(model)
 
         value, gradient = nnx.value_and_grad(loss)(model)
         optimizer.update(model, gradient)
         return value
 
     @nnx.jit
-    def correct(model: Network, x: jax.Array, y: jax.Array) -> jax.Array:
+    def correct(model: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.sum(jnp.argmax(model(x), -1) == y)
 
     training = nnx.cached_partial(step, model, optimizer)
@@ -124,7 +143,7 @@ class Work:
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.candidates = json.loads((folder / "candidates.json").read_text())
-        self.outputs = json.loads((folder / "about.json").read_text())["outputs"]
+        self.about = json.loads((folder / "about.json").read_text())
         arrays = np.load(folder / "data.npz")
         self.data = tuple(arrays[name] for name in ("x", "y", "vx", "vy"))
         self.orders = np.load(folder / "orders.npy", mmap_mode="r")
@@ -133,7 +152,7 @@ class Work:
     def accuracy(self, at: int) -> float | None:
         """Validation accuracy of this candidate after training, None if it diverged."""
         seed = self.seed * len(self.candidates) + at  # one of its own, so that a mean is over independent trainings
-        return train(self.candidates[at], self.data, np.array(self.orders[at]), self.outputs, seed)
+        return train(self.about, self.candidates[at], self.data, np.array(self.orders[at]), seed)
 
 
 def main(folder: Path, part: int, seed: int = 0) -> None:

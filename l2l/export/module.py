@@ -125,6 +125,14 @@ def load(
     return module
 
 
+def described(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `architecture.json` of a found model says: its space by name, its values and the fields of its `Spec`.
+
+    Raises: InputError if a file of the folder is missing, altered, of a newer version or no such file.
+    """
+    return _architecture(Path(path), verified(Path(path))[ARCHITECTURE])
+
+
 class _Read(Mapping[str, Any]):
     """Values that remember which of them were read."""
 

@@ -39,7 +39,7 @@ def workload(folder: Path, rates: list[float]) -> None:
         "optimizer": "sgd", "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0,
     }  # fmt: skip
     (folder / "candidates.json").write_text(json.dumps([{**values, "sgd_learning_rate": rate} for rate in rates]))
-    (folder / "about.json").write_text(json.dumps({"outputs": 3}))
+    (folder / "about.json").write_text(json.dumps({"outputs": 3, "space": "mixed", "spec": {"inputs": [4, 4, 1]}}))
     draw = np.random.default_rng(0)
     images, labels = draw.normal(size=(96, 4, 4, 1)).astype(np.float32), draw.integers(0, 3, 96)
     np.savez(folder / "data.npz", x=images[:64], y=labels[:64], vx=images[64:], vy=labels[64:])
