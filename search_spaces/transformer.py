@@ -40,14 +40,14 @@ def build(values: Mapping[str, Any], spec: Spec) -> Learner:
 
 
 def network(values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> Transformer:
-    """The untrained transformer; of text whose every token has a target, a causal one."""
+    """The untrained transformer: a causal one of text whose every token has a target; else 0 is no symbol of a text."""
     width = values["width"]
     embedding = Embedding(spec.inputs, spec.tokens, width, rngs=rngs)
     blocks = [_block(values, f"layer{n}_", spec, rngs) for n in range(1, size(values["depth"]) + 1)]
     return Transformer(
         embedding, blocks, values["depth"], width, spec.outputs, per_token=bool(spec.targets),
         normalisation=values.get("layer1_normalisation", DEFAULTS["normalisation"]), tied=values.get("tied", False),
-        rngs=rngs,
+        blank=bool(spec.tokens) and not spec.targets, rngs=rngs,
     )  # fmt: skip
 
 

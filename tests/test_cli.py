@@ -249,7 +249,8 @@ def test_limits_from_the_command_line(run: Run, folder: Path) -> None:
     reason = r"l2l: all 1 trials failed, most often because: refused: \d+ parameters, limit 100\n"
     assert re.fullmatch(reason, ended.err)
     for words, sentence in {
-        "objective.limits.paramters=1": "objective.limits.paramters is unknown: did you mean 'parameters' or 'active_parameters'?",
+        "objective.limits.paramters=1": "objective.limits.paramters is unknown: did you mean 'parameters' or "
+        "'active_parameters'?",
         "objective.limits.bytes=-1": "objective.limits.bytes must be a number above 0 or null, got -1.",
         "objective.limits.flops=few": "objective.limits.flops must be a number above 0 or null, got 'few'.",
     }.items():

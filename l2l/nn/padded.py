@@ -133,53 +133,55 @@ def if_reached(n: int, length: int | Bound, part: Any, x: jax.Array) -> jax.Arra
     return y
 
 
-def only_if(flag: Any, part: Any, x: jax.Array) -> jax.Array:
+def only_if(flag: Any, part: Any, x: jax.Array, *given: Any) -> jax.Array:
     """`x` through the module `part` if `flag` (plain, or `[]`), else `x`, for the cost of what is done.
 
-    The part keeps the shape of `x`; what it remembers changes only where it is used. Backwards it is computed again:
-    what several such parts would keep for that takes longer to lay out, most of it zeros, than it does to compute.
+    The part keeps the shape of `x`, and what is `given` besides has no slope; what it remembers changes only where it
+    is used. Backwards it is computed again: what several such parts would keep for that takes longer to lay out, most
+    of it zeros, than it does to compute.
     """
     if isinstance(flag, bool):
-        return part(x) if flag else x
+        return part(x, *given) if flag else x
     graph, leaves, tree = _split((part,))
     use, changed = _use(graph, tree)
     used = jax.jit(use)  # traced once
-    jax.eval_shape(used, leaves, x)  # then it is known what changes
+    jax.eval_shape(used, leaves, x, *given)  # then it is known what changes
     floats = [at for at, leaf in enumerate(leaves) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
 
     @jax.custom_vjp
-    def run(flag: Any, leaves: Any, x: jax.Array) -> Any:
-        return jax.lax.cond(flag, used, lambda leaves, x: ([leaves[at] for at in changed], x), leaves, x)
+    def run(flag: Any, leaves: Any, x: jax.Array, given: Any) -> Any:
+        past = lambda leaves, x, *given: ([leaves[at] for at in changed], x)  # noqa: E731
+        return jax.lax.cond(flag, used, past, leaves, x, *given)
 
-    def forward(flag: Any, leaves: Any, x: jax.Array) -> Any:
-        return run(flag, leaves, x), (flag, leaves, x)
+    def forward(flag: Any, leaves: Any, x: jax.Array, given: Any) -> Any:
+        return run(flag, leaves, x, given), (flag, leaves, x, given)
 
     def backward(kept: Any, slopes: Any) -> Any:
-        flag, leaves, x = kept
+        flag, leaves, x, given = kept
 
         def moved(moving: Any, x: jax.Array) -> Any:
             every = list(leaves)
             for at, leaf in zip(floats, moving, strict=True):
                 every[at] = leaf
-            after, y = used(every, x)
+            after, y = used(every, x, *given)
             return [each for at, each in zip(changed, after, strict=True) if at in floats], y
 
         moving = [leaves[at] for at in floats]
-        given = [slope for at, slope in zip(changed, slopes[0], strict=True) if at in floats], slopes[1]
+        above = [slope for at, slope in zip(changed, slopes[0], strict=True) if at in floats], slopes[1]
 
-        def done(moving: Any, x: jax.Array, given: Any) -> Any:
-            return jax.vjp(moved, moving, x)[1](given)
+        def done(moving: Any, x: jax.Array, above: Any) -> Any:
+            return jax.vjp(moved, moving, x)[1](above)
 
-        def past(moving: Any, x: jax.Array, given: Any) -> Any:
-            found = dict(zip([at for at in changed if at in floats], given[0], strict=True))
-            return [found.get(at, jnp.zeros_like(leaf)) for at, leaf in zip(floats, moving, strict=True)], given[1]
+        def past(moving: Any, x: jax.Array, above: Any) -> Any:
+            found = dict(zip([at for at in changed if at in floats], above[0], strict=True))
+            return [found.get(at, jnp.zeros_like(leaf)) for at, leaf in zip(floats, moving, strict=True)], above[1]
 
-        by_leaves, by_x = jax.lax.cond(flag, done, past, moving, x, given)
+        by_leaves, by_x = jax.lax.cond(flag, done, past, moving, x, above)
         found = dict(zip(floats, by_leaves, strict=True))
-        return None, [found.get(at) for at in range(len(leaves))], by_x
+        return None, [found.get(at) for at in range(len(leaves))], by_x, None
 
     run.defvjp(forward, backward)
-    after, y = run(flag, leaves, x)
+    after, y = run(flag, leaves, x, given)
     _remember((part,), tree, leaves, dict(zip(changed, after, strict=True)))
     return y
 
@@ -190,14 +192,14 @@ def _split(part: Any) -> tuple[Any, list[Any], Any]:
     return graph, leaves, tree
 
 
-def _use(graph: Any, tree: Any) -> tuple[Callable[[Any, jax.Array], Any], list[int]]:
+def _use(graph: Any, tree: Any) -> tuple[Callable[..., Any], list[int]]:
     """The modules of a graph as a function to the leaves that they change and the result; and which those are, known
     once it has been traced."""
     changed: list[int] = []
 
-    def used(leaves: Any, x: jax.Array) -> Any:
+    def used(leaves: Any, x: jax.Array, *given: Any) -> Any:
         merged: Any = nnx.merge(graph, jax.tree.unflatten(tree, leaves), copy=True)
-        y = functools.reduce(lambda x, module: module(x), merged, x)
+        y = functools.reduce(lambda x, module: module(x, *given), merged, x)
         after = jax.tree.leaves(nnx.state(merged))
         changed[:] = [at for at, (old, new) in enumerate(zip(leaves, after, strict=True)) if old is not new]
         return [after[at] for at in changed], y

@@ -21,7 +21,9 @@ KEPT = "layer"
 
 
 class Stack(nnx.Module):
-    """The first `depth` of some layers, which keep the shape of what they get and take whether they are in use.
+    """The first `depth` of some layers, which keep the shape of what they get.
+
+    A layer is called with that, whether it is in use, and what else is given.
 
     Where the depth is data, layers that differ in nothing but numbers are one whose arrays are stacked, and a loop
     goes through it: it is compiled once, those beyond the depth cost nothing, and on the way back what is not `KEPT`
@@ -41,17 +43,17 @@ class Stack(nnx.Module):
             else None
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Any shape in, the same shape out."""
+    def __call__(self, x: jax.Array, *given: Any) -> jax.Array:
+        """Any shape in, the same shape out; each layer gets what is `given`."""
         depth: Any = self.depth
         if self.stacked is not None:
-            return self._looped(x)
+            return self._looped(x, *given)
         layers: Any = self.layers
         for number, layer in enumerate(layers[:depth] if isinstance(depth, int) else layers, 1):
-            x = layer(x, True if isinstance(depth, int) else number <= depth[...])
+            x = layer(x, True if isinstance(depth, int) else number <= depth[...], *given)
         return x
 
-    def _looped(self, x: jax.Array) -> jax.Array:
+    def _looped(self, x: jax.Array, *given: Any) -> jax.Array:
         depth: Any = self.depth
         fixed = nnx.Any(nnx.Param, Bound)
         graph, rest, held = nnx.split(self.stacked, nnx.Not(fixed), ...)
@@ -63,7 +65,7 @@ class Stack(nnx.Module):
             number, row = each
             rest, held = unpack(row)
             layer: Any = nnx.merge(graph, rest, held, copy=True)
-            x = layer(x, number <= depth[...])
+            x = layer(x, number <= depth[...], *given)
             after = jax.tree.leaves(nnx.state(layer, nnx.Not(fixed)))
             changed[:] = [
                 at for at, (old, new) in enumerate(zip(jax.tree.leaves(rest), after, strict=True)) if old is not new

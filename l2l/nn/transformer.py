@@ -36,8 +36,8 @@ class FeedForward(nnx.Module):
         self.activation = chosen("activation", activation, ACTIVATIONS)
         self.drop = dropout(dropout_rate, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, L, C]` to the same shape."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`[B, L, C]` to the same shape, token by token, whatever the mask."""
         return self.drop(self.outer(activate(self.activation, self.inner(x))))
 
 
@@ -60,10 +60,10 @@ class Residual(nnx.Module):
         self.placement = chosen("placement", placement, PLACEMENTS)
         self.norm = norm(normalisation, features, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, L, C]` to the same shape."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`[B, L, C]`, and `[B, L]`, true where there is a token, to the same shape."""
         before, part = named(self.placement, "pre"), self.part
-        y: Any = x + part(_if(before, self.norm, x))  # pyright: ignore[reportCallIssue]
+        y: Any = x + part(_if(before, self.norm, x), mask)  # pyright: ignore[reportCallIssue]
         return _if(~before if isinstance(before, jax.Array) else not before, self.norm, y)
 
 
@@ -76,12 +76,12 @@ class Block(nnx.Module):
         self.attention, self.dense, self.experts = attention, dense, experts
         self.mixed = Selector(mixed) if isinstance(mixed, Picked) else mixed
 
-    def __call__(self, x: jax.Array, reached: Any = True) -> jax.Array:
-        """`[B, L, C]` to the same shape; `x` itself if not `reached` (plain, or `[]`)."""
-        x = kept(only_if(reached, self.attention, x))
+    def __call__(self, x: jax.Array, reached: Any = True, mask: jax.Array | None = None) -> jax.Array:
+        """`[B, L, C]`, with the mask of a `Residual`, to the same shape; `x` if not `reached` (plain, or `[]`)."""
+        x = kept(only_if(reached, self.attention, x, mask))
         for part, chooses in ((self.dense, False), (self.experts, True)):
             if part is not None:
-                x = kept(only_if(both(reached, named(self.mixed, chooses)), part, x))
+                x = kept(only_if(both(reached, named(self.mixed, chooses)), part, x, mask))
         return x
 
 
@@ -157,7 +157,8 @@ def patches(x: jax.Array, side: int) -> jax.Array:
 class Transformer(nnx.Module):
     """Blocks over tokens, the last normalised and mapped to logits: of each token, or of their mean.
 
-    With `tied` (of text alone) the map is the embedding's own.
+    With `tied` (of text alone) the map is the embedding's own. With `blank` the symbol 0 stands for nothing: it is
+    neither attended to, nor sent to an expert, nor part of the mean.
     """
 
     def __init__(
@@ -171,8 +172,10 @@ class Transformer(nnx.Module):
         per_token: bool,
         normalisation: str | Picked,
         tied: bool | Picked,
+        blank: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
+        self.blank = blank
         self.embedding, self.blocks = embedding, Stack(blocks, depth)
         self.norm = norm(normalisation, features, rngs=rngs)
         self.per_token = per_token
@@ -182,9 +185,10 @@ class Transformer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, *inputs]` to logits `[B, L, V]`, or `[B, C]`."""
-        y = self.norm(self.blocks(self.embedding(x)))
+        mask = x != 0 if self.blank else None
+        y = self.norm(self.blocks(self.embedding(x), mask))
         if not self.per_token:
-            y = jnp.mean(y, 1)
+            y = jnp.mean(y, 1) if mask is None else _mean(y, mask.astype(y.dtype))
         head: Any = self.head
         if self.tied is False:
             return head(y)
@@ -192,3 +196,8 @@ class Transformer(nnx.Module):
         if self.tied is True:
             return table.attend(y)
         return jax.lax.cond(named(self.tied, True), lambda: table.attend(y), lambda: head(y))
+
+
+def _mean(x: jax.Array, share: jax.Array) -> jax.Array:
+    """The mean of those tokens of `[B, L, C]` that `[B, L]` has 1 for, `[B, C]`; 0 if there are none."""
+    return jnp.sum(x * share[..., None], 1) / jnp.maximum(jnp.sum(share, 1), 1.0)[:, None]

@@ -82,3 +82,12 @@ def check_counts(name: str, lowest: int = 1, **counts: object) -> None:
     for key, value in counts.items():
         if type(value) is not int or value < lowest:
             raise InputError(f"{name}: {key} must be a whole number of at least {lowest}, got {value!r}.")
+
+
+def check_shares(name: str, validation: object, test: object) -> None:
+    """Refuses shares of the examples that are none, or leave nothing to train on. Raises: InputError."""
+    shares = [each for each in (validation, test) if isinstance(each, int | float) and 0 < each < 1]
+    if len(shares) < 2 or sum(shares) >= 1:
+        raise InputError(
+            f"{name}: validation and test must be shares above 0 whose sum is below 1, got {validation!r} and {test!r}."
+        )

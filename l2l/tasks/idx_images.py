@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import math
 import os
-import zlib
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from l2l.errors import InputError
 from l2l.tasks.classification import Classification, check_counts, check_labels, frozen, pick
-from l2l.tasks.files import cache, fetched
+from l2l.tasks.files import AGAIN, opened, sought
 from l2l.types import Split
 
 _IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 _LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
-_AGAIN = "the file is damaged or another one: copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -84,23 +79,7 @@ class IdxImages(Classification):
 
     def _file(self, stem: str) -> Path:
         """Where one of the four files lies. Raises: InputError if it is nowhere."""
-        own_cache = cache(self.name)
-        data = os.environ.get("L2L_DATA")
-        if self.path is not None:
-            folder = Path(self.path).expanduser()
-        else:
-            own = Path(data).expanduser() / self.name if data else own_cache
-            folder = own if own.is_dir() else own_cache
-        for name in (stem, f"{stem}.gz"):
-            if (folder / name).is_file():
-                return folder / name
-        url = next((url for url in self.downloads if url.rsplit("/", 1)[-1] in (stem, f"{stem}.gz")), None)
-        if url is not None and self.path is None and folder == own_cache:
-            return fetched(url, self.downloads[url], folder)
-        raise InputError(
-            f"{self.name}: there is no file {stem} (or {stem}.gz) in {folder}; put the four idx files there, "
-            f"or set L2L_DATA to the folder that holds {self.name}/."
-        )
+        return sought(self.name, self.path, stem, self.downloads, "the four idx files")
 
 
 @dataclass(frozen=True)
@@ -161,29 +140,29 @@ def _check_pair(images: Path, image_count: int, labels: Path, label_count: int) 
 def _read(path: Path, axes: int) -> np.ndarray:
     """The whole array of an idx file, uint8. Raises: InputError."""
     shape = _peek(path, axes)
-    with _opened(path) as file:
+    with opened(path) as file:
         file.read(4 + 4 * axes)
         content = file.read()
     if len(content) != math.prod(shape):
-        raise InputError(f"{path}: expected {math.prod(shape)} bytes after the header, got {len(content)}; {_AGAIN}.")
+        raise InputError(f"{path}: expected {math.prod(shape)} bytes after the header, got {len(content)}; {AGAIN}.")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _peek(path: Path, axes: int) -> tuple[int, ...]:
     """The shape that an idx file's header promises, once the file's length agrees. Raises: InputError."""
-    with _opened(path) as file:
+    with opened(path) as file:
         header = file.read(4 + 4 * axes)
     numbers = np.frombuffer(header[: len(header) // 4 * 4], ">u4").tolist()
     magic = 0x800 + axes
     if not numbers or numbers[0] != magic:
         got = numbers[0] if numbers else "fewer than four bytes"
-        raise InputError(f"{path}: expected an idx file of bytes (magic number {magic}), got {got}; {_AGAIN}.")
+        raise InputError(f"{path}: expected an idx file of bytes (magic number {magic}), got {got}; {AGAIN}.")
     shape = tuple(numbers[1:])
     if len(shape) != axes or 0 in shape:
-        raise InputError(f"{path}: expected a header of {axes} sizes above 0, got {list(shape)}; {_AGAIN}.")
+        raise InputError(f"{path}: expected a header of {axes} sizes above 0, got {list(shape)}; {AGAIN}.")
     expected, got = len(header) + math.prod(shape), _length(path)
     if got != expected:
-        raise InputError(f"{path}: expected {expected} bytes as its header says, got {got}; {_AGAIN}.")
+        raise InputError(f"{path}: expected {expected} bytes as its header says, got {got}; {AGAIN}.")
     return shape
 
 
@@ -196,21 +175,3 @@ def _length(path: Path) -> int:
             return end
         file.seek(-4, os.SEEK_END)
         return int.from_bytes(file.read(4), "little")
-
-
-@contextmanager
-def _opened(path: Path) -> Generator[IO[bytes] | gzip.GzipFile]:
-    """The file, unpacked if it is gzipped, whatever it is called. Raises: InputError."""
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if not zipped:
-                yield raw
-                return
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: expected a whole gzip file, got one that breaks off ({error}); {_AGAIN}.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); make it readable.") from error

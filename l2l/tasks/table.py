@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, np.n
         with place.open("rb") as file:
             return _members(place, file, names)
     except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror or error}); make it readable.") from error
+        raise files.unreadable(place, error) from error
 
 
 def _members(place: Path, file: IO[bytes], names: Collection[str]) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, frozen, pick
-from l2l.tasks.files import cache, fetched, located
+from l2l.tasks.classification import Classification, check_counts, check_shares, frozen, pick
+from l2l.tasks.files import cache, content, decoded, fetched, located
 from l2l.types import Array, Split
 
 UNITS = ("character", "byte")
@@ -46,14 +46,8 @@ class Text(Classification):
 
     def __post_init__(self) -> None:
         check_counts(self.name, context=self.context, epochs=self.epochs)
-        if self.unit not in UNITS:
-            raise InputError(f"{self.name}: unit must be one of {', '.join(UNITS)}, got {self.unit!r}.")
-        shares = (self.validation, self.test)
-        if not all(isinstance(each, int | float) and 0 < each < 1 for each in shares) or sum(shares) >= 1:
-            raise InputError(
-                f"{self.name}: validation and test must be shares above 0 whose sum is below 1, got {shares[0]!r} and "
-                f"{shares[1]!r}."
-            )
+        check_unit(self.name, self.unit)
+        check_shares(self.name, self.validation, self.test)
 
     @property
     def name(self) -> str:
@@ -118,23 +112,20 @@ class TinyShakespeare(Text):
         return place if place.is_file() else fetched(_SHAKESPEARE, _CHECKSUM, folder)
 
 
+def check_unit(name: str, unit: object) -> None:
+    """Refuses what no text can be made of. Raises: InputError."""
+    if unit not in UNITS:
+        raise InputError(f"{name}: unit must be one of {', '.join(UNITS)}, got {unit!r}.")
+
+
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, unit: str) -> tuple[np.ndarray, tuple[int, ...]]:
     """The symbols of a file `[M]` int32 and its alphabet. Raises: InputError."""
-    try:
-        content = file.read_bytes()
-        if unit == "byte":
-            found = np.frombuffer(content, np.uint8).astype(np.int32)
-        else:
-            found = np.frombuffer(content.decode("utf-8").encode("utf-32-le"), "<u4").astype(np.int32)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror or error}); make it readable.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); convert it, or give "
-            "task.unit=byte."
-        ) from None
+    if unit == "byte":
+        found = np.frombuffer(content(file), np.uint8).astype(np.int32)
+    else:
+        found = np.frombuffer(decoded(file, content(file)).encode("utf-32-le"), "<u4").astype(np.int32)
     different = np.unique(found)
     if len(different) < 2:
         what = "is empty" if not len(found) else f"has one symbol alone, {chr(different[0])!r}"

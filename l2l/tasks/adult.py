@@ -1,0 +1,158 @@
+"""The UCI Adult census: who earned more than 50,000 dollars in 1994, by age, schooling, work and family."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from l2l.errors import InputError
+from l2l.tasks.classification import Classification, check_counts, frozen, pick
+from l2l.tasks.files import AGAIN, opened, sought
+from l2l.types import Split
+
+COLUMNS: tuple[str, ...] = (
+    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
+    "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
+)  # fmt: skip
+"""What the files hold of a person, in their order; the label follows."""
+LEFT_OUT = ("fnlwgt", "education")
+"""`fnlwgt` is the weight of a row in the census, nothing of the person; `education` is `education-num` in words."""
+LOGARITHMIC = ("capital-gain", "capital-loss")
+"""Nine of ten people have 0, the others up to 99,999: log(1 + x) keeps the few from ruling the scale."""
+NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
+CATEGORIES = tuple(name for name in COLUMNS if name not in (*LEFT_OUT, *NUMBERS))
+LABELS = ("<=50K", ">50K")
+_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult"
+_DOWNLOADS = {
+    f"{_URL}/adult.data": "md5:5d7c39d7b8804f071cdd1f2a7c460872",
+    f"{_URL}/adult.test": "md5:35238206dfdf7f1fe215bbb874adecdc",
+}
+
+
+@dataclass(frozen=True)
+class Adult(Classification):
+    """48,842 people of a census as rows `[N, 91]` float32, and whether they earned more than 50,000 dollars: 0 or 1.
+
+    A row has the `NUMBERS`, then a 1 among 0s for each of the `CATEGORIES`, of which a missing value (`?`) is one;
+    `columns` names them. The files are looked for in `path` if it is given, else in `$L2L_DATA/adult`, else in the
+    cache folder (`~/.cache/l2l/adult`), where a missing one is downloaded. `validation` rows are drawn from adult.data
+    by a fixed permutation; adult.test is the test split.
+
+    Raises: InputError if an argument is out of range, or (in `check` and `load`) a file is missing or damaged.
+    Source: Becker and Kohavi, Adult, UCI, doi:10.24432/C5XW20 (CC BY 4.0).
+    """
+
+    path: str | os.PathLike[str] | None = None
+    validation: int = 6_512
+    epochs: int = 5
+    name: str = field(default="adult", init=False)
+    metric: str = field(default="accuracy", init=False)
+    outputs: int = field(default=2, init=False)
+    normalise: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, validation=self.validation, epochs=self.epochs)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What each number of a row is, such as age or sex=Female. Raises: InputError as `check` does."""
+        found = zip(CATEGORIES, _values(self._file("adult.data")), strict=True)
+        return (*NUMBERS, *(f"{name}={value}" for name, values in found for value in values))
+
+    def check(self) -> None:
+        """Refuses files that are missing or damaged. Raises: InputError."""
+        for split in ("train", "test"):
+            self.load(split)
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Rows `[N, 91]` float32 and labels `[N]` int32 of one split; read once per process, not writable."""
+        part = pick({"train": "train", "validation": "train", "test": "test"}, split, self.name)
+        data = self._file("adult.data")
+        if part == "test":
+            return _tested(data, self._file("adult.test"))
+        if self.validation >= (people := len(_read(data).labels)):
+            raise InputError(
+                f"{self.name}: validation={self.validation} leaves nothing to train on of {people} people; "
+                "choose fewer."
+            )
+        return _development(data, self.validation)[split]
+
+    def _file(self, name: str) -> Path:
+        """Where one of the two files lies. Raises: InputError if it is nowhere."""
+        return sought(self.name, self.path, name, _DOWNLOADS, "adult.data and adult.test")
+
+
+class _Table(NamedTuple):
+    """What a file holds of N people."""
+
+    numbers: np.ndarray
+    """`[N, 5]`."""
+    categories: Sequence[tuple[np.ndarray, np.ndarray]]
+    """Of each category the values that occur, ascending, and everybody's place among them `[N]`."""
+    labels: np.ndarray
+    """`[N]`."""
+
+    def rows(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """`[N, F]` float32; what is not among the `values` of its category is 0 everywhere."""
+        parts = [(own[:, None] == known)[places] for (own, places), known in zip(self.categories, values, strict=True)]
+        return np.concatenate([self.numbers, *parts], 1).astype(np.float32)
+
+
+# The keys of the caches are paths: one process reads each file once, however many candidates it trains.
+@functools.lru_cache(maxsize=4)
+def _development(file: Path, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Train and validation, drawn from the training file by a permutation that never changes."""
+    x, y = _read(file).rows(_values(file)), _read(file).labels
+    # RandomState, whose stream NumPy has promised never to change; a Generator's may.
+    order = np.random.RandomState(0).permutation(len(y))
+    chosen = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
+    return {split: (frozen(x[index]), frozen(y[index])) for split, index in chosen.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _tested(data: Path, test: Path) -> tuple[np.ndarray, np.ndarray]:
+    return frozen(_read(test).rows(_values(data))), frozen(_read(test).labels)
+
+
+def _values(file: Path) -> list[np.ndarray]:
+    """What occurs of each category in the whole training file: the columns are the same whatever is held out of it."""
+    return [values for values, _ in _read(file).categories]
+
+
+@functools.lru_cache(maxsize=4)
+def _read(file: Path) -> _Table:
+    """The people of a file. Raises: InputError if a line is damaged."""
+    with opened(file) as unpacked:
+        text = unpacked.read().decode("latin-1")
+    # adult.test begins with a remark, and both end with an empty line.
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip() and not line.startswith("|")]
+    if not lines:
+        raise InputError(f"{file}: expected a line for each person, got none; {AGAIN}.")
+    people = [_person(f"{file}: line {number}", line) for number, line in lines]
+    numbers = np.array([[float(each[name]) for name in NUMBERS] for each in people])
+    for name in LOGARITHMIC:
+        numbers[:, NUMBERS.index(name)] = np.log1p(numbers[:, NUMBERS.index(name)])
+    found = [np.unique([each[name] for each in people], return_inverse=True) for name in CATEGORIES]
+    return _Table(numbers, found, np.array([LABELS.index(each["label"]) for each in people], np.int32))
+
+
+def _person(where: str, line: str) -> dict[str, str]:
+    """What a line says of a person, by column. Raises: InputError if a field is missing or no such thing."""
+    fields = [each.strip() for each in line.split(",")]
+    names = (*COLUMNS, "label")
+    if len(fields) != len(names):
+        raise InputError(f"{where} has {len(fields)} fields, expected {len(names)}; {AGAIN}.")
+    found: dict[str, str] = dict(zip(names, fields, strict=True))
+    found["label"] = found["label"].removesuffix(".")  # as adult.test ends its lines
+    for name in NUMBERS:
+        if not found[name].isdecimal():
+            raise InputError(f"{where} has {name} {found[name]!r}, expected a whole number; {AGAIN}.")
+    if found["label"] not in LABELS:
+        raise InputError(f"{where} has the label {fields[-1]!r}, expected {' or '.join(LABELS)}; {AGAIN}.")
+    return found
