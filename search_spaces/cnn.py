@@ -59,7 +59,8 @@ class Cnn(nnx.Module):
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The convolutional network that `values` name, with its recipe."""
+    """The convolutional network that `values` name, with its recipe. Raises: InputError if inputs are no images."""
+    recipe.needs_images(spec)
     return recipe.learner(lambda rngs: Cnn(values, spec, rngs), values, spec)
 
 

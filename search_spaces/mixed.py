@@ -18,7 +18,10 @@ MICROBATCH = 32
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The network that `values` name, with its recipe."""
+    """The network that `values` name, with its recipe. Raises: InputError if the task does not allow it."""
+    recipe.needs_one_target(spec)
+    if values["family"] == "cnn":
+        recipe.needs_images(spec)
     width = values["width"] if values["family"] == "mlp" else values["filters"]
     layers: dict[str, Any] = {"depth": values["depth"], "dropout": values["dropout"]}
     for n in range(1, size(values["depth"]) + 1):

@@ -49,7 +49,8 @@ class Mlp(nnx.Module):
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The perceptron that `values` name, with its recipe."""
+    """The perceptron that `values` name, with its recipe. Raises: InputError if each token has a target."""
+    recipe.needs_one_target(spec)
     return recipe.learner(lambda rngs: Mlp(values, spec, rngs), values, spec)
 
 

@@ -64,6 +64,25 @@ def span(what: str, given: Sequence[int]) -> tuple[int, int]:
     return ends[0], ends[1]
 
 
+def needs_one_target(spec: Spec) -> None:
+    """Refuses a task whose every token has a target. Raises: InputError."""
+    if spec.targets:
+        raise InputError(
+            "a perceptron or convolutional network has one answer for an example, and the task asks for one for each "
+            "token: take space=transformer, attention or moe."
+        )
+
+
+def needs_images(spec: Spec) -> None:
+    """Refuses a task whose inputs are no images. Raises: InputError."""
+    needs_one_target(spec)
+    if len(spec.inputs) != 3:
+        raise InputError(
+            f"a convolutional network needs images [H, W, C], and the task has inputs {list(spec.inputs)}: take "
+            "space=mlp, transformer, attention or moe."
+        )
+
+
 def choices(
     optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
     batch_sizes: Sequence[int] = (32, 64, 128),

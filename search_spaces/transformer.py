@@ -29,14 +29,36 @@ FORWARD = ("dense", "experts")
 # Where a space does not search it: what most published models of this size have.
 DEFAULTS: Mapping[str, Any] = {
     "heads": 4, "head_size": 16, "kv_heads": "all", "attention": "global", "position": "rotary", "placement": "pre",
-    "normalisation": "layer", "query_key_norm": "none", "gate": False, "forward": "dense", "mlp_ratio": 2,
+    "normalisation": "layer", "query_key_norm": "none", "gate": False, "mlp_ratio": 2,
 }  # fmt: skip
 CAUSAL_ROUTERS = tuple(each for each in ROUTERS if each != "expert_choice")
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The transformer that `values` name, with its recipe."""
+    """The transformer that `values` name, with its recipe. Raises: InputError if the task's tokens do not allow it."""
+    _check(values, spec)
     return recipe.learner(lambda rngs: network(values, spec, rngs), values, spec, MICROBATCH)
+
+
+def _check(values: Mapping[str, Any], spec: Spec) -> None:
+    """Refuses what does not fit the task's tokens, where values are plain. Raises: InputError."""
+    context = length(spec.inputs)
+    for name, value in values.items():
+        layer, _, what = name.partition("_")
+        if what == "window" and isinstance(value, int) and value > context:
+            raise InputError(f"a window of {value} tokens is longer than the context of {context}; take smaller ones.")
+        if what == "router" and spec.targets and "expert_choice" in getattr(value, "options", (value,)):
+            raise InputError(
+                "the router expert_choice looks ahead, which a model of the next symbol must not; take other routers."
+            )
+        if what == "capacity":
+            k, experts = values[f"{layer}_k"], values[f"{layer}_experts"]
+            plain = all(isinstance(each, int | float) for each in (k, experts, value))
+            if plain and k * context * value < experts:
+                raise InputError(
+                    f"a capacity of {value:g} leaves an expert less than one of {context} tokens, with k={k} and "
+                    f"{experts} experts; take larger capacities, or fewer experts."
+                )
 
 
 def network(values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> Transformer:
@@ -58,7 +80,9 @@ def _block(values: Mapping[str, Any], layer: str, spec: Spec, rngs: nnx.Rngs) ->
         return values[layer + name] if layer + name in values else DEFAULTS.get(name)
 
     width, dropout, causal = values["width"], values["dropout"], bool(spec.targets)
-    forward, activation = value("forward"), values.get("activation", "gelu")
+    forward, activation = values.get(f"{layer}forward"), values.get("activation", "gelu")
+    if forward is None:  # there is one way only
+        forward = "experts" if f"{layer}experts" in values else "dense"
     dense = experts = None
     mixed: bool | Picked = forward == "experts"
     if isinstance(forward, Picked):

@@ -34,6 +34,7 @@ REQUIRED = {
     "store=postgresql": ["store.url=postgresql+psycopg://me@host/trials"],
     "task=idx_images": ["task.name=kmnist"],
     "task=text": ["task.path=story.txt"],
+    "task=labelled_text": ["task.path=reviews.txt"],
     "task=tabular": ["task.path=toy.npz", "task.metric=reward"],
 }
 

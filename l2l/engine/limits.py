@@ -117,7 +117,13 @@ class Sizes:
         return Place(share, BATCH) if share > 1 and self.fits(held, share=share) else None
 
     def refusal(self, candidate: Candidate, held: Bucket) -> str | None:
-        """Why the candidate must not begin, None if it may: it breaks a limit, or the machine is too small."""
+        """Why the candidate must not begin, None if it may: its space, a limit or the machine does not allow it."""
+        try:
+            self.space.build(candidate.values, self.spec)
+        except InputError as error:
+            return str(error)
+        except Exception:  # its training will report it
+            pass
         own = self.size(candidate.values) if self.limits.any else None
         if own is not None and (broken := self.limits.broken(own)) is not None:
             return broken

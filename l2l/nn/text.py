@@ -40,6 +40,9 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
     """
     if not isinstance(model, Spelled):
         raise ValueError(f"a model of the next symbol is needed, got a {type(model).__name__}; search with task=text")
+    shape = jax.eval_shape(model, jax.ShapeDtypeStruct((1, model.context), jnp.int32)).shape
+    if shape[:-1] != (1, model.context):
+        raise ValueError("the model tells classes of texts apart; a model of the next symbol is needed")
     symbols = [int(each) for each in model.symbols[...]]
     bytewise = symbols == list(range(256))
     asked = list(prompt.encode()) if bytewise else [ord(each) for each in prompt]

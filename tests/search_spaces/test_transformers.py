@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +13,27 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from l2l.engine.bucket import bucket
+import l2l
+from l2l.engine.bucket import bucket, exact
 from l2l.engine.ladder import ladders
+from l2l.engine.limits import Limits, Sizes
+from l2l.engine.population import Population, Stage, bare
 from l2l.errors import InputError
+from l2l.executors.inline import Inline
+from l2l.loop import search
+from l2l.nn.moe import MixtureOfExperts
+from l2l.nn.text import generate
+from l2l.nn.transformer import FeedForward
+from l2l.objectives.final import Final
+from l2l.objectives.trained import Trained
+from l2l.reward import Metric
+from l2l.searchers.random import Random as RandomSearch
 from l2l.space import SearchSpace
+from l2l.store import Store
+from l2l.tasks.text import Text
 from l2l.testing import SpaceContract
-from l2l.types import Learner, Spec
-from search_spaces import transformer
+from l2l.types import Learner, Outcome, Spec
+from search_spaces import moe, transformer
 
 TEXT = Spec(inputs=(12,), outputs=7, examples=96, epochs=2, tokens=7, targets=(12,))
 
@@ -106,3 +122,66 @@ def test_a_hundred_candidates_have_few_programs() -> None:
     found = ladders(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
     names = {bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
     assert len(names) <= 16
+
+
+def tale(folder: Path) -> Text:
+    """A text that is easy to learn."""
+    (folder / "tale.txt").write_text("once upon a time there was a fox. " * 60)
+    return Text(folder / "tale.txt", context=12, epochs=2)
+
+
+def small() -> SearchSpace[Learner]:
+    return transformer.space(
+        depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), windows=(4,), experts=(4,), mlp_ratios=(2,),
+        expert_ratios=(1,), batch_sizes=(32,), attentions=("global",), routers=("softmax",), optimizers=("adamw",),
+        activations=("gelu",),
+    )  # fmt: skip
+
+
+def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) -> None:
+    space = small()
+    population = Population(space, tale(tmp_path), None)
+    candidate, key = space.sample(random.Random(3)), jax.random.key(1)
+    held = population.bucket(candidate)
+    (whole,), _ = population.train([(candidate, key)], held, 1)
+    (half,), _ = population.train([(candidate, key)], held, 1, Stage(0, 1))
+    assert half.state is not None
+    (again,), _ = population.train([(candidate, key)], held, 1, Stage(1, None, [bare(half.state)]))
+    for one, other in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name, values in whole.curve.items():
+        np.testing.assert_array_equal(values, again.curve[name])
+    assert {"bits", "accuracy", "loss", "train_loss", "drop_rate", "expert_load_max", "router_entropy"} <= set(
+        whole.curve
+    )
+
+
+def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
+    result = search(
+        small(), tale(tmp_path), RandomSearch(), functools.partial(Trained, epochs=1), Metric(), Inline(), Store(), {},
+        functools.partial(Final, seeds=0), trials=2, batch=2, out=tmp_path / "run",
+    )  # fmt: skip
+    assert result.best.reward == (-(result.best.outcome or Outcome()).metrics["bits"],)
+    assert result.record["test"]["reproduced"]
+    text = generate(l2l.load(tmp_path / "run/best"), "once upon", 20, jax.random.key(0), 0.0)
+    assert len(text) == 20
+    assert set(text) <= set("once upon a time there was a fox. ")
+
+
+@pytest.mark.parametrize(("space", "own"), [(transformer.space, 3), (moe.space, 3)])
+def test_with_experts_alone_every_layer_has_them(space: Any, own: int) -> None:
+    made = space(depth=(own, own), widths=(8,), forward=("experts",), experts=(4,))
+    model = made.build(made.sample(random.Random(0)).values, TEXT).model(nnx.Rngs(0))
+    assert sum(isinstance(part, MixtureOfExperts) for _, part in nnx.iter_modules(model)) == own
+    assert not any(isinstance(part, FeedForward) for _, part in nnx.iter_modules(model))
+
+
+def test_a_candidate_that_does_not_fit_is_refused_before_it_is_trained() -> None:
+    made = moe.space(depth=(1, 1), widths=(8,), forward=("experts",), experts=(2, 16), ks=(1,), capacities=(1.0, 0.3))
+    sizes = Sizes(made, TEXT, Limits())
+    drawn = [made.sample(random.Random(seed)) for seed in range(40)]
+    for each in drawn:
+        short = 12 * each.values["layer1_capacity"] < each.values["layer1_experts"]
+        why = sizes.refusal(each, exact(each))
+        assert (why is not None) == short
+        assert not short or "leaves an expert less than one of 12 tokens" in str(why)
