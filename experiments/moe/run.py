@@ -1,0 +1,338 @@
+"""A dense transformer against mixtures of experts that compute as much for a token, on Shakespeare, at equal steps.
+
+    python experiments/moe/run.py --seeds 6 --json experiments/moe/results.json --figures experiments/moe
+
+Each model trains for half the steps under every learning rate of a grid, on a seed of its own, and then under the best
+of them on the seeds that are compared: a worker of one thread for each core. Rates are constant after the warm-up, so
+that each point of a curve is what a training of that many steps comes to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from l2l.engine.cost import measure
+from l2l.engine.data import load, order, raw, specify
+from l2l.engine.data import statistics as learnt
+from l2l.engine.evaluate import make_score
+from l2l.engine.fit import streams
+from l2l.nn.moe import measures, penalties
+from l2l.statistics import student, verdict
+from l2l.tasks.text import TinyShakespeare
+from search_spaces import transformer
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
+
+import about  # noqa: E402
+
+ROWS: Mapping[str, int] = {"dense": 0, "4 experts": 4, "8 experts": 8, "16 experts": 16, "32 experts": 32}
+"""How many experts each layer has; 0: one perceptron for all tokens."""
+ROOM = 2.0
+"""Times an even share of a sequence that an expert takes: an even share of 64 tokens is few, and so varies."""
+DEPTH, WIDTH, RATIO, BATCH = 2, 64, 2, 32
+RECIPE: Mapping[str, Any] = {
+    "optimizer": "adamw", "weight_decay": 1e-2, "schedule": "constant", "warmup": 0.05, "batch_size": BATCH,
+    "dropout": 0.0, "label_smoothing": 0.0,
+}  # fmt: skip
+RATES = (3e-3, 6e-3, 1.2e-2)
+POINTS = 20
+"""Evaluations of a training; the grid's end after half of them."""
+TUNED = 1000
+"""The seed of the grid."""
+LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "dense": {"color": "#444444"},
+    "4 experts": {"color": "#b08900"},
+    "8 experts": {"color": "#d1491b"},
+    "16 experts": {"color": "#1f5fa8"},
+    "32 experts": {"color": "#6a3d9a"},
+}
+Curves = Mapping[str, Any]
+Runs = Mapping[str, Sequence[Curves]]
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    row: str
+    rate: float
+    seed: int
+    epochs: int
+    points: int = POINTS
+
+
+def values(row: str, rate: Any) -> dict[str, Any]:
+    """The row as a point of the space `transformer`; what is not named is that space's default."""
+    part: dict[str, Any] = {"forward": "dense", "mlp_ratio": RATIO}
+    if experts := ROWS[row]:
+        part = {
+            "forward": "experts", "experts": experts, "expert_ratio": RATIO, "k": 1, "router": "softmax",
+            "capacity": ROOM, "shared": False, "balance_weight": 1e-2,
+        }  # fmt: skip
+    layers = {f"layer{n}_{name}": value for n in range(1, DEPTH + 1) for name, value in part.items()}
+    return {"depth": DEPTH, "width": WIDTH, **layers, **RECIPE, "adamw_learning_rate": rate}
+
+
+class Training:
+    """A row's programs: some steps, and the score of a state (weights, other variables, the optimizer's)."""
+
+    def __init__(self, row: str, epochs: int) -> None:
+        self.row, self.task = row, TinyShakespeare()
+        self.data = load(self.task)
+        self.spec = specify(self.task, self.data, epochs)
+        self.x, self.y, *self.validation = map(jnp.asarray, self.data)
+        model = self.model(0)
+        self.graph = nnx.graphdef(model)
+        model.eval()
+        self.asleep = nnx.graphdef(model)
+        self.length = self.spec.steps(BATCH) // POINTS
+        state, index = self.begin(0), np.zeros((self.length, BATCH), np.int32)
+        self.steps = jax.jit(self._steps, donate_argnums=0).lower(state, index, jnp.float32(0)).compile()
+        self.score = jax.jit(self._score).lower(*state[:2]).compile()
+
+    def model(self, seed: int) -> Any:
+        """The untrained model."""
+        learner = transformer.build(values(self.row, 0.0), self.spec)
+        made = raw(learner.model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
+        made.train()
+        return made
+
+    def begin(self, seed: int) -> Any:
+        """A state before the first step."""
+        _, params, rest = nnx.split(self.model(seed), nnx.Param, ...)
+        return params, rest, self.optimizer(0.0).init(params)
+
+    def optimizer(self, rate: Any) -> optax.GradientTransformation:
+        """The recipe's."""
+        return transformer.build(values(self.row, rate), self.spec).optimizer
+
+    def _loss(self, params: Any, rest: Any, index: Any) -> Any:
+        model: Any = nnx.merge(self.graph, params, rest, copy=True)
+        error = jnp.mean(self.task.loss(model(self.x[index]), self.y[index]))
+        found = {"train": error / jnp.log(2.0), **measures(model)}
+        return sum(penalties(model), error), (nnx.state(model, nnx.Not(nnx.Param)), found)
+
+    def _steps(self, state: Any, indices: Any, rate: Any) -> Any:
+        """The state after steps on these examples `[T, B]`, and means over the steps of what they measured."""
+
+        def step(state: Any, index: Any) -> Any:
+            params, rest, held = state
+            gradient, (rest, found) = jax.grad(self._loss, has_aux=True)(params, rest, index)
+            updates, held = self.optimizer(rate).update(gradient, held, params)
+            return (optax.apply_updates(params, updates), rest, held), found
+
+        state, found = jax.lax.scan(step, state, indices)
+        return state, jax.tree.map(jnp.mean, found)
+
+    def _score(self, params: Any, rest: Any) -> Any:
+        """Validation bits of a character."""
+        score = make_score(self.task, len(self.validation[0]))
+        found = score(nnx.merge(self.asleep, params, rest, copy=True), *self.validation)
+        return found["bits"] / len(self.validation[0])
+
+
+training = functools.cache(Training)
+
+
+def trained(job: Job) -> dict[str, Any]:
+    """The curves of one training, and the seconds of its steps."""
+    at = training(job.row, job.epochs)
+    state = at.begin(job.seed)
+    seen = order(jax.random.key(job.seed), at.spec, BATCH).reshape(-1, BATCH)
+    curves: dict[str, list[float]] = {}
+    seconds = 0.0
+    for point in range(job.points):
+        part = seen[point * at.length : (point + 1) * at.length]
+        began = time.perf_counter()
+        state, found = jax.block_until_ready(at.steps(state, part, jnp.float32(job.rate)))
+        seconds += time.perf_counter() - began
+        for name, value in {"step": (point + 1) * at.length, "bits": at.score(*state[:2]), **found}.items():
+            curves.setdefault(name, []).append(round(float(value), 4))
+    return {**job._asdict(), "seconds": seconds, **curves}
+
+
+def compute(epochs: int) -> dict[str, dict[str, float]]:
+    """Parameters of each row, those that one token is computed with, and operations of an example forwards."""
+    task = TinyShakespeare()
+    spec, space = specify(task, load(task), epochs), transformer.space()
+    found = {name: measure(space, values(name, 0.0), spec) for name in ROWS}
+    return {
+        name: {"parameters": each.parameters, "active_parameters": each.active_parameters, "flops": each.flops}
+        for name, each in found.items()
+    }
+
+
+def reached(curve: Curves, target: float) -> float | None:
+    """The share of the training after which the validation bits are first at the target; None if never."""
+    bits, shares = np.array(curve["bits"]), np.array(curve["step"]) / curve["step"][-1]
+    (below,) = np.nonzero(bits <= target)
+    if not len(below):
+        return None
+    at = int(below[0])
+    if at == 0:
+        return float(shares[0])
+    return float(np.interp(-target, -bits[at - 1 : at + 1], shares[at - 1 : at + 1]))
+
+
+def compared(runs: Runs, costs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each row against the dense one, seed by seed."""
+    dense, found = runs["dense"], dict[str, dict[str, Any]]()
+    for name, each in runs.items():
+        bits = np.array([run["bits"][-1] for run in each])
+        apart = bits - np.array([run["bits"][-1] for run in dense])
+        pairs = list(zip(each, dense, strict=True))
+        last = {key: statistics.fmean(run[key][-1] for run in each) for key in each[0] if key in MEASURED}
+        found[name] = {
+            **costs[name], "rate": each[0]["rate"], "bits": bits.tolist(), "mean": float(bits.mean()),
+            "train": statistics.fmean(run["train"][-1] for run in each),
+            "less_dense": {"mean": float(apart.mean()), "student": list(student(apart)), "verdict": verdict(-apart)},
+            "reached": [reached(run, other["bits"][-1]) for run, other in pairs],
+            "seconds": [run["seconds"] for run in each],
+            "seconds_ratio": [run["seconds"] / other["seconds"] for run, other in pairs],
+            "last": last,
+        }  # fmt: skip
+    return found
+
+
+MEASURED = ("expert_load_max", "expert_load_min", "drop_rate", "router_entropy")
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The comparison as Markdown."""
+    head = (
+        "model", "parameters (of a token)", "operations", "rate", "bits", "each seed", "less dense's, 95 %",
+        "dense's last bits at", "in operations", "seconds", "load", "dropped",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, row in found.items():
+        work = row["flops"] / found["dense"]["flops"]
+        cells = [
+            name, f"{row['parameters']:,} ({row['active_parameters']:,})", f"{work:.3f}", f"{row['rate']:g}",
+            f"{row['mean']:.3f}", " ".join(f"{each:.3f}" for each in row["bits"]),
+        ]  # fmt: skip
+        if name != "dense":
+            low, high = row["less_dense"]["student"]
+            shares = [each for each in row["reached"] if each is not None]
+            last = row["last"]
+            cells += [
+                f"{row['less_dense']['mean']:+.3f} [{low:+.3f}, {high:+.3f}], {row['less_dense']['verdict']}",
+                _spread(shares) if len(shares) == len(row["reached"]) else f"{len(shares)} of {len(row['reached'])}",
+                _spread([work * each for each in shares]),
+                _spread(row["seconds_ratio"]),
+                f"{last['expert_load_max']:.2f} / {last['expert_load_min']:.2f}", f"{100 * last['drop_rate']:.1f} %",
+            ]  # fmt: skip
+        else:
+            cells += ["", "", "", f"1 ({statistics.median(row['seconds']):.0f} s)", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(every: Sequence[float]) -> str:
+    if not every:
+        return "-"
+    return f"{statistics.median(every):.2f} ({min(every):.2f} to {max(every):.2f})"
+
+
+def draw(runs: Runs, folder: Path) -> None:
+    """Curves over the steps, means over the seeds and from the lowest to the highest, as three figures."""
+    experts = {name: each for name, each in runs.items() if name != "dense"}
+    apart = {
+        name: [
+            {**run, "apart": np.subtract(run["bits"], other["bits"])}
+            for run, other in zip(each, runs["dense"], strict=True)
+        ]
+        for name, each in experts.items()
+    }
+    _figure(
+        folder / "loss.svg",
+        [(runs, "bits", "validation bits of a character"), (apart, "apart", "the same, less dense's")],
+    )
+    loads = {"expert_load_max": "largest", "expert_load_min": "smallest"}
+    _figure(folder / "load.svg", [(experts, key, f"{word} share, times experts") for key, word in loads.items()])
+    _figure(folder / "drop.svg", [(experts, "drop_rate", "share of tokens that are dropped")])
+
+
+def _figure(path: Path, panels: Sequence[tuple[Runs, str, str]]) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "moe", "font.size": 9}):  # the same records give the same file
+        figure = Figure(figsize=(1.2 + 4.2 * len(panels), 4.2), layout="constrained")
+        for axes, (runs, key, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for name, each in runs.items():
+                curves, steps = np.array([run[key] for run in each]), each[0]["step"]
+                axes.fill_between(
+                    steps, curves.min(0), curves.max(0), color=LOOKS[name]["color"], alpha=0.12, linewidth=0
+                )
+                axes.plot(steps, curves.mean(0), label=name, **LOOKS[name])
+            axes.set(title=title, xlabel="steps")
+            axes.grid(alpha=0.3)
+            if key == "apart":
+                axes.axhline(0, color=LOOKS["dense"]["color"], linewidth=1)
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=len(handles[1]), frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def prepared() -> None:
+    """Before a worker's first job: one thread."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def tuned(grid: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The best rate of each row."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for run in grid:
+        best[run["row"]] = min(best.get(run["row"], run), run, key=lambda each: each["bits"][-1])
+    return {row: run["rate"] for row, run in best.items()}
+
+
+def main() -> None:
+    """Finds the rates, trains every row on every seed, prints how they compare, and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figures", type=Path, help="a folder")
+    args = parser.parse_args()
+    machine, started = about.announced(), time.perf_counter()
+    with ProcessPoolExecutor(about.CORES, mp_context=get_context("spawn"), initializer=prepared) as pool:
+        search = [Job(row, rate, TUNED, args.epochs, POINTS // 2) for row in ROWS for rate in RATES]
+        grid = list(pool.map(trained, search))
+        rates = tuned(grid)
+        for run in grid:
+            print(f"{run['row']}, rate {run['rate']:g}: {run['bits'][-1]:.3f} bits", flush=True)
+        jobs = [Job(row, rates[row], seed, args.epochs) for seed in range(args.seeds) for row in ROWS]
+        runs: dict[str, list[Curves]] = {name: [] for name in ROWS}
+        for run in pool.map(trained, jobs):
+            runs[run["row"]].append(run)
+            print(f"{run['row']}, seed {run['seed']}: {run['bits'][-1]:.3f} bits, {run['seconds']:.0f} s", flush=True)
+    found = compared(runs, compute(args.epochs))
+    seconds = time.perf_counter() - started
+    print("\n" + table(found) + f"\n\n{seconds:.0f} s")
+    if args.json:
+        record = {"about": machine, "command": about.command(), "seconds": seconds, "found": found}
+        args.json.write_text(json.dumps({**record, "grid": grid, "runs": runs}) + "\n")
+    if args.figures:
+        draw(runs, args.figures)
+
+
+if __name__ == "__main__":
+    main()
