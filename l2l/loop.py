@@ -294,7 +294,7 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, seed
     winner = several[0] if several else best(done)
     test = None
     if winner is not None and final is not None:
-        test = _finish(held, final, winner, task)
+        test = _finished(held, *_together(held, final, [winner])[0], task.metric)
     fronts = _fronted(held, run, final, done, several) if several else {}
     counts = collections.Counter(trial.status.value for trial in done)
     record = {
@@ -327,12 +327,6 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         return None
 
 
-def _finish(held: _Search, final: Objective, winner: Trial, task: Task) -> dict[str, Any]:
-    """The test scores of the winner. Raises: SearchError if the final run fails."""
-    ((_, ended),) = _together(held, final, [winner])
-    return _finished(held, winner, ended, task.metric)
-
-
 def _finished(held: _Search, trial: Trial, ended: Trial, metric: str) -> dict[str, Any]:
     """The test scores of a final run. Raises: SearchError if it failed."""
     held.charge(ended.outcome)
@@ -348,11 +342,8 @@ def _fronted(
     """The front, its figure drawn and, if `final` can, each member handed over. Raises: SearchError if one fails."""
     files.replace(run.directory / front.FIGURE, front.figure(done, several, held.reward))
     beside = getattr(final, "beside", None)
-    if beside is None:
-        return {"front": front.record(done, several)}
-    made = beside((run.directory / front.FOLDER).resolve())
-    tests = [_finished(held, trial, ended, run.metric) for trial, ended in _together(held, made, several)]
-    return {"front": front.record(done, several, tests)}
+    pairs = _together(held, beside((run.directory / front.FOLDER).resolve()), several) if beside else []
+    return {"front": front.record(done, several, [_finished(held, *pair, run.metric) for pair in pairs])}
 
 
 def _together(held: _Search, final: Objective, several: Sequence[Trial]) -> list[tuple[Trial, Trial]]:

@@ -4,7 +4,7 @@
 
 Each model trains for half the steps under every learning rate of a grid, on a seed of its own, and then under the best
 of them on the seeds that are compared: a worker of one thread for each core. Rates are constant after the warm-up, so
-that each point of a curve is what a training of that many steps comes to.
+that each point of a curve is what a training of that many steps comes to; `--schedule cosine` has them fall to zero.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from l2l.engine.fit import streams
 from l2l.nn.moe import measures, penalties
 from l2l.statistics import student, verdict
 from l2l.tasks.text import TinyShakespeare
-from search_spaces import transformer
+from l2l.types import Learner
+from search_spaces import recipe, transformer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
@@ -49,12 +50,12 @@ ROOM = 2.0
 """Times an even share of a sequence that an expert takes: an even share of 64 tokens is few, and so varies."""
 DEPTH, WIDTH, RATIO, BATCH = 2, 64, 2, 32
 RECIPE: Mapping[str, Any] = {
-    "optimizer": "adamw", "weight_decay": 1e-2, "schedule": "constant", "warmup": 0.05, "batch_size": BATCH,
+    "optimizer": "adamw", "weight_decay": 1e-2, "warmup": 0.05, "batch_size": BATCH,
     "dropout": 0.0, "label_smoothing": 0.0,
 }  # fmt: skip
-RATES = (3e-3, 6e-3, 1.2e-2)
+RATES = "0.003,0.006,0.012"
 POINTS = 20
-"""Evaluations of a training; the grid's end after half of them."""
+"""Evaluations of a training; the grid's, at constant rates, end after half of them."""
 TUNED = 1000
 """The seed of the grid."""
 LOOKS: Mapping[str, Mapping[str, Any]] = {
@@ -75,10 +76,11 @@ class Job(NamedTuple):
     rate: float
     seed: int
     epochs: int
+    schedule: str
     points: int = POINTS
 
 
-def values(row: str, rate: Any) -> dict[str, Any]:
+def values(row: str, rate: Any, schedule: str) -> dict[str, Any]:
     """The row as a point of the space `transformer`; what is not named is that space's default."""
     part: dict[str, Any] = {"forward": "dense", "mlp_ratio": RATIO}
     if experts := ROWS[row]:
@@ -87,14 +89,14 @@ def values(row: str, rate: Any) -> dict[str, Any]:
             "capacity": ROOM, "shared": False, "balance_weight": 1e-2,
         }  # fmt: skip
     layers = {f"layer{n}_{name}": value for n in range(1, DEPTH + 1) for name, value in part.items()}
-    return {"depth": DEPTH, "width": WIDTH, **layers, **RECIPE, "adamw_learning_rate": rate}
+    return {"depth": DEPTH, "width": WIDTH, **layers, **RECIPE, "schedule": schedule, "adamw_learning_rate": rate}
 
 
 class Training:
     """A row's programs: some steps, and the score of a state (weights, other variables, the optimizer's)."""
 
-    def __init__(self, row: str, epochs: int) -> None:
-        self.row, self.task = row, TinyShakespeare()
+    def __init__(self, row: str, epochs: int, schedule: str) -> None:
+        self.row, self.schedule, self.task = row, schedule, TinyShakespeare()
         self.data = load(self.task)
         self.spec = specify(self.task, self.data, epochs)
         self.x, self.y, *self.validation = map(jnp.asarray, self.data)
@@ -109,19 +111,18 @@ class Training:
 
     def model(self, seed: int) -> Any:
         """The untrained model."""
-        learner = transformer.build(values(self.row, 0.0), self.spec)
-        made = raw(learner.model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
+        made = raw(self.learner(0.0).model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
         made.train()
         return made
+
+    def learner(self, rate: Any) -> Learner:
+        """The row's model and recipe."""
+        return transformer.build(values(self.row, rate, self.schedule), self.spec)
 
     def begin(self, seed: int) -> Any:
         """A state before the first step."""
         _, params, rest = nnx.split(self.model(seed), nnx.Param, ...)
-        return params, rest, self.optimizer(0.0).init(params)
-
-    def optimizer(self, rate: Any) -> optax.GradientTransformation:
-        """The recipe's."""
-        return transformer.build(values(self.row, rate), self.spec).optimizer
+        return params, rest, self.learner(0.0).optimizer.init(params)
 
     def _loss(self, params: Any, rest: Any, index: Any) -> Any:
         model: Any = nnx.merge(self.graph, params, rest, copy=True)
@@ -135,7 +136,7 @@ class Training:
         def step(state: Any, index: Any) -> Any:
             params, rest, held = state
             gradient, (rest, found) = jax.grad(self._loss, has_aux=True)(params, rest, index)
-            updates, held = self.optimizer(rate).update(gradient, held, params)
+            updates, held = self.learner(rate).optimizer.update(gradient, held, params)
             return (optax.apply_updates(params, updates), rest, held), found
 
         state, found = jax.lax.scan(step, state, indices)
@@ -153,7 +154,7 @@ training = functools.cache(Training)
 
 def trained(job: Job) -> dict[str, Any]:
     """The curves of one training, and the seconds of its steps."""
-    at = training(job.row, job.epochs)
+    at = training(job.row, job.epochs, job.schedule)
     state = at.begin(job.seed)
     seen = order(jax.random.key(job.seed), at.spec, BATCH).reshape(-1, BATCH)
     curves: dict[str, list[float]] = {}
@@ -172,7 +173,7 @@ def compute(epochs: int) -> dict[str, dict[str, float]]:
     """Parameters of each row, those that one token is computed with, and operations of an example forwards."""
     task = TinyShakespeare()
     spec, space = specify(task, load(task), epochs), transformer.space()
-    found = {name: measure(space, values(name, 0.0), spec) for name in ROWS}
+    found = {name: measure(space, values(name, 0.0, "constant"), spec) for name in ROWS}
     return {
         name: {"parameters": each.parameters, "active_parameters": each.active_parameters, "flops": each.flops}
         for name, each in found.items()
@@ -309,17 +310,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rates", default=RATES, help="the grid; of one rate there is none")
+    parser.add_argument("--schedule", default="constant", choices=recipe.SCHEDULES)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figures", type=Path, help="a folder")
     args = parser.parse_args()
+    given = [float(each) for each in args.rates.split(",")]
     machine, started = about.announced(), time.perf_counter()
     with ProcessPoolExecutor(about.CORES, mp_context=get_context("spawn"), initializer=prepared) as pool:
-        search = [Job(row, rate, TUNED, args.epochs, POINTS // 2) for row in ROWS for rate in RATES]
-        grid = list(pool.map(trained, search))
-        rates = tuned(grid)
+        points = POINTS // 2 if args.schedule == "constant" else POINTS
+        search = [Job(row, rate, TUNED, args.epochs, args.schedule, points) for row in ROWS for rate in given]
+        grid = list(pool.map(trained, search)) if len(given) > 1 else []
+        rates = tuned(grid) if grid else dict.fromkeys(ROWS, given[0])
         for run in grid:
             print(f"{run['row']}, rate {run['rate']:g}: {run['bits'][-1]:.3f} bits", flush=True)
-        jobs = [Job(row, rates[row], seed, args.epochs) for seed in range(args.seeds) for row in ROWS]
+        jobs = [Job(row, rates[row], seed, args.epochs, args.schedule) for seed in range(args.seeds) for row in ROWS]
         runs: dict[str, list[Curves]] = {name: [] for name in ROWS}
         for run in pool.map(trained, jobs):
             runs[run["row"]].append(run)
