@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,12 +14,12 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from l2l.engine.bucket import Ladders, bucket, exact
+from l2l.engine.bucket import Ladders, assemble, bucket, exact, numbers, padded_sizes
 from l2l.engine.checkpoint import Checkpoints, Damaged
 from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
 from l2l.engine.data import load, specify
 from l2l.engine.evaluate import metrics
-from l2l.engine.fit import Fitted
+from l2l.engine.fit import Fitted, streams
 from l2l.engine.ladder import ladders
 from l2l.engine.latency import latency
 from l2l.engine.limits import Limits
@@ -26,8 +27,9 @@ from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.queue import in_order
 from l2l.errors import InputError, nearest
 from l2l.machine import LANES, cores
+from l2l.nn.moe import measures
 from l2l.space import Candidate, SearchSpace
-from l2l.types import Key, Learner, Outcome, Task, Trial
+from l2l.types import Key, Learner, Outcome, Spec, Task, Trial
 
 log = logging.getLogger("l2l")
 
@@ -121,8 +123,29 @@ class Trained:
                     f"of {self.task.name!r}; leave it out of the space."
                 )
         y = self.task.load("validation")[1][:1]
-        scores = metrics(self.task, y)
-        return {*scores, "train_loss", "parameters", *self.costs}
+        return {*metrics(self.task, y), *self._measured(spec), "train_loss", "parameters", *self.costs}
+
+    def _measured(self, spec: Spec) -> set[str]:
+        """What models of the space measure while they train."""
+        widest = {pad: sizes[-1:] for pad, sizes in padded_sizes(self.space).items()}
+        programs = {
+            held.name: (held, each) for each in self.space.cover() for held in [bucket(self.space, each, widest)]
+        }
+        found = set[str]()
+
+        def measured(values: Mapping[str, Any]) -> dict[str, jax.Array]:
+            return measures(self.space.build(values, spec).model(streams(jax.random.key(0))))
+
+        for held, candidate in programs.values():
+            data = dict(numbers(self.space, candidate, held))
+            with suppress(Exception):  # what crashes here is said of the trial that it crashes in
+                try:
+                    found |= jax.eval_shape(
+                        lambda data, held=held: measured(assemble(self.space, held, data)), data
+                    ).keys()
+                except NEEDS_ITS_VALUES:
+                    found |= jax.eval_shape(lambda candidate=candidate: measured(candidate.values)).keys()
+        return found
 
     @property
     def total(self) -> int:

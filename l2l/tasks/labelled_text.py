@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, check_shares, frozen, pick
+from l2l.tasks.classification import frozen, pick
 from l2l.tasks.files import content, decoded, located
-from l2l.tasks.text import check_unit
+from l2l.tasks.text import OfFile
 from l2l.types import Split
 
 _HEADER = ("label", "text")
 
 
 @dataclass(frozen=True)
-class LabelledText(Classification):
+class LabelledText(OfFile):
     """A file of texts `[N, context]` int32 of code points (or bytes), and the places of their labels in `classes`.
 
     A line is a label, a tab and a text; of a file that ends in .csv a row is a label and a text, in quotes if need be,
@@ -35,24 +34,7 @@ class LabelledText(Classification):
         line that is no example, fewer than two classes or too few examples.
     """
 
-    path: str | os.PathLike[str]
-    context: int = 64
-    unit: str = "character"
-    validation: float = 0.1
-    test: float = 0.1
-    epochs: int = 10
     metric: str = field(default="accuracy", init=False)
-    normalise: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        check_counts(self.name, context=self.context, epochs=self.epochs)
-        check_unit(self.name, self.unit)
-        check_shares(self.name, self.validation, self.test)
-
-    @property
-    def name(self) -> str:
-        """The file's."""
-        return Path(self.path).stem
 
     @property
     def classes(self) -> Sequence[str]:

@@ -23,7 +23,34 @@ _CHECKSUM = "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc5
 
 
 @dataclass(frozen=True)
-class Text(Classification):
+class OfFile(Classification):
+    """What tasks on a file of text share.
+
+    Raises: InputError if an argument is out of range.
+    """
+
+    path: str | os.PathLike[str]
+    context: int = 64
+    unit: str = "character"
+    validation: float = 0.1
+    test: float = 0.1
+    epochs: int = 10
+    normalise: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, context=self.context, epochs=self.epochs)
+        if self.unit not in UNITS:
+            raise InputError(f"{self.name}: unit must be one of {', '.join(UNITS)}, got {self.unit!r}.")
+        check_shares(self.name, self.validation, self.test)
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return Path(self.path).stem
+
+
+@dataclass(frozen=True)
+class Text(OfFile):
     """A text file in pieces `[N, context]` int32 of code points (or bytes), each with what follows it as target.
 
     Targets are places in the alphabet, all characters that the file has (or all 256 bytes). The first part trains,
@@ -34,25 +61,11 @@ class Text(Classification):
         fewer than two symbols, or a part of it is shorter than the context.
     """
 
-    path: str | os.PathLike[str]
-    context: int = 64
-    unit: str = "character"
     validation: float = 0.05
     test: float = 0.05
     epochs: int = 1
     metric: str = field(default="bits", init=False)
     maximise: bool = field(default=False, init=False)
-    normalise: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        check_counts(self.name, context=self.context, epochs=self.epochs)
-        check_unit(self.name, self.unit)
-        check_shares(self.name, self.validation, self.test)
-
-    @property
-    def name(self) -> str:
-        """The file's."""
-        return Path(self.path).stem
 
     @property
     def symbols(self) -> Sequence[int]:
@@ -110,12 +123,6 @@ class TinyShakespeare(Text):
                 raise
         place = folder / _SHAKESPEARE.rsplit("/", 1)[-1]
         return place if place.is_file() else fetched(_SHAKESPEARE, _CHECKSUM, folder)
-
-
-def check_unit(name: str, unit: object) -> None:
-    """Refuses what no text can be made of. Raises: InputError."""
-    if unit not in UNITS:
-        raise InputError(f"{name}: unit must be one of {', '.join(UNITS)}, got {unit!r}.")
 
 
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.

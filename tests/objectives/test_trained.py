@@ -21,13 +21,14 @@ from flax import nnx
 from l2l.engine.limits import Limits
 from l2l.engine.population import Population
 from l2l.errors import InputError
+from l2l.nn.moe import MixtureOfExperts
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained, reason
 from l2l.reward import Metric, best, gate
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
-from search_spaces import mlp
+from search_spaces import mlp, transformer
 
 TASK = Digits(epochs=1)
 SMALL = mlp.space(depth=(1, 1), widths=(8,), batch_sizes=(128,))
@@ -134,6 +135,25 @@ def test_check_sees_every_option() -> None:
     sizes = Categorical(options=(64, 5000, 128))
     with pytest.raises(InputError, match="5000"):
         Trained(lone(lambda values, spec: Learner(Net, optax.sgd(0.1), values["size"]), size=sizes), TASK).check()
+
+
+@pytest.mark.parametrize("forward", [["experts"], ["dense", "experts"], ["dense"]])
+def test_check_names_what_experts_measure(forward: list[str]) -> None:
+    space = transformer.space(depth=(1, 1), widths=(8,), heads=(1,), head_sizes=(8,), forward=forward)
+    of_experts = {"drop_rate", "expert_load_max", "expert_load_min", "router_entropy"}
+    found = set(Trained(space, TASK).check())
+    assert found & of_experts == (of_experts if "experts" in forward else set())
+    assert {"accuracy", "loss", "train_loss", "parameters"} <= found
+
+
+def test_check_names_what_a_model_of_plain_numbers_measures() -> None:
+    def model(rngs: nnx.Rngs, rate: Any) -> nnx.Module:
+        return nnx.List([nnx.Dropout(float(rate), rngs=rngs), MixtureOfExperts(4, experts=2, width=4, rngs=rngs)])
+
+    def build(values: Mapping[str, Any], spec: Spec) -> Learner:
+        return Learner(lambda rngs: model(rngs, values["rate"]), optax.sgd(0.1))
+
+    assert "drop_rate" in Trained(lone(build, rate=Real(low=0.0, high=0.4)), TASK).check()
 
 
 def test_a_key_is_a_function_of_seed_and_number() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from l2l.errors import InputError
-from l2l.tasks.text import Text, TinyShakespeare
+from l2l.tasks.labelled_text import LabelledText
+from l2l.tasks.text import OfFile, Text, TinyShakespeare
 
 ALPHABET = "abcdefghij\n"
 
@@ -110,9 +111,10 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
         ({"validation": 0.5, "test": 0.5}, "whose sum is below 1"),
     ],
 )
-def test_bad_arguments(options: dict[str, object], words: str) -> None:
+@pytest.mark.parametrize("task", [Text, LabelledText])
+def test_bad_arguments(task: type[OfFile], options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Text("story.txt", **options)  # pyright: ignore[reportArgumentType]
+        task("story.txt", **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
