@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,8 @@ def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
 
     def walk(name: str, value: Any) -> None:
         if isinstance(value, Mapping):
+            if len(value) > 1:
+                flat[name] = list(map(str, value))  # their order may mean something, as that of objectives does
             for key, entry in value.items():
                 walk(f"{name}.{key}", entry)
         elif isinstance(value, list | tuple):
@@ -75,14 +76,6 @@ def builder(space: SearchSpace[Any]) -> dict[str, Any]:
     own = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
     code = None if found["space.build"].partition(".")[0] in own else source.digest(build, own)
     return {**found, **({CODE: code} if code else {})}
-
-
-def is_built_in(space: SearchSpace[Any]) -> bool:
-    """Whether the space comes with l2l, so that its name is enough to find it."""
-    if space.name not in BUILT_IN:
-        return False
-    # The builder itself, for some of the spaces share one.
-    return importlib.import_module(BUILT_IN[space.name]).build is space.build
 
 
 def _said(value: Any) -> str:

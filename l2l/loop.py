@@ -321,7 +321,9 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         found = json.loads((directory / "result.json").read_text())
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
         whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
-        there = all((directory / each.get("folder", "")).is_dir() for each in found.get("front", {}).get("members", []))
+        members = found.get("front", {}).get("members", [])
+        there = all((directory / each.get("folder", "")).is_dir() for each in members)
+        there &= not members or (directory / front.FIGURE).is_file()
         return found if same and whole and there and (directory / "trials.csv").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -341,8 +343,9 @@ def _fronted(
 ) -> dict[str, Any]:
     """The front, its figure drawn and, if `final` can, each member handed over. Raises: SearchError if one fails."""
     files.replace(run.directory / front.FIGURE, front.figure(done, several, held.reward))
-    beside = getattr(final, "beside", None)
-    pairs = _together(held, beside((run.directory / front.FOLDER).resolve()), several) if beside else []
+    beside, folder = getattr(final, "beside", None), (run.directory / front.FOLDER).resolve()
+    front.cleared(folder, several)
+    pairs = _together(held, beside(folder), several) if beside else []
     return {"front": front.record(done, several, [_finished(held, *pair, run.metric) for pair in pairs])}
 
 

@@ -85,12 +85,14 @@ def _volume(values: Floats) -> float:
         return 0.0
     if values.shape[1] == 1:
         return float(values.max())
-    order = np.argsort(-values[:, -1], kind="stable")
-    values, total = values[order], 0.0
-    for count in range(1, len(values) + 1):
-        below = values[count, -1] if count < len(values) else 0.0
-        if (height := values[count - 1, -1] - below) > 0:
-            total += height * _volume(values[:count, :-1])
+    values, total, area = values[np.argsort(-values[:, -1], kind="stable")], 0.0, 0.0
+    slab = values[:0, :-1]  # of the slice's points those that none beats: what else there is adds nothing
+    for place, point in enumerate(values[:, :-1]):
+        if not (slab >= point).all(1).any():
+            slab = np.concatenate([slab[~(slab <= point).all(1)], point[None]])
+            area = _volume(slab)
+        below = values[place + 1, -1] if place + 1 < len(values) else 0.0
+        total += (values[place, -1] - below) * area
     return total
 
 

@@ -13,13 +13,18 @@ from typing import Any
 from l2l.errors import InputError, nearest
 from l2l.types import Outcome, Reward, Status, Trial
 
+COSTS = ("active_parameters", "flops", "train_flops", "bytes", "latency")
+"""What an outcome can have beside the parameters: per token; operations forwards, of an example; of the whole training,
+backwards twice as many; bytes of the training; seconds from raw examples to their logits."""
+LESS = frozenset({"loss", "train_loss", "bits", "parameters", "drop_rate", *COSTS})
+"""Metrics of which less is better where nothing else is said."""
 LIMIT = 1e30
 """No reward is larger than this: sums and squares of rewards stay finite."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; `name=None` is the task's own, and `maximise=None` as it has it.
+    """One metric; `name=None` is the task's own, and `maximise=None` as it has it; of others less is better of `LESS`.
 
     Raises: InputError if the outcome has no such metric.
     """
@@ -155,7 +160,7 @@ def named(reward: Reward, metric: str, maximise: bool = True) -> Reward:
     if not isinstance(reward, Metric | LatencyPenalised | Constrained):
         return reward
     own = reward.name in (None, metric)
-    given = {"maximise": (maximise if own else True) if reward.maximise is None else reward.maximise}
+    given = {"maximise": (maximise if own else reward.name not in LESS) if reward.maximise is None else reward.maximise}
     return dataclasses.replace(reward, name=reward.name or metric, **given)
 
 
@@ -169,7 +174,12 @@ def check(reward: Reward, names: Iterable[str]) -> None:
         read = [*reward.metrics]
     for name in read:
         if name is not None and name not in known:
-            raise InputError(f"there is no metric {name!r}: {nearest(name, known)}")
+            words = (
+                f"ask for it with objective.costs=[{name}]."
+                if name in COSTS and "parameters" in known
+                else nearest(name, known)
+            )
+            raise InputError(f"there is no metric {name!r}: {words}")
 
 
 def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT) -> Trial:

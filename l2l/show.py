@@ -43,8 +43,7 @@ def architecture(place: str, out: str | None = None, space: SearchSpace[Learner]
             f"{folder} was found in the space {about['space']!r}, which is not built in: name it, as in "
             f"`l2l show {shlex.quote(place)} {_own(Path(place))}`."
         )
-    spec = Spec(**{name: about[name] for name in Spec._fields})
-    spec = spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
+    spec = Spec.read(about)
     boxes = outline(load(folder, space=space), spec)
     total, idle = sum(box.parameters for box in boxes), sum(box.idle for box in boxes)
     note = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")

@@ -43,6 +43,12 @@ class Spec(NamedTuple):
     targets: tuple[int, ...] = ()
     """Shape of one example's targets, each of which has logits `[C]`: `[L]` where every token has one."""
 
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Spec:
+        """The one that a file says: numbers, and lists for shapes. Raises: KeyError or TypeError if it does not."""
+        found = cls(**{name: record[name] for name in cls._fields})
+        return found._replace(inputs=tuple(found.inputs), targets=tuple(found.targets))
+
     def steps(self, batch_size: Any) -> Any:
         """Optimiser steps T of a full training; an incomplete last batch is dropped."""
         return self.epochs * (self.examples // batch_size)

@@ -109,10 +109,11 @@ def _block(values: Mapping[str, Any], layer: str, spec: Spec, rngs: nnx.Rngs) ->
 
 def _attention(value: Any, width: Any, spec: Spec, causal: bool, dropout: Any, rngs: nnx.Rngs) -> Attention:
     heads, kind, position = value("heads"), value("attention"), value("position")
-    if isinstance(kind, Picked) and value("linear_position") is not None:
-        position = _merged(kind, position, value("linear_position"))
-    elif kind == "linear" and value("linear_position") is not None:
-        position = value("linear_position")
+    if (linear := value("linear_position")) is not None:
+        if set(kind.options if isinstance(kind, Picked) else (kind,)) == {"linear"}:
+            position = linear
+        elif isinstance(kind, Picked):
+            position = _merged(kind, position, linear)
     window = value("window")
     return Attention(
         width, heads=heads, head_size=value("head_size"), kv_heads=_kv_heads(heads, value("kv_heads")), kind=kind,

@@ -20,13 +20,13 @@ from l2l.executors.inline import Inline
 from l2l.loop import Result, search
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.reward import Several
+from l2l.reward import COSTS, Several
 from l2l.searchers.random import Random
 from l2l.space import Candidate
 from l2l.store import Store
 from l2l.tasks.digits import Digits
 from l2l.types import Outcome, Status, Trial
-from search_spaces import mlp
+from search_spaces import mlp, transformer
 
 REWARD = Several({"accuracy": True, "flops": False})
 
@@ -90,6 +90,12 @@ def searched(out: Path, trials: int = 6, seeds: int = 1) -> Result:
     )  # fmt: skip
 
 
+def counted(model: Any, x: np.ndarray) -> float:
+    """The operations of a module for one example."""
+    graph, state = nnx.split(model)
+    return count(jax.make_jaxpr(lambda x: nnx.merge(graph, state)(x))(x[:1]).jaxpr)
+
+
 def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:
     result = searched(tmp_path / "run")
     record = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -106,13 +112,41 @@ def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:
         assert (
             sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == each["metrics"]["parameters"]
         )
-        graph, state = nnx.split(model)
-        counted = count(jax.make_jaxpr(lambda x, g=graph, s=state: nnx.merge(g, s)(x))(x[:1]).jaxpr)
-        assert counted == each["metrics"]["flops"]
+        flops = counted(model, x)
+        assert flops == each["metrics"]["flops"]
         measured = jax.jit(lambda x, m=model: m(x)).lower(x[:1]).compile().cost_analysis()["flops"]
-        assert counted <= measured <= 1.5 * counted + 2000  # what is elementwise is not in our formula
+        assert flops <= measured <= 1.5 * flops + 2000  # what is elementwise is not in our formula
     again = searched(tmp_path / "run")
     assert again.record == record  # nothing is done twice
+
+
+def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> None:
+    searched(tmp_path / "run", 3, 0)
+    (tmp_path / "run/front/0099").mkdir()  # as a member that a later trial beats
+    searched(tmp_path / "run", 6, 0)
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    kept = sorted(each.name for each in (tmp_path / "run/front").iterdir())
+    assert kept == sorted(Path(each["folder"]).name for each in record["front"]["members"])
+
+
+def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) -> None:
+    space = transformer.space(depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), windows=(4,), batch_sizes=(32,))
+    objective = functools.partial(Trained, epochs=1, costs=COSTS, latency_batch=4)
+    reward = Several({"loss": False, "flops": False})
+    result = search(
+        space, Digits(), Random(), objective, reward, Inline(), Store(), {}, functools.partial(Final, seeds=0),
+        trials=3, batch=3, out=tmp_path / "run",
+    )  # fmt: skip
+    x = Digits().load("validation")[0]
+    for each in result.record["front"]["members"]:
+        assert each["reproduced"]
+        model: Any = l2l.load(tmp_path / "run" / each["folder"])
+        metrics = each["metrics"]
+        assert l2l.evaluate(model, Digits(), "validation")["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
+        assert counted(model, x) == metrics["flops"] == metrics["train_flops"] / (3 * len(Digits().load("train")[0]))
+        assert 0 < metrics["active_parameters"] <= metrics["parameters"]
+        assert 0 < metrics["latency"] < 60
+        assert metrics["bytes"] > 4 * metrics["parameters"]
 
 
 def test_a_member_that_was_lost_is_handed_over_again(tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def test_a_further_point_never_takes_volume_away(points: list[tuple[int, ...]], 
     assert hypervolume([*points, more], reference) >= hypervolume(points, reference) >= 0
 
 
+def test_many_objectives_take_no_hours() -> None:
+    draw = np.random.RandomState(0)
+    points = draw.randn(64, 5)
+    points = 1.0 + points / np.linalg.norm(points, axis=1, keepdims=True)
+    drawn = draw.rand(20_000, 5) * 2
+    hit = (drawn[:, None] <= points[None]).all(-1).any(1).mean() * 2**5
+    assert hypervolume(points.tolist(), [0.0] * 5) == pytest.approx(hit, rel=0.05)
+
+
 def test_nothing_has_no_volume() -> None:
     assert hypervolume([], [0.0, 0.0]) == 0.0
     assert hypervolume([(1.0, -1.0)], [0.0, 0.0]) == 0.0

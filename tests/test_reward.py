@@ -46,7 +46,10 @@ def test_metric() -> None:
     assert Metric("loss", maximise=False)(MEASURED) == (-2.0,)
     assert Metric()(Outcome({"only": 0.25})) == (0.25,)
     assert named(Metric(), "accuracy")(MEASURED) == (0.5,)
-    assert named(Metric("loss"), "accuracy") == Metric("loss", maximise=True)
+    assert named(Metric("loss"), "accuracy") == Metric("loss", maximise=False)
+    assert named(Metric("train_loss"), "bits", maximise=False)(Outcome({"train_loss": 2.0})) == (-2.0,)
+    assert named(Metric("loss", maximise=True), "accuracy").maximise is True
+    assert named(Metric("made_up"), "loss", maximise=False).maximise is True
     assert named(LatencyPenalised(target=1.0), "accuracy") == LatencyPenalised(1.0, name="accuracy", maximise=True)
     assert named(Metric(), "loss", maximise=False)(MEASURED) == (-2.0,)
     assert named(Metric("accuracy"), "loss", maximise=False)(MEASURED) == (0.5,)
@@ -235,6 +238,8 @@ def test_several_metrics_are_an_objective_each() -> None:
     trial = gate(run(MEASURED), reward)
     assert (trial.status, trial.reward) == (Status.COMPLETE, (0.5, -2.0))
     check(reward, ["accuracy", "loss"])
+    with pytest.raises(InputError, match=r"no metric 'flops': ask for it with objective\.costs=\[flops\]\.$"):
+        check(Several({"accuracy": True, "flops": False}), ["accuracy", "loss", "parameters"])
     with pytest.raises(InputError, match="there is no metric 'loss'"):
         check(reward, ["accuracy", "flops"])
 

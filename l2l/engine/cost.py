@@ -109,7 +109,9 @@ def products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:
         often = times / len(inner) if name == "cond" else times * parameters.get("length", 1)
         if parameters.get("name") == "expert_blocks":
             rows, weights = (each.aval.shape for each in equation.invars[:2])
-            often *= rows[0] // BLOCK - weights[0]  # as many as entries fill, without each expert's last one
+            filled = rows[0] // BLOCK - weights[0]  # as many as entries fill, without each expert's last one
+            loops = any(each.primitive.name == "while" for one in inner for each in one.eqns)
+            often *= filled if loops else filled / (rows[0] // BLOCK)
         for each in inner:
             yield from products(each, often)
 

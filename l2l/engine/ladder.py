@@ -83,7 +83,10 @@ def _capped(found: Mapping[str, Sequence[int]], drawn: Sequence[_Drawn]) -> dict
     patterns = {frozenset(each.needs) for each in drawn}
     patterns = {each for each in patterns if not any(each < other for other in patterns)}  # a part pads as the whole
     while sum(math.prod(len(kept[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
-        _, pad, size = min((run(pad, size), pad, size) for pad, sizes in kept.items() for size in sizes[:-1])
+        smaller = [(run(pad, size), pad, size) for pad, sizes in kept.items() for size in sizes[:-1]]
+        if not smaller:  # as few as they can be
+            break
+        _, pad, size = min(smaller)
         kept[pad].remove(size)
     return kept
 

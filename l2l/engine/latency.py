@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from l2l.types import Task
@@ -17,9 +17,14 @@ REPEATS = 31
 
 
 def latency(model: nnx.Module, task: Task, batch: int = 1) -> float:
-    """Seconds from `batch` raw examples of the validation split to their logits, compiled; the median of `REPEATS`."""
-    x = jnp.asarray(task.load("validation")[0][:batch])
+    """Seconds from `batch` raw examples of the validation split to their logits, compiled; the median of `REPEATS`.
+
+    Of the first device, which holds weights and examples before; a smaller split is gone through again.
+    """
+    examples = task.load("validation")[0]
+    device = jax.local_devices()[0]
     graph, state = nnx.split(model)
+    state, x = jax.device_put((state, np.resize(examples, (batch, *examples.shape[1:]))), device)
 
     def forward(state: Any, x: jax.Array) -> jax.Array:
         held = nnx.merge(graph, state)

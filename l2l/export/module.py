@@ -21,7 +21,7 @@ from flax import nnx
 
 from l2l.engine.data import raw
 from l2l.errors import InputError, nearest
-from l2l.fingerprint import BUILT_IN, is_built_in
+from l2l.fingerprint import BUILT_IN
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.nn.moe import Measure, Penalty
@@ -78,6 +78,14 @@ def variables(module: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): each for path, each in kept if isinstance(each, nnx.Variable)}
 
 
+def is_built_in(space: SearchSpace[Any]) -> bool:
+    """Whether the space comes with l2l, so that its name is enough to find it."""
+    if space.name not in BUILT_IN:
+        return False
+    # The builder itself, for some of the spaces share one.
+    return importlib.import_module(BUILT_IN[space.name]).build is space.build
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -95,8 +103,7 @@ def load(
     directory = Path(path)
     contents = verified(directory)
     architecture = _architecture(directory, contents[ARCHITECTURE])
-    spec = Spec(**{name: architecture[name] for name in Spec._fields})
-    spec = spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
+    spec = Spec.read(architecture)
     build, values = _build(directory, architecture, space)
     tensors = _tensors(directory, contents[WEIGHTS])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,9 @@ class Attention(nnx.Module):
     places, added to what queries and keys are made of), rotary or alibi, which linear attention cannot have.
     `query_key_norm` is none or rms; with `gate` each head's output is scaled by a sigmoid of the input.
 
-    Dropout is applied to the output: the weights of attention are never laid out where a fused kernel serves.
-    Sizes may be `Padded`, the window data, and every option but `causal` `Picked`.
+    Dropout is applied to the output and not to the weights of attention, which a fused kernel never lays out; one is
+    used if `implementation` asks for it: it is handed to `jax.nn.dot_product_attention` ("cudnn" on NVIDIA's devices in
+    half precision). Sizes may be `Padded`, the window data, and every option but `causal` `Picked`.
 
     Raises: ValueError if a size does not fit another or an option is unknown.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, GQA, arXiv:2305.13245; Shazeer
@@ -54,8 +55,10 @@ class Attention(nnx.Module):
         gate: bool | Picked = False,
         causal: bool = True,
         dropout_rate: Any = 0.0,
+        implementation: Literal["xla", "cudnn"] | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        self.implementation: Literal["xla", "cudnn"] | None = implementation
         kv_heads = heads if kv_heads is None else kv_heads
         _check(heads, kv_heads, head_size, kind, window, position, length)
         self.kind, self.position = chosen("attention", kind, KINDS), chosen("position", position, POSITIONS)
@@ -128,7 +131,9 @@ class Attention(nnx.Module):
         scale = number(self.head_size) ** -0.5
         if not isinstance(scale, float):
             query, scale = query * scale.astype(query.dtype), 1.0
-        return jax.nn.dot_product_attention(query, key, value, bias, seen, scale=scale, **options)
+        return jax.nn.dot_product_attention(
+            query, key, value, bias, seen, scale=scale, implementation=self.implementation, **options
+        )
 
     def _share(self, position: str, kind: Any) -> Any:
         """1 if this is how places are told, else 0: a number, or data."""

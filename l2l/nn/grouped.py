@@ -87,16 +87,15 @@ def products(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Ar
     On a CPU a loop over the blocks in use: `jax.lax.ragged_dot` multiplies every row by every matrix there. Elsewhere
     each block is multiplied by a copy of its matrix.
     """
-    if jax.default_backend() != "cpu":
-        blocks = rows.reshape(len(owner), BLOCK, -1)
-        return jnp.einsum("nbc,ncf->nbf", blocks, weights[owner]).reshape(len(rows), -1)
-
     return expert_blocks(rows, weights, owner, used)
 
 
 @jax.jit
 def expert_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> jax.Array:
-    """`products` as a loop; its name stands in the program, whose reader cannot see how often the loop runs."""
+    """`products`; its name stands in the program, whose reader cannot see how many of the blocks are in use."""
+    if jax.default_backend() != "cpu":
+        blocks = rows.reshape(len(owner), BLOCK, -1)
+        return jnp.einsum("nbc,ncf->nbf", blocks, weights[owner]).reshape(len(rows), -1)
 
     def body(at: Any, y: jax.Array) -> jax.Array:
         part = _block(rows, at) @ weights[owner[at]]

@@ -14,7 +14,7 @@ from l2l.nn.padded import Bound, Padded, bound
 
 SMALL = 1024
 """Numbers of an array that is packed with others."""
-ALONE, STACKED = "layers", "stacked"
+ALONE, STACKED = "layers", "l2l_stacked"
 """Where a `Stack` keeps its layers: one by one, or as one whose arrays have an axis of layers before their own."""
 KEPT = "layer"
 """The name of what a layer's parts give, which is all that is kept of it for the way back."""
@@ -37,7 +37,7 @@ class Stack(nnx.Module):
         alike = all(each[0] == graph and shape == shapes[0] for each, shape in zip(parts, shapes, strict=True))
         loops = isinstance(depth, Padded) and alike
         self.layers = None if loops else nnx.List(layers)
-        self.stacked = (
+        self.l2l_stacked = (
             nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[state for _, state in parts]))
             if loops
             else None
@@ -46,7 +46,7 @@ class Stack(nnx.Module):
     def __call__(self, x: jax.Array, *given: Any) -> jax.Array:
         """Any shape in, the same shape out; each layer gets what is `given`."""
         depth: Any = self.depth
-        if self.stacked is not None:
+        if self.l2l_stacked is not None:
             return self._looped(x, *given)
         layers: Any = self.layers
         for number, layer in enumerate(layers[:depth] if isinstance(depth, int) else layers, 1):
@@ -56,7 +56,7 @@ class Stack(nnx.Module):
     def _looped(self, x: jax.Array, *given: Any) -> jax.Array:
         depth: Any = self.depth
         fixed = nnx.Any(nnx.Param, Bound)
-        graph, rest, held = nnx.split(self.stacked, nnx.Not(fixed), ...)
+        graph, rest, held = nnx.split(self.l2l_stacked, nnx.Not(fixed), ...)
         packed, unpack = _packed((rest, held))
         tree = jax.tree.structure(rest)
         changed: list[int] = []  # known once the loop has been traced
@@ -78,7 +78,7 @@ class Stack(nnx.Module):
             leaves = jax.tree.leaves(rest)
             for at, values in zip(changed, after, strict=True):
                 leaves[at] = values
-            nnx.update(self.stacked, jax.tree.unflatten(tree, leaves))
+            nnx.update(self.l2l_stacked, jax.tree.unflatten(tree, leaves))
         return x
 
 

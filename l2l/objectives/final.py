@@ -15,8 +15,7 @@ from l2l.engine.cohort import cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fitted
 from l2l.errors import InputError
-from l2l.export.module import load, save, verified
-from l2l.fingerprint import is_built_in
+from l2l.export.module import is_built_in, load, save, verified
 from l2l.objectives.trained import Trained
 from l2l.record import held_out
 from l2l.types import Key, Outcome, Trial
@@ -85,7 +84,7 @@ class Final:
         spec = self.objective.population.spec
         space = self.objective.space
         directory = self.directory / f"{trial.number:04d}" if self._apart else self.directory
-        save(directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics))
+        save(directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics, directory))
         metrics["loaded"] = evaluate(load(directory, space=space), task, "validation")[metric]
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
 
@@ -102,12 +101,14 @@ class Final:
         population = self.objective.population
         return fits, [population.trained(trial.candidate, fit) for fit in fits], seconds
 
-    def _card(self, trial: Trial, metrics: dict[str, float]) -> str:
+    def _card(self, trial: Trial, metrics: dict[str, float], directory: Path) -> str:
         task, spec = self.objective.task, self.objective.population.spec
         test = held_out(task.metric, trial, metrics)
         spread = f"{test['mean']:.4f} ± {test['std']:.4f}" if test["seeds"] else "not measured"
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
         own = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
+        inputs, logits = (", ".join(map(str, each)) for each in (spec.inputs, (*spec.targets, spec.outputs)))
+        inside = "The alphabet of" if spec.tokens else "The normalisation learnt on"
         return f"""# A {self.objective.space.name} for {task.name}
 
 Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}.
@@ -122,11 +123,11 @@ Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}
 
 ```python
 import l2l
-model = l2l.load("best"{own})  # a flax.nnx.Module in evaluation mode
-logits = model(x)  # x: raw inputs [B, {", ".join(str(size) for size in spec.inputs)}]; logits [B, {spec.outputs}]
+model = l2l.load("{directory.name}"{own})  # a flax.nnx.Module in evaluation mode
+logits = model(x)  # x: raw inputs [B, {inputs}]; logits [B, {logits}]
 ```
 
-The normalisation learnt on the training split is inside the module. `SHA256SUMS` is checked at each load, and no
+{inside} the training split is inside the module. `SHA256SUMS` is checked at each load, and no
 file here is ever executed. `l2l.load(path, weights=False, rngs=nnx.Rngs(0))` gives the same architecture untrained.
 
 ## The candidate

@@ -28,14 +28,12 @@ from l2l.engine.queue import in_order
 from l2l.errors import InputError, nearest
 from l2l.machine import LANES, cores
 from l2l.nn.moe import measures
+from l2l.reward import COSTS
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Outcome, Spec, Task, Trial
 
 log = logging.getLogger("l2l")
 
-COSTS = ("active_parameters", "flops", "train_flops", "bytes", "latency")
-"""What an outcome can have beside the parameters: per token; operations forwards, of an example; of the whole training,
-backwards twice as many; bytes of the training; seconds from one raw example to its logits."""
 Member: TypeAlias = tuple[Candidate, Key]
 """A candidate and the key of its run."""
 Trainings: TypeAlias = tuple[list[Fitted], dict[str, float]]
@@ -56,9 +54,11 @@ class Trained:
     in one call of a program (by default one on a CPU, where each core takes one). A candidate beyond one of
     the `limits`, or beyond the machine's memory, is refused before anything of it is allocated, and fails.
     A cohort that runs out of memory is run again in half the lanes, which its trials' `cohort` then says. `costs` are
-    further metrics, of `COSTS`: what is counted of the model in its true shape, and its latency, which is measured.
+    further metrics, of `COSTS`: what is counted of the model in its true shape, and its latency, which is measured
+    with `latency_batch` examples at once, beside whatever else the machine does.
 
-    Raises: InputError if `epochs` or `lanes` is not at least 1, `limits` are none, or a cost is unknown.
+    Raises: InputError if `epochs`, `lanes` or `latency_batch` is not at least 1, `limits` are none, or a cost is
+        unknown.
     """
 
     space: SearchSpace[Learner]
@@ -68,14 +68,15 @@ class Trained:
     lanes: int | None = None
     limits: Limits = field(default_factory=Limits)
     costs: Sequence[str] = ()
+    latency_batch: int = 1
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
     _ladders: Ladders | None = field(default=None, init=False, repr=False, compare=False)
     _kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lanes"):
+        for name in ("epochs", "lanes", "latency_batch"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
+            if (value is not None or name == "latency_batch") and (type(value) is not int or value < 1):
                 raise InputError(f"objective.{name} must be a whole number of at least 1, got {value!r}.")
         self.limits = Limits.read(self.limits)
         for name in (
@@ -255,7 +256,7 @@ class Trained:
                 for trial, fitted in zip(left.trials[done:], fits, strict=False):
                     self._keep(trial, left.lanes, fitted)
                     ended.append(replace(trial, outcome=self._costed(trial.candidate, self.outcome(fitted, shares))))
-                done += len(fits)
+                    done += 1
         except Damaged as lost:
             log.warning("%s; it is trained from its start again", lost)
             owed = [left.part(n, n + 1) for n in range(done, len(going))]
@@ -299,7 +300,8 @@ class Trained:
             found |= {"active_parameters": size.active_parameters, "flops": size.flops, "bytes": size.bytes}
             found["train_flops"] = 3.0 * size.flops * spec.examples * spec.epochs
         if "latency" in self.costs:
-            found["latency"] = latency(population.module(candidate, exact(candidate), self.key(0))[0], self.task)
+            model = population.module(candidate, exact(candidate), self.key(0))[0]
+            found["latency"] = latency(model, self.task, self.latency_batch)
         return replace(
             outcome, metrics={**outcome.metrics, **{name: found[name] for name in self.costs if name in found}}
         )

@@ -60,6 +60,11 @@ class Preferences:
         """Copies that know nothing."""
         return PreferencesState(tuple(self.searcher.init(space, jax.random.fold_in(key, n)) for n in range(self.count)))
 
+    def digest(self, space: SearchSpace[Any]) -> str | None:
+        """What the searcher brings along from earlier searches, in few letters; None if nothing."""
+        found: Any = self.searcher
+        return found.digest(space) if callable(getattr(found, "digest", None)) else None
+
     def ask(self, state: PreferencesState, key: Key, count: int) -> list[Candidate]:
         """`count` candidates, each of the copy whose turn it is."""
         turns = [(state.told + place) % self.count for place in range(count)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 from l2l.engine import cost
@@ -38,6 +39,19 @@ def test_operations_of_experts_grow_with_the_choices_of_a_token_and_not_with_the
         layer.eval()
         found = cost.count(jax.make_jaxpr(lambda x, layer=layer: layer(x))(jnp.zeros((4, 64, 32))).jaxpr)
         assert found == 256 * (2 * 32 * experts + k * 2 * 2 * 32 * 48)
+
+
+def test_operations_of_experts_are_the_same_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        jax.clear_caches()
+        layer = MixtureOfExperts(32, experts=16, width=48, k=2, rngs=nnx.Rngs(0))
+        layer.eval()
+        found.append(cost.count(jax.make_jaxpr(lambda x, layer=layer: layer(x))(jnp.zeros((4, 64, 32))).jaxpr))
+    monkeypatch.undo()
+    jax.clear_caches()
+    assert found[0] == found[1] == 256 * (2 * 32 * 16 + 2 * 2 * 2 * 32 * 48)
 
 
 def test_operations_of_attention_are_those_that_xla_counts() -> None:

@@ -62,6 +62,24 @@ def test_a_candidate_that_cannot_be_built_is_left_out_of_the_count() -> None:
     assert ladder.ladders(none, SPEC)["width"][-1] == 16
 
 
+def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
+    families = tuple(f"family{n}" for n in range(10))
+    choices: dict[str, Any] = {"family": Categorical(options=families)}
+    choices |= {
+        f"{name}_width": Categorical(options=(8, 16), pad=f"{name}_width", when={"family": name}) for name in families
+    }
+    whole = mlp.space()
+
+    def build(values: Any, spec: Spec) -> Any:
+        width = next(value for name, value in values.items() if name.endswith("_width"))
+        smallest = dict(whole.complete(lambda name, choice: choice.at(0.0)).values)
+        return whole.build({**smallest, "layer1_width": width}, spec)
+
+    space = SearchSpace(choices, build)
+    found = ladder.ladders(space, SPEC)
+    assert all(found[f"{name}_width"][-1] == 16 for name in families)
+
+
 def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     for accelerated in (False, True):

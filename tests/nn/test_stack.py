@@ -82,7 +82,7 @@ def ran(model: Stack) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("depth", [1, 3, 4])
 def test_data_and_a_plain_loop_agree(kinds: list[type[Layer]], depth: int) -> None:
     own, shared = stack(kinds[:depth], depth), stack(kinds, Padded(4, jnp.int32(depth)))
-    assert (shared.stacked is None) == (Wide in kinds)
+    assert (shared.l2l_stacked is None) == (Wide in kinds)
     y, slopes, state = ran(own)
     found, others, remembered = ran(shared)
     np.testing.assert_allclose(found, y, rtol=1e-6)

@@ -85,7 +85,7 @@ def outcome(trial: Trial) -> Outcome:
     return trial.outcome
 
 
-@pytest.mark.parametrize("name", ["epochs", "lanes"])
+@pytest.mark.parametrize("name", ["epochs", "lanes", "latency_batch"])
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "many"])
 def test_bad_arguments(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^objective\.{name} must be a whole number of at least 1, got {value!r}\.$"):
@@ -154,6 +154,37 @@ def test_check_names_what_a_model_of_plain_numbers_measures() -> None:
         return Learner(lambda rngs: model(rngs, values["rate"]), optax.sgd(0.1))
 
     assert "drop_rate" in Trained(lone(build, rate=Real(low=0.0, high=0.4)), TASK).check()
+
+
+def test_a_cost_that_cannot_be_measured_fails_its_own_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fails(*_: Any) -> float:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("no clock")
+        return 1e-3
+
+    monkeypatch.setattr("l2l.objectives.trained.latency", fails)
+    candidates = [SMALL.sample(random.Random(0)), SMALL.sample(random.Random(0))]
+    ended = list(Trained(SMALL, TASK, lanes=2, costs=["latency"])(trials(candidates)))
+    assert [each.number for each in ended] == [0, 1]
+    assert outcome(ended[0]).metrics["latency"] == 1e-3
+    assert outcome(ended[1]).error == "crashed: RuntimeError: no clock"
+
+
+def test_a_users_module_may_have_any_names() -> None:
+    class Named(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.stacked = nnx.Linear(64, 10, rngs=rngs)
+            self.layers = nnx.List([nnx.Linear(10, 10, rngs=rngs)])
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.layers[0](self.stacked(x.reshape(len(x), -1)))
+
+    space = lone(lambda values, spec: Learner(lambda rngs: Named(rngs), optax.sgd(0.1)))
+    (ended,) = Trained(space, TASK)(trials([space.sample(random.Random(0))]))
+    assert outcome(ended).error is None
 
 
 def test_a_key_is_a_function_of_seed_and_number() -> None:

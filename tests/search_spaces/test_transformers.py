@@ -14,13 +14,14 @@ import pytest
 from flax import nnx
 
 import l2l
-from l2l.engine.bucket import bucket, exact
+from l2l.engine.bucket import assemble, bucket, exact, numbers, padded_sizes
 from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes
 from l2l.engine.population import Population, Stage, bare
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.loop import search
+from l2l.nn.attention import KINDS
 from l2l.nn.moe import MixtureOfExperts
 from l2l.nn.text import generate
 from l2l.nn.transformer import FeedForward
@@ -33,7 +34,7 @@ from l2l.store import Store
 from l2l.tasks.text import Text
 from l2l.testing import SpaceContract
 from l2l.types import Learner, Outcome, Spec
-from search_spaces import moe, transformer
+from search_spaces import attention, moe, transformer
 
 TEXT = Spec(inputs=(12,), outputs=7, examples=96, epochs=2, tokens=7, targets=(12,))
 
@@ -43,6 +44,19 @@ class TestOnImages(SpaceContract):
 
     def space(self) -> SearchSpace[Learner]:
         return transformer.space(depth=(1, 2), widths=(8, 16), heads=(2, 4), head_sizes=(4,), batch_sizes=(32, 64))
+
+
+@pytest.mark.slow
+class TestOnLabelledText(SpaceContract):
+    """With experts that choose, and a symbol that stands for nothing."""
+
+    spec = Spec(inputs=(12,), outputs=3, examples=96, epochs=2, tokens=7)
+
+    def space(self) -> SearchSpace[Learner]:
+        return moe.space(
+            depth=(1, 2), widths=(8, 16), experts=(4, 8), routers=("softmax", "noisy", "expert_choice"),
+            batch_sizes=(32,),
+        )  # fmt: skip
 
 
 class TestOnText(SpaceContract):
@@ -122,6 +136,37 @@ def test_a_hundred_candidates_have_few_programs() -> None:
     found = ladders(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
     names = {bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
     assert len(names) <= 16
+
+
+ONE_OF_EACH = [
+    (transformer.space, name, (option,))
+    for name, options in {
+        "attentions": KINDS, "positions": ("rotary", "none"), "forward": ("dense", "experts"), "heads": (1, 2),
+        "head_sizes": (4,), "mlp_ratios": (2,), "experts": (4,), "expert_ratios": (1,), "ks": (1,), "windows": (4,),
+        "capacities": (1.25,), "routers": ("noisy", "sigmoid"), "activations": ("silu",), "optimizers": ("lion",),
+    }.items() for option in options
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "name", "option"), [*ONE_OF_EACH, (attention.space, "attentions", ("linear",))])
+def test_a_program_can_be_made_where_there_is_one_option(make: Any, name: str, option: tuple[Any, ...]) -> None:
+    space = make(**{"depth": (1, 2), "widths": (8,), name: option})
+    candidate = space.sample(random.Random(0))
+    held = bucket(space, candidate, {pad: sizes[-1:] for pad, sizes in padded_sizes(space).items()})
+
+    def logits(data: Any, x: jax.Array) -> jax.Array:
+        model: Any = space.build(assemble(space, held, data), TEXT).model(nnx.Rngs(0))
+        return model(x)
+
+    found = jax.eval_shape(logits, dict(numbers(space, candidate, held)), jnp.zeros((3, 12), jnp.int32))
+    assert found.shape == (3, 12, 7)
+
+
+@pytest.mark.parametrize("make", [attention.space, moe.space, transformer.space])
+def test_images_have_few_programs_too(make: Any) -> None:
+    space = make()
+    found = ladders(space, Spec((8, 8, 1), 10, 1077, 30))
+    assert len({bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}) <= 4
 
 
 def tale(folder: Path) -> Text:

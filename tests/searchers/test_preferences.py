@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from l2l.errors import InputError
 from l2l.pareto import front
 from l2l.searchers.controller import Controller
+from l2l.searchers.gp_critic import GpCritic
 from l2l.searchers.preferences import Preferences, weights
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
@@ -89,6 +90,17 @@ def test_the_front_is_reached_from_end_to_end() -> None:
     _, done = searched(Preferences(count=5))
     late = [concave(each.candidate.values["x"]) for each in done[160:]]  # pyright: ignore
     assert len({late[place] for place in front(late)}) >= 5
+
+
+def test_what_an_earlier_search_told_is_part_of_it() -> None:
+    assert Preferences(Controller()).digest(SPACE) is None
+    assert Preferences(GpCritic()).digest(SPACE) is None
+
+    class Told(Random):
+        def digest(self, space: Any) -> str:
+            return "abc"
+
+    assert Preferences(Told()).digest(SPACE) == "abc"
 
 
 def test_bad_input_is_named() -> None:

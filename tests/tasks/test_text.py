@@ -106,6 +106,8 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
     [
         ({"context": 0}, "context must be a whole number of at least 1, got 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1"),
+        ({"path": 5}, r"task\.path must be the path of a file of text, got 5\.$"),
+        ({"path": ""}, r"task\.path must be the path of a file of text, got ''\.$"),
         ({"unit": "word"}, "unit must be one of character, byte, got 'word'"),
         ({"validation": 0.0}, "validation and test must be shares above 0"),
         ({"validation": 0.5, "test": 0.5}, "whose sum is below 1"),
@@ -114,7 +116,7 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
 @pytest.mark.parametrize("task", [Text, LabelledText])
 def test_bad_arguments(task: type[OfFile], options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        task("story.txt", **options)  # pyright: ignore[reportArgumentType]
+        task(**{"path": "story.txt", **options})  # pyright: ignore[reportArgumentType]
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
