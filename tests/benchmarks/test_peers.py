@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import candidates
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from processes import timed
+
+from l2l.types import Spec
+from search_spaces import transformer
 
 sys.path.insert(0, str(Path(candidates.__file__).parent / "peers"))
 
@@ -44,6 +49,17 @@ def workload(folder: Path, rates: list[float]) -> None:
     images, labels = draw.normal(size=(96, 4, 4, 1)).astype(np.float32), draw.integers(0, 3, 96)
     np.savez(folder / "data.npz", x=images[:64], y=labels[:64], vx=images[64:], vy=labels[64:])
     np.save(folder / "orders.npy", np.array([[draw.permutation(64) for _ in range(2)] for _ in rates], np.int32))
+
+
+def test_the_flax_loop_has_transformers_with_what_their_experts_add_to_the_loss() -> None:
+    import flax_loop
+
+    space = transformer.space(depth=(2, 2), widths=(8,), forward=("experts",))
+    about = {"space": "transformer", "spec": Spec((8, 8, 1), 10, 64, 1)._asdict()}
+    model, penalty = flax_loop.network(about, dict(space.sample(random.Random(0)).values), 3)
+    model.train()
+    assert model(jnp.zeros((3, 8, 8, 1))).shape == (3, 10)
+    assert float(penalty(model)) > 0
 
 
 @pytest.mark.parametrize("name", ["flax", "torch", pytest.param("ray", marks=pytest.mark.ray)])
