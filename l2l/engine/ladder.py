@@ -169,23 +169,31 @@ def _measured(
         ])  # fmt: skip
         base, slopes = 0.0, shared or {}
         with suppress(Exception):
-            whole = _operations(space, spec, candidate, {pad: padded[pad][-1] for pad in need})
+            largest = {pad: padded[pad][-1] for pad in need}
+            whole = _operations(space, spec, candidate, largest)
             if shared is None:
-                slopes = {
-                    pad: math.log(
-                        whole
-                        / _operations(
-                            space, spec, candidate, {each: padded[each][-1] for each in need} | {pad: lowest[pad]}
-                        )
-                    )
-                    / math.log(padded[pad][-1] / lowest[pad])
-                    for pad in need
-                    if lowest[pad] < padded[pad][-1]
-                }
+                slopes = _slopes(space, spec, candidate, whole, largest, lowest)
             base = whole
         found.append(_Drawn(kind, need, base, slopes))
         if len(padded) >= MANY and base:
             shared = slopes
+    return found
+
+
+def _slopes(
+    space: SearchSpace[Learner],
+    spec: Spec,
+    candidate: Candidate,
+    whole: float,
+    largest: Mapping[str, int],
+    lowest: Mapping[str, int],
+) -> dict[str, float]:
+    """The power of each pad's size that a candidate's `whole` operations grow with, between the two sizes."""
+    found: dict[str, float] = {}
+    for pad, size in largest.items():
+        if (low := lowest[pad]) < size:
+            less = _operations(space, spec, candidate, {**largest, pad: low})
+            found[pad] = math.log(whole / less) / math.log(size / low)
     return found
 
 
