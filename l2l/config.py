@@ -10,7 +10,7 @@ import platform
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def _check_node(path: str, node: Any) -> None:
 
 def _check_call(path: str, node: Mapping[str, Any]) -> None:
     target = _locate(path, node["_target_"])
-    called = target.__init__ if inspect.isclass(target) else target
+    # A dataclass itself, whose inherited fields are read where their class stands.
+    called = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
     try:
         parameters = dict(inspect.signature(target).parameters)
         hints = typing.get_type_hints(called)

@@ -38,7 +38,7 @@ class OfFile(Classification):
     normalise: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
+        if not isinstance(self.path, str | os.PathLike):
             raise InputError(f"task.path must be the path of a file of text, got {self.path!r}.")
         check_counts(self.name, context=self.context, epochs=self.epochs)
         if self.unit not in UNITS:

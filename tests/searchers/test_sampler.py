@@ -52,8 +52,8 @@ SEARCHERS = {
 }
 COSTLY = ("lstm", "transformer", "ppo", "gp_critic")
 """Each takes as long to compile as all others together."""
-SINGLE = [name for name in SEARCHERS if name != "gp_critic"]
-"""Those that serve one objective alone."""
+SEVERAL = ("gp_critic", "random")
+"""Those that serve several objectives, too."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,18 +67,21 @@ def _quiet() -> Iterator[None]:
 class TestConformance(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     """Optuna's suite; without a startup, so that the searcher itself is asked."""
 
-    @pytest.fixture(params=[pytest.param(each, marks=[pytest.mark.slow] * (each in COSTLY)) for each in SINGLE])
+    @pytest.fixture(
+        params=[
+            pytest.param(each, marks=[pytest.mark.slow] * (each in COSTLY)) for each in SEARCHERS if each not in SEVERAL
+        ]
+    )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         return functools.partial(ControllerSampler, SEARCHERS[request.param], seed=0, startup=0)
 
 
-@pytest.mark.slow
-class TestConformanceOfGpCritic(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
-    """The suite for ours, which serves several objectives, too."""
+class TestConformanceOnBoth(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    """The suite for those that serve several objectives, too."""
 
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        return functools.partial(ControllerSampler, SEARCHERS["gp_critic"], seed=0, startup=0)
+    @pytest.fixture(params=[pytest.param(each, marks=[pytest.mark.slow] * (each in COSTLY)) for each in SEVERAL])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return functools.partial(ControllerSampler, SEARCHERS[request.param], seed=0, startup=0)
 
 
 @pytest.mark.slow

@@ -107,7 +107,6 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
         ({"context": 0}, "context must be a whole number of at least 1, got 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1"),
         ({"path": 5}, r"task\.path must be the path of a file of text, got 5\.$"),
-        ({"path": ""}, r"task\.path must be the path of a file of text, got ''\.$"),
         ({"unit": "word"}, "unit must be one of character, byte, got 'word'"),
         ({"validation": 0.0}, "validation and test must be shares above 0"),
         ({"validation": 0.5, "test": 0.5}, "whose sum is below 1"),
