@@ -243,7 +243,10 @@ def _resume(words: list[str]) -> None:
     import yaml
 
     if len(words) != 1 or words[0].startswith("-"):
-        raise InputError("resume takes one run folder: l2l resume RUN.")
+        raise InputError(
+            "resume takes one run folder: l2l resume RUN. For more trials give the search's own command again, with "
+            "trials=N and out=RUN."
+        )
     place = Path(words[0]) / "config.yaml"
     if not place.is_file():
         raise InputError(
@@ -281,6 +284,8 @@ def _show(words: list[str]) -> None:
         found = _space(plain)
         if not spaces:
             raise InputError(f"show takes the folder of a run, or a space: {SHOWING}")
+        if plain["out"] is not None:
+            raise InputError("show space=NAME prints a table and takes no out=; out=FILE is for the picture of a run.")
         print(listing(found))
 
     if not words:

@@ -155,6 +155,8 @@ def _flat(made: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _name(key: str | tuple[str, str]) -> str:
+    if key == "task.data":
+        return "task.data (a digest of its training and validation splits, so that other contents are seen)"
     return key if isinstance(key, str) else f"choices.{key[0]}.{key[1]}"
 
 

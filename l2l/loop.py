@@ -322,7 +322,8 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
         whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
         members = found.get("front", {}).get("members", [])
-        there = all((directory / each.get("folder", "")).is_dir() for each in members)
+        sound = getattr(final, "whole", lambda _: True)
+        there = all("folder" not in each or sound(directory / each["folder"]) for each in members)
         there &= not members or (directory / front.FIGURE).is_file()
         return found if same and whole and there and (directory / "trials.csv").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -49,6 +49,8 @@ def architecture(place: str, out: str | None = None, space: SearchSpace[Learner]
     note = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
     drawn = picture(about["space"], f"{note}; those of each part stand at its right", boxes, lists(about))
     target = Path(out) if out is not None else Path(place) / PICTURE
+    if target.suffix not in ("", ".svg"):
+        raise InputError(f"out={out}: the picture is an SVG; choose a name that ends in .svg.")
     try:
         files.replace(target, drawn, durable=False)
     except OSError as error:

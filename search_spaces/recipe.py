@@ -33,32 +33,39 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 """What is left of the learning rate after a share of the steps that follow the warm-up."""
 
 
+def options(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
+    """`given` as a tuple. Raises: InputError if it is empty, or one stands twice."""
+    if isinstance(given, str) or not given:
+        raise InputError(f"{what}: expected at least one value in a list, got {given!r}.")
+    if twice := [each for at, each in enumerate(given) if each in given[:at]]:
+        raise InputError(f"{what} must differ, {twice[0]!r} stands twice.")
+    return tuple(given)
+
+
 def known(what: str, given: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
-    """`given` as a tuple. Raises: InputError if it is empty or one of them is not among `names`."""
+    """`given` as a tuple. Raises: InputError if it is empty, one stands twice or is not among `names`."""
     names = tuple(names)
-    for each in (given := _some(what, given)):
+    for each in (given := options(what, given)):
         if each not in names:
             raise InputError(f"{what} {each!r} is unknown: {nearest(str(each), names)}")
     return given
 
 
 def positive(what: str, given: Sequence[int]) -> tuple[int, ...]:
-    """`given` as a tuple. Raises: InputError if it is empty or one of them is not a whole number above zero."""
-    for each in (given := _some(what, given)):
+    """`given` as a tuple. Raises: InputError if it is empty, one stands twice or is no whole number above zero."""
+    return _whole(what, options(what, given))
+
+
+def _whole(what: str, given: Sequence[int]) -> tuple[int, ...]:
+    for each in given:
         if type(each) is not int or each < 1:
             raise InputError(f"{what} must be whole numbers of at least 1, got {each!r}.")
-    return given
-
-
-def _some(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
-    if not given:
-        raise InputError(f"{what}: expected at least one value, got an empty list.")
     return tuple(given)
 
 
 def span(what: str, given: Sequence[int]) -> tuple[int, int]:
     """`given` as (low, high). Raises: InputError if it is not two whole numbers with 1 <= low <= high."""
-    ends = positive(what, given)
+    ends = _whole(what, given)
     if len(ends) != 2 or ends[0] > ends[1]:
         raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {list(ends)}.")
     return ends[0], ends[1]

@@ -219,7 +219,7 @@ def forward_choices(
         experts, ks = recipe.positive("experts", experts), recipe.positive("ks", ks)
         if max(ks) > min(experts):
             raise InputError(f"ks must be at most the number of experts, got {max(ks)} of {min(experts)}.")
-        for each in capacities:
+        for each in (capacities := recipe.options("capacities", capacities)):
             if isinstance(each, bool) or not isinstance(each, int | float) or not each > 0:
                 raise InputError(f"capacities must be numbers above 0, got {each!r}.")
         found |= {

@@ -159,3 +159,6 @@ def test_a_member_that_was_lost_is_handed_over_again(tmp_path: Path) -> None:
     shutil.rmtree(place)
     searched(tmp_path / "run", 4, 0)
     assert (place / "weights.safetensors").read_bytes() == before
+    (place / "weights.safetensors").write_bytes(before[:-1])
+    searched(tmp_path / "run", 4, 0)
+    assert (place / "weights.safetensors").read_bytes() == before

@@ -372,6 +372,8 @@ def test_one_sentence_for_bad_input(run: Run, mixed: Path, folder: Path) -> None
     shutil.copytree(mixed / "best", folder / "some" / "best", dirs_exist_ok=True)
     assert "cannot be written" in says("some", "out=no/where.svg")
     assert "cannot be written" in says("some", "out=some")
+    assert "the picture is an SVG; choose a name that ends in .svg" in says("some", "out=some.png")
+    assert "prints a table and takes no out=" in says("space=mlp", "out=some.svg")
     assert "got out=." in says("some", "out=")
     assert "got other" in says("some", "other")
     with (folder / "some" / "best" / "weights.safetensors").open("ab") as file:

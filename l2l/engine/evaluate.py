@@ -7,9 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from l2l.engine.data import chunks
+from l2l.errors import InputError
+from l2l.nn.text import Spelled
 from l2l.types import Array, Split, Task
 
 
@@ -46,8 +49,16 @@ def make_score(
 
 
 def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict[str, float]:
-    """The task's metrics of a model that takes raw inputs, on one split, without changing the model."""
+    """The task's metrics of a model that takes raw inputs, on one split, without changing the model.
+
+    Raises: InputError if it is a model of a text whose alphabet is not the task's.
+    """
     x, y = task.load(split)
+    if isinstance(model, Spelled) and not np.array_equal(model.symbols[...], np.asarray(task.symbols)):
+        raise InputError(
+            f"the model has an alphabet of {model.symbols.shape[0]} symbols and {task.name!r} another one, of "
+            f"{len(task.symbols)}; evaluate it on the text that it was trained on."
+        )
     graph, state = nnx.split(model)
     score = make_score(task, len(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -38,6 +39,8 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
     Raises: ValueError if the model is not one of text, the prompt is empty or has a symbol that the model does not
         know, or a number is below 0.
     """
+    if not isinstance(prompt, str):
+        raise ValueError(f"the prompt must be a text, got {prompt!r:.80}")
     if not isinstance(model, Spelled):
         raise ValueError(f"a model of the next symbol is needed, got a {type(model).__name__}; search with task=text")
     shape = jax.eval_shape(model, jax.ShapeDtypeStruct((1, model.context), jnp.int32)).shape
@@ -50,8 +53,10 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
         raise ValueError("the prompt is empty; give at least one symbol to go on from")
     if strange := [each for each in asked if each not in symbols]:
         raise ValueError(f"the prompt has {chr(strange[0])!r}, which the model does not know; leave it out")
-    if length < 0 or temperature < 0:
-        raise ValueError(f"length and temperature must be at least 0, got {length} and {temperature}")
+    if type(length) is not int or length < 0:
+        raise ValueError(f"length must be a whole number of at least 0, got {length!r}")
+    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
     seen = asked[-model.context :]
     tokens = jnp.asarray(seen + [symbols[0]] * (model.context - len(seen)), jnp.int32)
     drawn = _drawn(*nnx.split(model), tokens, len(seen), jax.random.split(key, length), jnp.float32(temperature))

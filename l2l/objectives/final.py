@@ -52,11 +52,15 @@ class Final:
 
     def done(self, test: Mapping[str, Any]) -> bool:
         """Whether an earlier run gave `test`: under as many seeds, and what it handed over is whole."""
+        return test["seeds"] == self.seeds and self.whole(self.directory)
+
+    def whole(self, directory: Path) -> bool:
+        """Whether what was handed over in `directory` is all there, and as it was written."""
         try:
-            verified(self.directory)
+            verified(directory)
         except InputError:
             return False
-        return test["seeds"] == self.seeds
+        return True
 
     def beside(self, directory: Path) -> Final:
         """The same for members of a front: each in a folder of its number in `directory`, without further seeds."""
@@ -108,6 +112,8 @@ class Final:
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
         own = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
         inputs, logits = (", ".join(map(str, each)) for each in (spec.inputs, (*spec.targets, spec.outputs)))
+        classes = getattr(task, "classes", ())
+        named = f"The classes, in the order of their logits: {', '.join(map(str, classes))}.\n\n" if classes else ""
         inside = "The alphabet of" if spec.tokens else "The normalisation learnt on"
         return f"""# A {self.objective.space.name} for {task.name}
 
@@ -127,7 +133,7 @@ model = l2l.load("{directory.name}"{own})  # a flax.nnx.Module in evaluation mod
 logits = model(x)  # x: raw inputs [B, {inputs}]; logits [B, {logits}]
 ```
 
-{inside} the training split is inside the module. `SHA256SUMS` is checked at each load, and no
+{named}{inside} the training split is inside the module. `SHA256SUMS` is checked at each load, and no
 file here is ever executed. `l2l.load(path, weights=False, rngs=nnx.Rngs(0))` gives the same architecture untrained.
 
 ## The candidate

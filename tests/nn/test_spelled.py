@@ -73,8 +73,11 @@ def test_bytes_are_decoded() -> None:
     [
         (("", 3), "the prompt is empty"),
         (("abz", 3), "the prompt has 'z', which the model does not know"),
-        (("a", -1), "length and temperature must be at least 0"),
-        (("a", 1, jax.random.key(0), -1.0), "length and temperature must be at least 0"),
+        (("a", -1), "length must be a whole number of at least 0, got -1"),
+        (("a", 2.5), "length must be a whole number of at least 0, got 2.5"),
+        (("a", 1, jax.random.key(0), -1.0), "temperature must be a number of at least 0, got -1.0"),
+        (("a", 1, jax.random.key(0), float("nan")), "temperature must be a number of at least 0, got nan"),
+        ((b"a", 1), "the prompt must be a text, got b'a'"),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_one_sentence(arguments: tuple[Any, ...], words: str) -> None:

@@ -302,7 +302,8 @@ def test_a_relative_path_is_also_looked_for_among_the_data(toy: Path, monkeypatc
     monkeypatch.chdir(toy.parent / "elsewhere")
     monkeypatch.setenv("L2L_DATA", str(toy.parent))
     assert len(space("toy.npz", "codes").choices) == 3
-    with pytest.raises(InputError, match=rf"no table {toy.parent}/other.npz; give the path of an \.npz file\.$"):
+    words = rf"no table other\.npz here, nor in L2L_DATA as {toy.parent}/other\.npz; give the path of an \.npz file\.$"
+    with pytest.raises(InputError, match=words):
         space("other.npz", "codes")
     with pytest.raises(InputError, match=r"^there is no table /nowhere/other\.npz"):
         Lookup("/nowhere/other.npz", "reward").check()

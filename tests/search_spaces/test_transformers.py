@@ -120,6 +120,10 @@ def test_a_table_has_a_token_for_each_column() -> None:
         ({"positions": ("sine",)}, "position 'sine' is unknown"),
         ({"experts": (4,), "ks": (5,)}, "ks must be at most the number of experts, got 5 of 4"),
         ({"capacities": (0.0,)}, "capacities must be numbers above 0, got 0.0"),
+        ({"capacities": ()}, "capacities: expected at least one value in a list, got \\(\\)"),
+        ({"heads": (2, 2)}, "heads must differ, 2 stands twice"),
+        ({"capacities": (1.0, 1.0)}, "capacities must differ, 1.0 stands twice"),
+        ({"routers": "softmax"}, "routers: expected at least one value in a list, got 'softmax'"),
         ({"forward": ()}, "forward: expected at least one value"),
         ({"depth": (3, 2)}, "depth must be"),
         ({"batch_sizes": (20,)}, "batch_sizes must be multiples of 32"),
@@ -208,9 +212,13 @@ def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.best.reward == (-(result.best.outcome or Outcome()).metrics["bits"],)
     assert result.record["test"]["reproduced"]
-    text = generate(l2l.load(tmp_path / "run/best"), "once upon", 20, jax.random.key(0), 0.0)
+    model: Any = l2l.load(tmp_path / "run/best")
+    text = generate(model, "once upon", 20, jax.random.key(0), 0.0)
     assert len(text) == 20
     assert set(text) <= set("once upon a time there was a fox. ")
+    (tmp_path / "other.txt").write_text("another story. " * 90)
+    with pytest.raises(InputError, match="the model has an alphabet of 15 symbols and 'other' another one, of 10"):
+        l2l.evaluate(model, Text(tmp_path / "other.txt", context=12))
 
 
 @pytest.mark.parametrize(("space", "own"), [(transformer.space, 3), (moe.space, 3)])

@@ -125,6 +125,10 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch
     ):
         Text("nowhere.txt").check()
     monkeypatch.setenv("L2L_DATA", str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"there is no text nowhere\.txt here, nor in L2L_DATA as .*/nowhere\.txt; give"
+    ):
+        Text("nowhere.txt").check()
     (tmp_path / "there.txt").write_text("ab" * 1000, encoding="utf-8")
     assert Text("there.txt").outputs == 2
 
