@@ -181,7 +181,7 @@ def test_weights_decay_but_biases_do_not() -> None:
         ),
         ({"optimizers": ("adam",)}, "optimizer 'adam' is unknown: did you mean 'adamw'?"),
         ({"batch_sizes": (0,)}, "batch_sizes must be whole numbers of at least 1, got 0."),
-        ({"batch_sizes": (64, 64)}, "a Categorical's options must differ, 64 stands twice."),
+        ({"batch_sizes": (64, 64)}, "batch_sizes must differ, 64 stands twice."),
         ({"batch_sizes": ()}, "at least one"),
         ({"optimizers": ()}, "at least one"),
     ],

@@ -123,7 +123,7 @@ def test_a_table_has_a_token_for_each_column() -> None:
         ({"capacities": ()}, "capacities: expected at least one value in a list, got \\(\\)"),
         ({"heads": (2, 2)}, "heads must differ, 2 stands twice"),
         ({"capacities": (1.0, 1.0)}, "capacities must differ, 1.0 stands twice"),
-        ({"routers": "softmax"}, "routers: expected at least one value in a list, got 'softmax'"),
+        ({"routers": "softmax"}, "router: expected at least one value in a list, got 'softmax'"),
         ({"forward": ()}, "forward: expected at least one value"),
         ({"depth": (3, 2)}, "depth must be"),
         ({"batch_sizes": (20,)}, "batch_sizes must be multiples of 32"),
@@ -217,7 +217,7 @@ def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
     assert len(text) == 20
     assert set(text) <= set("once upon a time there was a fox. ")
     (tmp_path / "other.txt").write_text("another story. " * 90)
-    with pytest.raises(InputError, match="the model has an alphabet of 15 symbols and 'other' another one, of 10"):
+    with pytest.raises(InputError, match="the model has an alphabet of 18 symbols and 'other' another one, of 11"):
         l2l.evaluate(model, Text(tmp_path / "other.txt", context=12))
 
 
