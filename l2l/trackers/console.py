@@ -68,10 +68,11 @@ class Progress:
         if self.best is None or not self.best.reward:
             return "none yet"
         reward, metrics = self.best.reward, self.best.outcome.metrics if self.best.outcome else {}
-        figures = [f"{self.metric} {metrics[self.metric]:#.4g}"] if self.metric in metrics else []
-        # A reward that is the metric itself need not be said twice.
-        if reward != (metrics.get(self.metric),):
-            figures.append(f"reward {' '.join(f'{value:#.4g}' for value in reward)}")
+        value = metrics.get(self.metric)
+        figures = [f"{self.metric} {value:#.4g}"] if value is not None else []
+        # A reward that is the metric itself need not be said twice; any other is what the trial is the best by.
+        if value is None or reward not in ((value,), (-value,)):
+            figures.insert(0, f"reward {' '.join(f'{each:#.4g}' for each in reward)}")
         return f"{', '.join(figures)} (trial {self.best.number})"
 
     def failures(self) -> str:

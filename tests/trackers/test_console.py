@@ -61,9 +61,10 @@ def drawn(shown: Progress, elapsed: float) -> list[str]:
 def test_the_best_is_the_first_of_the_highest_reward() -> None:
     assert progress().winner() == "none yet"
     assert progress(good(0, 0.5), good(1, 0.9), good(2, 0.9)).winner() == "accuracy 0.9000 (trial 1)"
-    # A reward that is not the metric itself is shown beside it.
-    assert progress(good(0, 0.9, 0.1), good(1, 0.5, 0.4)).winner() == "accuracy 0.5000, reward 0.4000 (trial 1)"
-    assert progress(good(3, 0.9, 0.9, -2.0)).winner() == "accuracy 0.9000, reward 0.9000 -2.000 (trial 3)"
+    # A reward that is not the metric itself is what the trial is the best by; one that is, or less of it, is not said.
+    assert progress(good(0, 0.9, 0.1), good(1, 0.5, 0.4)).winner() == "reward 0.4000, accuracy 0.5000 (trial 1)"
+    assert progress(good(3, 0.9, 0.9, -2.0)).winner() == "reward 0.9000 -2.000, accuracy 0.9000 (trial 3)"
+    assert progress(good(4, 0.9, -0.9)).winner() == "accuracy 0.9000 (trial 4)"
 
 
 def test_failures_that_differ_in_numbers_are_one_kind() -> None:
