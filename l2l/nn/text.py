@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from l2l.nn.blocks import Statistic
@@ -31,6 +33,18 @@ class Spelled(nnx.Module):
         return self.model(jnp.minimum(places, len(symbols) - 1))  # pyright: ignore
 
 
+def symbols(texts: Sequence[str], context: int, unit: str = "character") -> np.ndarray:
+    """Texts as a model of classes takes them, `[N, context]` int32: code points, or the bytes of UTF-8.
+
+    A longer text is cut, a shorter one is filled up with 0.
+    """
+    found = np.zeros((len(texts), context), np.int32)
+    for row, text in zip(found, texts, strict=True):
+        own = text.encode("utf-8", "surrogateescape") if unit == "byte" else [ord(each) for each in text[:context]]
+        row[: len(own)] = list(own[:context])
+    return found
+
+
 def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: float = 1.0) -> str:
     """What follows the prompt: `length` symbols, drawn one by one from a found model of the next symbol.
 
@@ -46,19 +60,19 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
     shape = jax.eval_shape(model, jax.ShapeDtypeStruct((1, model.context), jnp.int32)).shape
     if shape[:-1] != (1, model.context):
         raise ValueError("the model tells classes of texts apart; a model of the next symbol is needed")
-    symbols = [int(each) for each in model.symbols[...]]
-    bytewise = symbols == list(range(256))
+    alphabet = [int(each) for each in model.symbols[...]]
+    bytewise = alphabet == list(range(256))
     asked = list(prompt.encode()) if bytewise else [ord(each) for each in prompt]
     if not asked:
         raise ValueError("the prompt is empty; give at least one symbol to go on from")
-    if strange := [each for each in asked if each not in symbols]:
+    if strange := [each for each in asked if each not in alphabet]:
         raise ValueError(f"the prompt has {chr(strange[0])!r}, which the model does not know; leave it out")
     if type(length) is not int or length < 0:
         raise ValueError(f"length must be a whole number of at least 0, got {length!r}")
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
     seen = asked[-model.context :]
-    tokens = jnp.asarray(seen + [symbols[0]] * (model.context - len(seen)), jnp.int32)
+    tokens = jnp.asarray(seen + [alphabet[0]] * (model.context - len(seen)), jnp.int32)
     drawn = _drawn(*nnx.split(model), tokens, len(seen), jax.random.split(key, length), jnp.float32(temperature))
     found = [int(each) for each in drawn]
     return bytes(found).decode(errors="replace") if bytewise else "".join(map(chr, found))

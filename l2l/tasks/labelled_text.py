@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l.errors import InputError
+from l2l.nn.text import symbols
 from l2l.tasks.classification import frozen, pick
 from l2l.tasks.files import content, decoded, located
 from l2l.tasks.text import OfFile
@@ -133,10 +134,7 @@ def _split(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The examples by split, in the order of the file. Raises: InputError if a split has not one."""
     found = _read(file, unit)
-    x = np.zeros((len(found.texts), context), np.int32)
-    for row, text in zip(x, found.texts, strict=True):
-        symbols = text.encode("utf-8", "surrogateescape") if unit == "byte" else [ord(each) for each in text[:context]]
-        row[: len(symbols)] = list(symbols[:context])
+    x = symbols(found.texts, context, unit)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     order = np.random.RandomState(0).permutation(len(x))
     ends = [round(len(x) * share) for share in (1.0 - validation - test, 1.0 - test)]

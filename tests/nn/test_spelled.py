@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from l2l.nn.text import Spelled, generate
+from l2l.nn.text import Spelled, generate, symbols
 
 LETTERS = sorted(map(ord, "abcd"))
 
@@ -88,3 +88,8 @@ def test_what_cannot_be_gone_on_from_is_one_sentence(arguments: tuple[Any, ...],
 def test_other_models_are_refused() -> None:
     with pytest.raises(ValueError, match="a model of the next symbol is needed, got a Next"):
         generate(Next(), "a", 3, jax.random.key(0))
+
+
+def test_texts_become_symbols() -> None:
+    np.testing.assert_array_equal(symbols(["ab", "", "abcd"], 3), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
+    np.testing.assert_array_equal(symbols(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])
