@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -139,3 +140,10 @@ def check_database(path: Path, tables: Collection[str], last: str) -> bool:
     if found and not found & set(tables):
         raise InputError(f"{path} is the database of another program; choose another out=.")
     return bool(filled)
+
+
+def keep(directory: Path, names: Collection[str]) -> None:
+    """Takes away the folders in `directory` that are not of these names."""
+    for each in directory.glob("*/"):
+        if each.name not in names:
+            shutil.rmtree(each)

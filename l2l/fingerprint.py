@@ -34,8 +34,6 @@ def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
 
     def walk(name: str, value: Any) -> None:
         if isinstance(value, Mapping):
-            if len(value) > 1:
-                flat[name] = list(map(str, value))  # their order may mean something, as that of objectives does
             for key, entry in value.items():
                 walk(f"{name}.{key}", entry)
         elif isinstance(value, list | tuple):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,14 +31,6 @@ def members(trials: Sequence[Trial]) -> list[Trial]:
 def folder(trial: Trial) -> str:
     """Where a member lies in the run folder."""
     return f"{FOLDER}/{trial.number:04d}"
-
-
-def cleared(directory: Path, found: Sequence[Trial]) -> None:
-    """Takes away what was handed over in `directory` as members of an earlier front."""
-    kept = {Path(folder(trial)).name for trial in found}
-    for each in directory.glob("[0-9]*"):
-        if each.name not in kept:
-            shutil.rmtree(each)
 
 
 def record(trials: Sequence[Trial], found: Sequence[Trial], tests: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

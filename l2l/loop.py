@@ -250,6 +250,8 @@ def _checked(
         Climb(rungs, staged(made)).check(reward.length, min(batch, trials))
     rehearse(searcher, space, min(batch, trials), reward.length)
     parts = fingerprint.settings(searcher=searcher, reward=reward, batch=batch, seed=seed, task=task)
+    if reward.length > 1:  # whose order stored rewards and the winner hang on
+        parts["reward.objectives"] = [name for name, _ in front.axes(reward, reward.length)]
     parts |= fingerprint.settings(objective=made, skip=("space", "task", "seed"))
     parts |= fingerprint.settings(rungs=rungs) if rungs is not None else {}
     if callable(digest := getattr(searcher, "digest", None)) and (known := digest(space)) is not None:
@@ -321,8 +323,7 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         found = json.loads((directory / "result.json").read_text())
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
         whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
-        members = found.get("front", {}).get("members", [])
-        sound = getattr(final, "whole", lambda _: True)
+        members, sound = found.get("front", {}).get("members", []), getattr(final, "whole", lambda _: True)
         there = all("folder" not in each or sound(directory / each["folder"]) for each in members)
         there &= not members or (directory / front.FIGURE).is_file()
         return found if same and whole and there and (directory / "trials.csv").is_file() else None
@@ -345,7 +346,7 @@ def _fronted(
     """The front, its figure drawn and, if `final` can, each member handed over. Raises: SearchError if one fails."""
     files.replace(run.directory / front.FIGURE, front.figure(done, several, held.reward))
     beside, folder = getattr(final, "beside", None), (run.directory / front.FOLDER).resolve()
-    front.cleared(folder, several)
+    files.keep(folder, {Path(front.folder(trial)).name for trial in several})  # nothing of an earlier front
     pairs = _together(held, beside(folder), several) if beside else []
     return {"front": front.record(done, several, [_finished(held, *pair, run.metric) for pair in pairs])}
 

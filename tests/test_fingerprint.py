@@ -11,7 +11,6 @@ import pytest
 
 from l2l import fingerprint
 from l2l.errors import InputError
-from l2l.reward import Several
 from l2l.space import Real, SearchSpace
 from search_spaces import mlp
 
@@ -42,12 +41,6 @@ def test_where_a_side_has_no_code_there_is_nothing_to_compare() -> None:
     del settings["space.code"]
     fingerprint.check({**wanted, "settings": settings}, wanted, "RUN")
     fingerprint.check(wanted, {**wanted, "settings": settings}, "RUN")
-
-
-def test_the_order_of_objectives_is_part_of_a_search() -> None:
-    one, other = ({"accuracy": True, "flops": False}, {"flops": False, "accuracy": True})
-    assert fingerprint.settings(reward=Several(one)) == fingerprint.settings(reward=Several(dict(one)))
-    assert fingerprint.settings(reward=Several(one)) != fingerprint.settings(reward=Several(other))
 
 
 def test_another_process_finds_the_same(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from flax import nnx
 import l2l
 from l2l import front
 from l2l.engine.cost import count
+from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.loop import Result, search
 from l2l.objectives.final import Final
@@ -147,6 +148,13 @@ def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) 
         assert 0 < metrics["active_parameters"] <= metrics["parameters"]
         assert 0 < metrics["latency"] < 60
         assert metrics["bytes"] > 4 * metrics["parameters"]
+
+
+def test_objectives_in_another_order_are_another_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched(tmp_path / "run", 3, 0)
+    monkeypatch.setitem(globals(), "REWARD", Several({"flops": False, "accuracy": True}))
+    with pytest.raises(InputError, match=r"reward\.objectives \[.accuracy., .flops.\] -> \[.flops., .accuracy.\]"):
+        searched(tmp_path / "run", 3, 0)
 
 
 def test_a_member_that_was_lost_is_handed_over_again(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from l2l.nn.padded import Bound, Padded, bound
 SMALL = 1024
 """Numbers of an array that is packed with others."""
 ALONE, STACKED = "layers", "l2l_stacked"
-"""Where a `Stack` keeps its layers: one by one, or as one whose arrays have an axis of layers before their own."""
+"""Where a `Stack` keeps its layers: one by one, or as one whose arrays have an axis of layers before their own.
+
+Found by name in the paths of a state, hence one that no module of a user's has."""
 KEPT = "layer"
 """The name of what a layer's parts give, which is all that is kept of it for the way back."""
 

@@ -33,7 +33,7 @@ class Spelled(nnx.Module):
         return self.model(jnp.minimum(places, len(symbols) - 1))  # pyright: ignore
 
 
-def symbols(texts: Sequence[str], context: int, unit: str = "character") -> np.ndarray:
+def spelled(texts: Sequence[str], context: int, unit: str = "character") -> np.ndarray:
     """Texts as a model of classes takes them, `[N, context]` int32: code points, or the bytes of UTF-8.
 
     A longer text is cut, a shorter one is filled up with 0.

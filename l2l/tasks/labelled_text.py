@@ -13,17 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l.errors import InputError
-from l2l.nn.text import symbols
+from l2l.nn.text import spelled
 from l2l.tasks.classification import frozen, pick
 from l2l.tasks.files import content, decoded, located
-from l2l.tasks.text import OfFile
+from l2l.tasks.text import TextFile
 from l2l.types import Split
 
 _HEADER = ("label", "text")
 
 
 @dataclass(frozen=True)
-class LabelledText(OfFile):
+class LabelledText(TextFile):
     """A file of texts `[N, context]` int32 of code points (or bytes), and the places of their labels in `classes`.
 
     A line is a label, a tab and a text; of a file that ends in .csv a row is a label and a text, in quotes if need be,
@@ -134,7 +134,7 @@ def _split(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The examples by split, in the order of the file. Raises: InputError if a split has not one."""
     found = _read(file, unit)
-    x = symbols(found.texts, context, unit)
+    x = spelled(found.texts, context, unit)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     order = np.random.RandomState(0).permutation(len(x))
     ends = [round(len(x) * share) for share in (1.0 - validation - test, 1.0 - test)]

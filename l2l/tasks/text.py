@@ -23,7 +23,7 @@ _CHECKSUM = "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc5
 
 
 @dataclass(frozen=True)
-class OfFile(Classification):
+class TextFile(Classification):
     """What tasks on a file of text share.
 
     Raises: InputError if an argument is out of range.
@@ -52,7 +52,7 @@ class OfFile(Classification):
 
 
 @dataclass(frozen=True)
-class Text(OfFile):
+class Text(TextFile):
     """A text file in pieces `[N, context]` int32 of code points (or bytes), each with what follows it as target.
 
     Targets are places in the alphabet, all characters that the file has (or all 256 bytes). The first part trains,

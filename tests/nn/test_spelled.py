@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from l2l.nn.text import Spelled, generate, symbols
+from l2l.nn.text import Spelled, generate, spelled
 
 LETTERS = sorted(map(ord, "abcd"))
 
@@ -29,12 +29,12 @@ class Count(nnx.Module):
         return 20.0 * jax.nn.one_hot(jnp.broadcast_to(jnp.arange(x.shape[1]) % 4, x.shape), 4)
 
 
-def spelled(model: Any, context: int = 6) -> Any:
+def lettered(model: Any, context: int = 6) -> Any:
     return Spelled(model, LETTERS, context)
 
 
 def test_symbols_become_places() -> None:
-    model = spelled(lambda x: x)
+    model = lettered(lambda x: x)
     np.testing.assert_array_equal(model(np.array([[ord(each) for each in "dcba"]])), [[3, 2, 1, 0]])
     # What is not in the alphabet is taken for the next in it.
     np.testing.assert_array_equal(model(np.array([[0, 10_000]])), [[0, 3]])
@@ -42,17 +42,17 @@ def test_symbols_become_places() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_text_goes_on_from_the_prompt(temperature: float) -> None:
-    assert generate(spelled(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
-    assert generate(spelled(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
+    assert generate(lettered(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
+    assert generate(lettered(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
 
 
 def test_a_model_sees_its_context_from_the_first_place_on() -> None:
-    assert generate(spelled(Count()), "a", 8, jax.random.key(0), 0.0) == "abcdabbb"
-    assert generate(spelled(Count()), "abcdabcd", 2, jax.random.key(0), 0.0) == "bb"
+    assert generate(lettered(Count()), "a", 8, jax.random.key(0), 0.0) == "abcdabbb"
+    assert generate(lettered(Count()), "abcdabcd", 2, jax.random.key(0), 0.0) == "bb"
 
 
 def test_a_key_is_a_text() -> None:
-    model = spelled(Next())
+    model = lettered(Next())
     texts = [generate(model, "a", 40, jax.random.key(seed), 1000.0) for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
     assert set(texts[0]) == set("abcd")
@@ -82,7 +82,7 @@ def test_bytes_are_decoded() -> None:
 )
 def test_what_cannot_be_gone_on_from_is_one_sentence(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        generate(spelled(Next()), *(*arguments, jax.random.key(0), 1.0)[: max(len(arguments), 3)])
+        generate(lettered(Next()), *(*arguments, jax.random.key(0), 1.0)[: max(len(arguments), 3)])
 
 
 def test_other_models_are_refused() -> None:
@@ -90,6 +90,6 @@ def test_other_models_are_refused() -> None:
         generate(Next(), "a", 3, jax.random.key(0))
 
 
-def test_texts_become_symbols() -> None:
-    np.testing.assert_array_equal(symbols(["ab", "", "abcd"], 3), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
-    np.testing.assert_array_equal(symbols(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])
+def test_texts_are_spelled() -> None:
+    np.testing.assert_array_equal(spelled(["ab", "", "abcd"], 3), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
+    np.testing.assert_array_equal(spelled(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])

@@ -11,7 +11,7 @@ import pytest
 
 from l2l.errors import InputError
 from l2l.tasks.labelled_text import LabelledText
-from l2l.tasks.text import OfFile, Text, TinyShakespeare
+from l2l.tasks.text import Text, TextFile, TinyShakespeare
 
 ALPHABET = "abcdefghij\n"
 
@@ -113,7 +113,7 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
     ],
 )
 @pytest.mark.parametrize("task", [Text, LabelledText])
-def test_bad_arguments(task: type[OfFile], options: dict[str, object], words: str) -> None:
+def test_bad_arguments(task: type[TextFile], options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         task(**{"path": "story.txt", **options})  # pyright: ignore[reportArgumentType]
 
