@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from l2l.errors import InputError
@@ -147,3 +148,24 @@ def keep(directory: Path, names: Collection[str]) -> None:
     for each in directory.glob("*/"):
         if each.name not in names:
             shutil.rmtree(each)
+
+
+def folder(out: str | Path | None, name: str) -> Path:
+    """The run folder: the given one, or a new one that no other search has taken.
+
+    Raises: InputError if it is empty, or no new one can be made.
+    """
+    if out is not None:
+        if not str(out):
+            raise InputError("out is empty; give the run's folder as out=FOLDER.")
+        return Path(out)
+    stem = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for found in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1000))):
+        try:
+            found.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{found} cannot be made ({error.strerror}); choose a place with out=FOLDER.") from None
+        return found
+    raise InputError(f"{stem} and a thousand like it exist already; choose a folder with out=FOLDER.")

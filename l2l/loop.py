@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def search(
     made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, trials, batch, seed)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
-    directory = _folder(out, f"{space.name}-{task.name}-{title(searcher)}")
+    directory = files.folder(out, f"{space.name}-{task.name}-{title(searcher)}")
     made = made if rungs is None else staged(made).within(directory.resolve() / "rungs")
     ending = final(objective=made, directory=directory.resolve() / "best") if final else None
     begin = functools.partial(_begin, directory, config)
@@ -209,6 +208,8 @@ def _winner(trials: Sequence[Trial], objectives: int) -> Trial:
     if (winner := several[0] if several else best(trials)) is None:
         failed = [trial for trial in trials if trial.status is Status.FAILED]
         why = common_reason((trial.outcome or Outcome()).error for trial in failed or trials)
+        if len(trials) == 1:
+            raise SearchError(f"the only trial failed: {why}")
         what = f"none of {len(trials)} trials was completed, {len(failed)} failed and the others were pruned"
         what = f"all {len(trials)} trials failed" if len(failed) == len(trials) else what
         raise SearchError(f"{what}, most often because: {why}")
@@ -375,24 +376,6 @@ def _begin(directory: Path, config: Mapping[str, Any] | None) -> None:
         raise InputError(
             f"{directory} cannot be written to ({error.strerror}); choose a place with out=FOLDER."
         ) from None
-
-
-def _folder(out: str | Path | None, name: str) -> Path:
-    """The run folder: the given one, or a new one that no other search has taken."""
-    if out is not None:
-        if not str(out):
-            raise InputError("out is empty; give the run's folder as out=FOLDER.")
-        return Path(out)
-    stem = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    for folder in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1000))):
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made ({error.strerror}); choose a place with out=FOLDER.") from None
-        return folder
-    raise InputError(f"{stem} and a thousand like it exist already; choose a folder with out=FOLDER.")
 
 
 def _write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -102,5 +102,5 @@ def test_what_does_not_fit_the_task_is_one_sentence(run: Run, here: Path, words:
 def test_rows_and_images_may_look_ahead(run: Run, here: Path) -> None:
     ended = run("search", *ONCE, *SMALL, "searcher=random", "space=moe", "task=digits", "space.routers=[expert_choice]")
     assert (ended.code, ended.out) == (1, "")  # nothing but the limit is in its way
-    assert ended.err.startswith("l2l: all 1 trials failed, most often because: refused: ")
-    assert ended.err.endswith("parameters, limit 1\n")
+    assert ended.err.startswith("l2l: the only trial failed: refused: ")
+    assert ended.err.endswith("parameters, objective.limits.parameters is 1\n")

@@ -239,14 +239,14 @@ def test_what_a_crashed_trial_logs_is_seen(run: Run, folder: Path, caplog: pytes
     (folder / "wild.py").write_text(WILD.replace("x.reshape(len(x), -1)", "x"))
     ended = run("search", *TINY, "out=run", "space._target_=wild.space")
     assert (ended.code, ended.err.count("\n")) == (1, 1)
-    assert "all 1 trials failed, most often because: crashed: TypeError: " in ended.err
+    assert "the only trial failed: crashed: TypeError: " in ended.err
     assert "trials [0] crashed\nTraceback (most recent call last):\n" in caplog.text
 
 
 def test_limits_from_the_command_line(run: Run, folder: Path) -> None:
     ended = run("search", *TINY, *SMALL, "out=run", "objective.limits.parameters=1e2")
     assert ended.code == 1
-    reason = r"l2l: all 1 trials failed, most often because: refused: \d+ parameters, limit 100\n"
+    reason = r"l2l: the only trial failed: refused: \d+ parameters, objective.limits.parameters is 100\n"
     assert re.fullmatch(reason, ended.err)
     for words, sentence in {
         "objective.limits.paramters=1": "objective.limits.paramters is unknown: did you mean 'parameters' or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ EQUATIONS = 500
 PROGRAMS = 4
 """The most ways in which the ladders of a space with `MANY` pads may combine."""
 MANY = 3
-"""Pads of a space from which on fewer candidates are drawn, and the length of its programs is looked at."""
+"""Pads of a space from which on fewer candidates are counted, and the length of its programs is looked at."""
 
 
 class _Drawn(NamedTuple):
@@ -55,10 +56,11 @@ def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
     """
     padded = padded_sizes(space)
     draw = random.Random(0)
-    count = SAMPLES if len(padded) < MANY else max(SAMPLES // len(padded), 6)
-    drawn = [space.sample(draw) for _ in range(count)] if padded else []
+    drawn = [space.sample(draw) for _ in range(SAMPLES)] if padded else []
+    counted = SAMPLES if len(padded) < MANY else max(SAMPLES // len(padded), 6)
     lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
-    known = _measured(space, spec, drawn, lowest, padded)
+    known = _measured(space, spec, drawn[:counted], lowest, padded)
+    known += _likened(space, drawn[counted:], known)
     compile_ = COMPILE[machine.accelerated()] * (_length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0)
     found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
     weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
@@ -163,10 +165,6 @@ def _measured(
     found: list[_Drawn] = []
     shared: Mapping[str, float] | None = None
     for candidate, need in sorted(zip(drawn, needs, strict=True), key=lambda pair: pair[1] is not most):
-        kind = repr([
-            value for name, value in space.static(candidate).items()
-            if padding(space.choices[name]) is None and not repeated(space.choices[name])
-        ])  # fmt: skip
         base, slopes = 0.0, shared or {}
         with suppress(Exception):
             largest = {pad: padded[pad][-1] for pad in need}
@@ -174,10 +172,31 @@ def _measured(
             if shared is None:
                 slopes = _slopes(space, spec, candidate, whole, largest, lowest)
             base = whole
-        found.append(_Drawn(kind, need, base, slopes))
+        found.append(_Drawn(_kind(space, candidate), need, base, slopes))
         if len(padded) >= MANY and base:
             shared = slopes
     return found
+
+
+def _likened(space: SearchSpace[Any], drawn: Sequence[Candidate], measured: Sequence[_Drawn]) -> list[_Drawn]:
+    """Candidates that are not counted: as many operations as those that were have on average."""
+    found: list[_Drawn] = []
+    for candidate in drawn:
+        kind = _kind(space, candidate)
+        like = [each for each in measured if each.base and each.kind == kind] or [
+            each for each in measured if each.base
+        ]
+        base = statistics.fmean(each.base for each in like) if like else 0.0
+        found.append(_Drawn(kind, _needs(space, candidate), base, like[0].slopes if like else {}))
+    return found
+
+
+def _kind(space: SearchSpace[Any], candidate: Candidate) -> str:
+    """What fixes a candidate's programs beside sizes."""
+    return repr([
+        value for name, value in space.static(candidate).items()
+        if padding(space.choices[name]) is None and not repeated(space.choices[name])
+    ])  # fmt: skip
 
 
 def _slopes(

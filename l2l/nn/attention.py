@@ -12,7 +12,7 @@ from flax import nnx
 from l2l.nn.blocks import chosen, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal
-from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, kept, named, number, size
+from l2l.nn.padded import Bound, Padded, Picked, Selector, bound, either, kept, named, number, size
 from l2l.nn.position import POSITIONS, alibi, rotated
 
 KINDS = ("global", "window", "linear")
@@ -91,7 +91,7 @@ class Attention(nnx.Module):
         y = self._attended(query, key, value, mask)
         if self.gate is not None:
             gate: Any = self.gate
-            y = _where(named(self.gated, True), lambda: y * jax.nn.sigmoid(gate(x)), lambda: y)
+            y = either(named(self.gated, True), lambda: y * jax.nn.sigmoid(gate(x)), lambda: y)
         y = self.drop(self.output(y))
         return y if mask is None else y * mask[..., None].astype(y.dtype)
 
@@ -107,7 +107,7 @@ class Attention(nnx.Module):
             spread = [_shared(each, query.shape[2], self.heads, self.kv_heads) for each in (key, value)]
             return attend_linearly(query, *spread, features=features, turn=turn, mask=mask, causal=self.causal)
 
-        return _where(named(self.kind, "linear"), linear, lambda: self._softmax(turn(query), turn(key), value, mask))
+        return either(named(self.kind, "linear"), linear, lambda: self._softmax(turn(query), turn(key), value, mask))
 
     def _softmax(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         length, heads = query.shape[1:3]
@@ -210,13 +210,6 @@ def _shared(x: jax.Array, size: int, heads: int | Bound, kv_heads: int | Bound) 
 def _to_heads(features: int | Padded, heads: int | Padded, head_size: int | Padded, rngs: nnx.Rngs) -> Any:
     shape = (size(heads), size(head_size))
     return nnx.LinearGeneral(size(features), shape, use_bias=False, kernel_init=lecun_normal, rngs=rngs)
-
-
-def _where(flag: Any, yes: Callable[[], jax.Array], no: Callable[[], jax.Array]) -> jax.Array:
-    """One of two results; the other is not computed."""
-    if isinstance(flag, bool):
-        return yes() if flag else no()
-    return jax.lax.cond(flag, yes, no)
 
 
 def _check(

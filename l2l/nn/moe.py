@@ -12,7 +12,7 @@ from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear
 from l2l.nn.dropout import dropout
 from l2l.nn.grouped import planned, products, taken
 from l2l.nn.initial import lecun_stack
-from l2l.nn.padded import Padded, Picked, Selector, kept, named, number, size
+from l2l.nn.padded import Padded, Picked, Selector, either, kept, named, number, size
 from l2l.nn.router import Router, Routes, balance, capacity, z_loss
 
 
@@ -121,8 +121,7 @@ class MixtureOfExperts(nnx.Module):
             y, kept = jax.lax.psum(mixed, self.axis)
         if self.shared_inner is not None and self.shared_outer is not None:
             inner, outer = self.shared_inner, self.shared_outer
-            always = jnp.asarray(named(self.shared, True), y.dtype)
-            y = y + always * outer(activate(self.activation, inner(x)))
+            y = either(named(self.shared, True), lambda: y + outer(activate(self.activation, inner(x))), lambda: y)
         if not self.deterministic:
             self._measure(logits, routes, kept, mask)
         y: Any = self.drop(y)  # pyright: ignore[reportCallIssue]

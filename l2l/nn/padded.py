@@ -86,6 +86,13 @@ def named(option: Any, wanted: Any) -> Any:
     return option.named(wanted) if isinstance(option, Selector) else option == wanted
 
 
+def either(flag: Any, yes: Callable[[], jax.Array], no: Callable[[], jax.Array]) -> jax.Array:
+    """One of two results, by a flag that is plain or `[]`; the other is not computed (but where lanes differ)."""
+    if isinstance(flag, bool):
+        return yes() if flag else no()
+    return jax.lax.cond(flag, yes, no)
+
+
 def size(length: int | Padded) -> int:
     """The size that an array must have."""
     return length.size if isinstance(length, Padded) else length

@@ -115,7 +115,7 @@ class Final:
         classes = getattr(task, "classes", ())
         named = f"The classes, in the order of their logits: {', '.join(map(str, classes))}.\n\n" if classes else ""
         inside = "The alphabet of" if spec.tokens else "The normalisation learnt on"
-        return f"""# A {self.objective.space.name} for {task.name}
+        return f"""# {self.objective.space.name} for {task.name}
 
 Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}.
 

@@ -114,9 +114,9 @@ def test_bad_limits(name: str, value: Any) -> None:
     [
         ({}, None),
         ({"parameters": 3.1e12}, None),
-        ({"parameters": 1e6}, "3.1e+12 parameters, limit 1e+06"),
-        ({"bytes": 5e13, "flops": 7}, "8 flops, limit 7"),
-        ({"bytes": 1000}, "4e+13 bytes, limit 1000"),
+        ({"parameters": 1e6}, "3.1e+12 parameters, objective.limits.parameters is 1e+06"),
+        ({"bytes": 5e13, "flops": 7}, "8 flops, objective.limits.flops is 7"),
+        ({"bytes": 1000}, "4e+13 bytes, objective.limits.bytes is 1000"),
     ],
 )
 def test_a_broken_limit_in_words(given: dict[str, float], words: str | None) -> None:
@@ -133,7 +133,7 @@ def test_a_limit_counts_the_candidate_and_the_machine_counts_its_program() -> No
     population = Population(padded, TASK, None, Limits(parameters=100))
     assert population.bucket(small).sizes == {"width": 4}
     assert population.refusal(small) is None
-    assert population.refusal(large) == "310 parameters, limit 100"
+    assert population.refusal(large) == "310 parameters, objective.limits.parameters is 100"
 
 
 def test_without_room_for_the_padding_a_candidate_has_a_program_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:

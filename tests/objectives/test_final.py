@@ -113,7 +113,7 @@ def test_the_card_says_what_was_measured_and_how_to_load(tmp_path: Path) -> None
     scores = metrics(next(Final(Trained(SPACE, TASK), tmp_path / "best", seeds=0)([trial])))
     card = (tmp_path / "best/MODEL.md").read_text()
     for words in (
-        "# A mlp for digits",
+        "# mlp for digits",
         "trial 0 of a search with seed 0",
         f"| test, this model | {scores['test']:.4f} |",
         "retrained under 0 other seeds | not measured |",

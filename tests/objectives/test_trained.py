@@ -344,8 +344,8 @@ def test_beyond_a_limit_a_candidate_is_refused_and_its_companions_train() -> Non
     wide = 64 * 16 + 16 + 2 * 16 + 10 * 16 + 10
     assert [outcome(trial).error for trial in done] == [
         None,
-        "refused: 7.7e+14 parameters, limit 1000",
-        f"refused: {wide} parameters, limit 1000",
+        "refused: 7.7e+14 parameters, objective.limits.parameters is 1000",
+        f"refused: {wide} parameters, objective.limits.parameters is 1000",
     ]
     (unlimited,) = Trained(space, TASK)(trials(candidates)[1:2])
     # Weights and gradients, two statistics, and what goes into and comes out of two layers for 128 examples.
