@@ -11,7 +11,7 @@ from l2l.engine import ladder
 from l2l.engine.bucket import padded_sizes
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Spec
-from search_spaces import cnn, mixed, mlp
+from search_spaces import cnn, mixed, mlp, transformer
 
 SPEC = Spec((8, 8, 1), 10, 1000, 5)
 
@@ -78,6 +78,17 @@ def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
     space = SearchSpace(choices, build)
     found = ladder.ladders(space, SPEC)
     assert all(found[f"{name}_width"][-1] == 16 for name in families)
+
+
+def test_what_a_candidate_in_many_needs_less_of_is_no_program_of_its_own() -> None:
+    space = transformer.space()
+    draw = random.Random(1)
+    drawn = [space.sample(draw).values for _ in range(200)]
+    small = sum(max(int(n) for name, n in each.items() if name.endswith("head_size")) == 8 for each in drawn)
+    assert 0.05 < small / 200 < 0.25  # too few to be sure of seeing by those that are counted
+    found = ladder.ladders(space, SPEC)
+    assert found["head_size"] == (16,)
+    assert found["width"] == (32, 64)
 
 
 def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> None:
