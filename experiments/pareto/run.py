@@ -108,7 +108,7 @@ def volumes(job: tuple[str, Problem, int]) -> list[float]:
 def main() -> None:
     """Runs every searcher on every problem and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
@@ -139,8 +139,8 @@ def main() -> None:
                     cells.append("" if name == other else f"{low:+.3f} to {high:+.3f}, {verdict(difference)}")
                 record["problems"][-1]["rows"][name] = row
                 print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    record["seconds"] = time.perf_counter() - started
-    given.json.write_text(json.dumps(record, indent=2) + "\n")
+            record["seconds"] = time.perf_counter() - started
+            given.json.write_text(json.dumps(record, indent=2) + "\n")
     print(f"\n{record['seconds']:.0f} s")
 
 
