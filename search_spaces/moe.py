@@ -36,5 +36,5 @@ def space(
         ),
     )
     found["width"] = Categorical(options=recipe.positive("widths", widths), pad="width")
-    rest = recipe.choices(optimizers, batch_sizes, transformer.MICROBATCH)
+    rest = recipe.choices(optimizers, batch_sizes, transformer.MICROBATCH, transformer.LEARNING_RATES)
     return SearchSpace(found | rest, build, name="moe")

@@ -94,15 +94,16 @@ def choices(
     optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
     batch_sizes: Sequence[int] = (32, 64, 128),
     microbatch: int | None = None,
+    learning_rates: Mapping[str, tuple[float, float]] = LEARNING_RATES,
 ) -> dict[str, Choice]:
-    """The choices that every built-in space ends with.
+    """The choices that every built-in space ends with; peak `learning_rates` from the lowest to the highest.
 
     Raises: InputError if one is empty or unknown, or a batch size is no multiple of the microbatch.
     """
-    optimizers = known("optimizer", optimizers, LEARNING_RATES)
+    optimizers = known("optimizer", optimizers, learning_rates)
     rates: dict[str, Choice] = {}
     for name in optimizers:
-        low, high = LEARNING_RATES[name]
+        low, high = learning_rates[name]
         rates[f"{name}_learning_rate"] = Real(low=low, high=high, log=True, when={"optimizer": name})
     for each in (batch_sizes := positive("batch_sizes", batch_sizes)):
         if microbatch and each % microbatch:

@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spaces", nargs="+", default=list(LAYERS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("results/text"))
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
@@ -111,18 +112,21 @@ def main() -> None:
     record: dict[str, Any] = {"about": machine, "command": about.command(), "spaces": {}}
     for name in args.spaces:
         rows = [
-            {"searched": searched(name, seed, args.trials, args.out), "default": trained(name, seed, args.out)}
-            for seed in range(args.seeds)
-        ]
+            {
+                "seed": seed, "searched": searched(name, seed, args.trials, args.out),
+                "default": trained(name, seed, args.out),
+            }
+            for seed in range(args.first, args.first + args.seeds)
+        ]  # fmt: skip
         gains = np.asarray([row["default"]["mean"] - row["searched"]["mean"] for row in rows])
         ends = list(student(gains)) if len(gains) > 1 else None
         record["spaces"][name] = {"seeds": rows, "gain": float(gains.mean()), "student": ends}
         print(f"\n{name}: bits per character on the test split, mean over further seeds\n")
         print("| seed | search | default | search, seconds | parameters, search | default |\n|---|---|---|---|---|---|")
-        for seed, row in enumerate(rows):
+        for row in rows:
             ours, theirs = row["searched"], row["default"]
             print(
-                f"| {seed} | {ours['mean']:.3f} | {theirs['mean']:.3f} | {ours['seconds']:.0f} | "
+                f"| {row['seed']} | {ours['mean']:.3f} | {theirs['mean']:.3f} | {ours['seconds']:.0f} | "
                 f"{ours['parameters']:.0f} | {theirs['parameters']:.0f} |"
             )
         print(f"\ngain {gains.mean():.3f}, 95 % interval of Student {ends}", flush=True)
