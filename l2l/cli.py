@@ -243,10 +243,8 @@ def _resume(words: list[str]) -> None:
     import yaml
 
     if len(words) != 1 or words[0].startswith("-"):
-        raise InputError(
-            "resume takes one run folder: l2l resume RUN. For more trials give the search's own command again, with "
-            "trials=N and out=RUN."
-        )
+        more = " For more trials give the search's own command again, with trials=N and out=RUN." if words[1:] else ""
+        raise InputError(f"resume takes one run folder: l2l resume RUN.{more}")
     place = Path(words[0]) / "config.yaml"
     if not place.is_file():
         raise InputError(

@@ -125,6 +125,8 @@ BAD = {
     "search space._target_=wild.space space.batch=13": "wild.space could not be called: ValueError: thirteen "
     "is unlucky.",
     "resume": "resume takes one run folder: l2l resume RUN.",
+    "resume nowhere trials=9": "resume takes one run folder: l2l resume RUN. For more trials give the search's own "
+    "command again, with trials=N and out=RUN.",
     "resume nowhere": "nowhere/config.yaml is missing: expected the folder of a search that `l2l search` began; one "
     "that was begun in Python continues with the same call of l2l.search(..., out=RUN).",
 }
