@@ -180,12 +180,11 @@ def _measured(
 
 def _likened(space: SearchSpace[Any], drawn: Sequence[Candidate], measured: Sequence[_Drawn]) -> list[_Drawn]:
     """Candidates that are not counted: as many operations as those that were have on average."""
+    known = [each for each in measured if each.base]
     found: list[_Drawn] = []
     for candidate in drawn:
         kind = _kind(space, candidate)
-        like = [each for each in measured if each.base and each.kind == kind] or [
-            each for each in measured if each.base
-        ]
+        like = [each for each in known if each.kind == kind] or known
         base = statistics.fmean(each.base for each in like) if like else 0.0
         found.append(_Drawn(kind, _needs(space, candidate), base, like[0].slopes if like else {}))
     return found

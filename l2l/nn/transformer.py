@@ -13,7 +13,7 @@ from flax import nnx
 from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear, norm
 from l2l.nn.dropout import dropout
 from l2l.nn.initial import lecun_normal, lecun_rows
-from l2l.nn.padded import Padded, Picked, Selector, named, only_if, size
+from l2l.nn.padded import Padded, Picked, Selector, either, named, only_if, size
 from l2l.nn.stack import Stack, kept
 
 PLACEMENTS = ("pre", "post")
@@ -190,12 +190,8 @@ class Transformer(nnx.Module):
         if not self.per_token:
             y = jnp.mean(y, 1) if mask is None else _mean(y, mask.astype(y.dtype))
         head: Any = self.head
-        if self.tied is False:
-            return head(y)
         table: Any = self.embedding.table
-        if self.tied is True:
-            return table.attend(y)
-        return jax.lax.cond(named(self.tied, True), lambda: table.attend(y), lambda: head(y))
+        return either(named(self.tied, True), lambda: table.attend(y), lambda: head(y))
 
 
 def _mean(x: jax.Array, share: jax.Array) -> jax.Array:
