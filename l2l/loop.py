@@ -208,7 +208,7 @@ def _winner(trials: Sequence[Trial], objectives: int) -> Trial:
     if (winner := several[0] if several else best(trials)) is None:
         failed = [trial for trial in trials if trial.status is Status.FAILED]
         why = common_reason((trial.outcome or Outcome()).error for trial in failed or trials)
-        if len(trials) == 1:
+        if len(failed) == len(trials) == 1:
             raise SearchError(f"the only trial failed: {why}")
         what = f"none of {len(trials)} trials was completed, {len(failed)} failed and the others were pruned"
         what = f"all {len(trials)} trials failed" if len(failed) == len(trials) else what
