@@ -129,7 +129,8 @@ def main() -> None:
                 f"| {row['seed']} | {ours['mean']:.3f} | {theirs['mean']:.3f} | {ours['seconds']:.0f} | "
                 f"{ours['parameters']:.0f} | {theirs['parameters']:.0f} |"
             )
-        print(f"\ngain {gains.mean():.3f}, 95 % interval of Student {ends}", flush=True)
+        interval = f", 95 % interval of Student [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+        print(f"\ngain {gains.mean():.3f}{interval}", flush=True)
         args.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
