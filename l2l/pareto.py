@@ -19,8 +19,7 @@ def ranks(points: Sequence[Sequence[float]]) -> list[int]:
     if values.shape[1] == 1:  # every value is a front
         return [int(each) for each in np.unique(-values[:, 0], return_inverse=True)[1]]
     found = np.full(len(values), -1)
-    # Who dominates a point comes before it in the dictionary's order, so its front is known.
-    for place in np.lexsort(tuple(-values[:, axis] for axis in range(values.shape[1] - 1, -1, -1))):
+    for place in _dictionary(values):
         row = values[place]
         above = (values >= row).all(1) & (values > row).any(1)
         found[place] = 1 + max(found[above], default=-1)
@@ -63,9 +62,16 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
 
     Larger is better.
     """
-    found = [place for place, rank in enumerate(ranks(points)) if rank == 0]
-    once = {tuple(points[place]): place for place in reversed(found)}
-    return sorted(once.values(), key=lambda place: (*(-each for each in points[place]), place))
+    values, found = np.asarray(points, np.float64).reshape(len(points), -1), list[int]()
+    for place in _dictionary(values):
+        if not (values[found] >= values[place]).all(1).any():
+            found.append(int(place))
+    return found
+
+
+def _dictionary(values: Floats) -> npt.NDArray[np.intp]:
+    """The places of the points `[N, M]` in the dictionary's order: who dominates a point comes before it."""
+    return np.lexsort(tuple(-values[:, axis] for axis in range(values.shape[1] - 1, -1, -1)))
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
