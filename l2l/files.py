@@ -144,9 +144,9 @@ def check_database(path: Path, tables: Collection[str], last: str) -> bool:
 
 
 def keep(directory: Path, names: Collection[str]) -> None:
-    """Takes away the folders in `directory` that are not of these names."""
-    for each in directory.glob("*/"):
-        if each.name not in names:
+    """Takes away the numbered folders in `directory`, also half-written ones, that are not of these names."""
+    for each in (*directory.glob("[0-9]*/"), *directory.glob(".[0-9]*/")):
+        if each.name not in names and not each.is_symlink():
             shutil.rmtree(each)
 
 

@@ -163,8 +163,10 @@ def search(
     """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
 
     `objective(space=, task=, seed=)` makes what runs a trial, `final(objective=, directory=)` what hands the winner
-    over; a later call does that again only if `final` has a method `done(test)` which says no. `trials` are run in
-    batches of `batch`, of which `rungs`, if given, stops some early; `config` is kept in the run folder `out`.
+    over; a later call does that again only if `final` has a method `done(test)` which says no. Of several objectives
+    `beside(directory)` gives what hands each member of the front over to a folder there, and `whole(folder)` says
+    whether one still lies as it was left. `trials` are run in batches of `batch`, of which `rungs`, if given, stops
+    some early; `config` is kept in the run folder `out`.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
@@ -324,7 +326,7 @@ def _concluded(directory: Path, done: Sequence[Trial], final: Objective | None) 
         found = json.loads((directory / "result.json").read_text())
         same = found["trials"] == {name: counts[name] for name in ("complete", "failed", "pruned")}
         whole = final is None or (found["test"] is not None and getattr(final, "done", lambda _: True)(found["test"]))
-        members, sound = found.get("front", {}).get("members", []), getattr(final, "whole", lambda _: True)
+        members, sound = found.get("front", {}).get("members", []), getattr(final, "whole", Path.is_dir)
         there = all("folder" not in each or sound(directory / each["folder"]) for each in members)
         there &= not members or (directory / front.FIGURE).is_file()
         return found if same and whole and there and (directory / "trials.csv").is_file() else None

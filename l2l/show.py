@@ -37,6 +37,9 @@ def architecture(place: str, out: str | None = None, space: SearchSpace[Learner]
     Raises: InputError if there is no found module, it is damaged, needs a `space`, or the picture cannot be written.
     """
     folder = _module(Path(place))
+    target = Path(out) if out is not None else Path(place) / PICTURE
+    if target.suffix.lower() not in ("", ".svg"):
+        raise InputError(f"out={out}: the picture is an SVG; choose a name that ends in .svg.")
     about = described(folder)
     if space is None and about["space"] not in BUILT_IN:
         raise InputError(
@@ -48,9 +51,6 @@ def architecture(place: str, out: str | None = None, space: SearchSpace[Learner]
     total, idle = sum(box.parameters for box in boxes), sum(box.idle for box in boxes)
     note = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
     drawn = picture(about["space"], f"{note}; those of each part stand at its right", boxes, lists(about))
-    target = Path(out) if out is not None else Path(place) / PICTURE
-    if target.suffix not in ("", ".svg"):
-        raise InputError(f"out={out}: the picture is an SVG; choose a name that ends in .svg.")
     try:
         files.replace(target, drawn, durable=False)
     except OSError as error:

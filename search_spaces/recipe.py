@@ -34,8 +34,8 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 
 
 def options(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
-    """`given` as a tuple. Raises: InputError if it is empty, or one stands twice."""
-    if isinstance(given, str) or not given:
+    """`given` as a tuple. Raises: InputError if it is no list, empty, or one stands twice."""
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise InputError(f"{what}: expected at least one value in a list, got {given!r}.")
     if twice := [each for at, each in enumerate(given) if each in given[:at]]:
         raise InputError(f"{what} must differ, {twice[0]!r} stands twice.")
@@ -65,6 +65,8 @@ def _whole(what: str, given: Sequence[int]) -> tuple[int, ...]:
 
 def span(what: str, given: Sequence[int]) -> tuple[int, int]:
     """`given` as (low, high). Raises: InputError if it is not two whole numbers with 1 <= low <= high."""
+    if not isinstance(given, Sequence):
+        raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {given!r}.")
     ends = _whole(what, given)
     if len(ends) != 2 or ends[0] > ends[1]:
         raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {list(ends)}.")

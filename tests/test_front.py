@@ -123,11 +123,14 @@ def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:
 
 def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> None:
     searched(tmp_path / "run", 3, 0)
-    (tmp_path / "run/front/0099").mkdir()  # as a member that a later trial beats
+    for stale in ("0099", ".0098.new"):  # as a member that a later trial beats, and one that was half written
+        (tmp_path / "run/front" / stale).mkdir()
+    (tmp_path / "run/front/mine").mkdir()
+    (tmp_path / "run/front/0097").symlink_to(tmp_path)
     searched(tmp_path / "run", 6, 0)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     kept = sorted(each.name for each in (tmp_path / "run/front").iterdir())
-    assert kept == sorted(Path(each["folder"]).name for each in record["front"]["members"])
+    assert kept == sorted(["0097", "mine", *(Path(each["folder"]).name for each in record["front"]["members"])])
 
 
 def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) -> None:

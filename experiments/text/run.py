@@ -65,8 +65,8 @@ def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
     """What the command found and took."""
     folder = out / f"{name}-{seed}"
     words = f"search space={name} task=tiny_shakespeare searcher=reinforce trials={trials} seed={seed} out={folder}"
-    if not (folder / "result.json").is_file():
-        subprocess.run([str(Path(sys.executable).with_name("l2l")), *shlex.split(words)], check=True)
+    # Of a search that has ended this only shows the result, and it refuses a folder of another one.
+    subprocess.run([str(Path(sys.executable).with_name("l2l")), *shlex.split(words)], check=True)
     found = json.loads((folder / "result.json").read_text())
     return {
         "bits": found["best"]["metrics"]["bits"], **found["test"], "seconds": found["seconds"]["total"],
@@ -77,11 +77,12 @@ def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
 def trained(name: str, seed: int, out: Path) -> dict[str, Any]:
     """The same of the default, trained as a search trains a winner."""
     kept = out / f"{name}-{seed}-default.json"
-    if kept.is_file():
-        return json.loads(kept.read_text())
     task = TinyShakespeare()
     space = importlib.import_module(f"search_spaces.{name}").space()
     candidate = space.candidate(default(name))
+    values = json.loads(json.dumps(candidate.values))
+    if kept.is_file() and (row := json.loads(kept.read_text()))["values"] == values:
+        return row
     objective = Trained(space=space, task=task, seed=seed)
     trial = Trial(1 << 15, candidate, (0, 1), (1 << 15,), Status.COMPLETE)
     (first,) = objective([trial])
@@ -91,7 +92,7 @@ def trained(name: str, seed: int, out: Path) -> dict[str, Any]:
     metrics = (ended.outcome or Outcome()).metrics
     row = {
         "bits": first.outcome.metrics["bits"], **held_out(task.metric, first, metrics),
-        "parameters": first.outcome.metrics["parameters"],
+        "parameters": first.outcome.metrics["parameters"], "values": values,
     }  # fmt: skip
     kept.write_text(json.dumps(row) + "\n")
     return row

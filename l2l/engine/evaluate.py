@@ -51,14 +51,12 @@ def make_score(
 def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict[str, float]:
     """The task's metrics of a model that takes raw inputs, on one split, without changing the model.
 
-    Raises: InputError if it is a model of a text whose alphabet is not the task's.
+    Raises: InputError if it is a model of the next symbol whose alphabet is not the task's, or tells other numbers of
+        classes apart, or shorter or longer texts.
     """
     x, y = task.load(split)
-    if isinstance(model, Spelled) and not np.array_equal(model.symbols[...], np.asarray(task.symbols)):
-        raise InputError(
-            f"the model has an alphabet of {model.symbols.shape[0]} symbols and {task.name!r} another one, of "
-            f"{len(task.symbols)}; evaluate it on the text that it was trained on."
-        )
+    if isinstance(model, Spelled):
+        _check(model, task, x, y)
     graph, state = nnx.split(model)
     score = make_score(task, len(x))
 
@@ -69,3 +67,26 @@ def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict
         return score(frozen, x, y)
 
     return {name: float(total) / len(x) for name, total in run(state, x, y).items()}
+
+
+def _check(model: Spelled, task: Task, x: Any, y: Any) -> None:
+    """Refuses a task that a model of text was not made for. Raises: InputError."""
+    why = None
+    if y.ndim > 1:
+        if not np.array_equal(model.symbols[...], np.asarray(task.symbols)):
+            why = (
+                f"has an alphabet of {model.symbols.shape[0]} symbols and {task.name!r} another one, of "
+                f"{len(task.symbols)}; evaluate it on the text that it was trained on"
+            )
+    elif x.shape[1] != model.context:
+        why = (
+            f"takes texts of {model.context} symbols and {task.name!r} cuts them to {x.shape[1]}; give the task "
+            f"context={model.context}"
+        )
+    elif (logits := jax.eval_shape(model, x[:1]).shape[-1]) != task.outputs:
+        why = (
+            f"tells {logits} classes apart and {task.name!r} has {task.outputs}; evaluate it on texts with the labels "
+            "that it was trained on"
+        )
+    if why is not None:
+        raise InputError(f"the model {why}.")

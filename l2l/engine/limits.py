@@ -67,7 +67,7 @@ class Limits:
         for name, value in size._asdict().items():
             limit = getattr(self, name)
             if limit is not None and value > limit:
-                return f"{value:.6g} {name}, objective.limits.{name} is {limit:.6g}"
+                return f"{value:.10g} {name}, objective.limits.{name} is {limit:.10g}"
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -32,9 +33,20 @@ class Spelled(nnx.Module):
         places = jnp.searchsorted(symbols, jnp.asarray(x).astype(jnp.int32), method="compare_all")
         return self.model(jnp.minimum(places, len(symbols) - 1))  # pyright: ignore
 
+    @property
+    def unit(self) -> str:
+        """What its symbols are: `character`, or `byte` of UTF-8."""
+        return "byte" if [int(each) for each in self.symbols[...]] == list(range(256)) else "character"
 
-def spelled(texts: Sequence[str], context: int, unit: str = "character") -> np.ndarray:
-    """Texts as a model of classes takes them, `[N, context]` int32: code points, or the bytes of UTF-8.
+    def spelled(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts as a model of classes takes them, `[N, context]` int32. Raises: ValueError if it is one text alone."""
+        if isinstance(texts, str):
+            raise ValueError(f"texts must be a list of them, got {texts!r:.80}; write [text] for one")
+        return spelled(texts, self.context, self.unit)
+
+
+def spelled(texts: Sequence[str], context: int, unit: str) -> np.ndarray:
+    """Texts as symbols, `[N, context]` int32: code points, or of the unit `byte` the bytes of UTF-8.
 
     A longer text is cut, a shorter one is filled up with 0.
     """
@@ -50,8 +62,8 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
 
     Each is drawn given the last `model.context` ones; at `temperature` 0 the likeliest is taken.
 
-    Raises: ValueError if the model is not one of text, the prompt is empty or has a symbol that the model does not
-        know, or a number is below 0.
+    Raises: ValueError if the model is not one of the next symbol, the prompt is no text, empty, or has a symbol that
+        the model does not know, or a number is below 0, not finite, or (`length`) not whole.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"the prompt must be a text, got {prompt!r:.80}")
@@ -61,15 +73,15 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
     if shape[:-1] != (1, model.context):
         raise ValueError("the model tells classes of texts apart; a model of the next symbol is needed")
     alphabet = [int(each) for each in model.symbols[...]]
-    bytewise = alphabet == list(range(256))
+    bytewise = model.unit == "byte"
     asked = list(prompt.encode()) if bytewise else [ord(each) for each in prompt]
     if not asked:
         raise ValueError("the prompt is empty; give at least one symbol to go on from")
     if strange := [each for each in asked if each not in alphabet]:
         raise ValueError(f"the prompt has {chr(strange[0])!r}, which the model does not know; leave it out")
-    if type(length) is not int or length < 0:
+    if not isinstance(length, Integral) or length < 0:
         raise ValueError(f"length must be a whole number of at least 0, got {length!r}")
-    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+    if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
     seen = asked[-model.context :]
     tokens = jnp.asarray(seen + [alphabet[0]] * (model.context - len(seen)), jnp.int32)

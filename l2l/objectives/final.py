@@ -113,7 +113,7 @@ class Final:
         own = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
         inputs, logits = (", ".join(map(str, each)) for each in (spec.inputs, (*spec.targets, spec.outputs)))
         classes = getattr(task, "classes", ())
-        named = f"The classes, in the order of their logits: {', '.join(map(str, classes))}.\n\n" if classes else ""
+        named = f"The classes, in the order of their logits: {', '.join(map(repr, classes))}.\n\n" if classes else ""
         inside = "The alphabet of" if spec.tokens else "The normalisation learnt on"
         return f"""# {self.objective.space.name} for {task.name}
 

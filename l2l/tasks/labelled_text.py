@@ -89,7 +89,7 @@ def _read(file: Path, unit: str) -> _Read:
                 raise InputError(f"{file}: line {number} has an empty {what}; fill it in or take the line out.")
         if "\0" in words:
             raise InputError(f"{file}: line {number} has the {unit} 0, which stands for nothing; take it out.")
-        labels.append(label.strip())
+        labels.append(label.strip().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
         texts.append(words)
     if not labels:
         raise InputError(f"{file} is empty; expected a label, a {'comma' if comma else 'tab'} and a text in each line.")

@@ -114,7 +114,7 @@ def test_bad_limits(name: str, value: Any) -> None:
     [
         ({}, None),
         ({"parameters": 3.1e12}, None),
-        ({"parameters": 1e6}, "3.1e+12 parameters, objective.limits.parameters is 1e+06"),
+        ({"parameters": 1e6}, "3.1e+12 parameters, objective.limits.parameters is 1000000"),
         ({"bytes": 5e13, "flops": 7}, "8 flops, objective.limits.flops is 7"),
         ({"bytes": 1000}, "4e+13 bytes, objective.limits.bytes is 1000"),
     ],

@@ -42,6 +42,7 @@ def test_symbols_become_places() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_text_goes_on_from_the_prompt(temperature: float) -> None:
+    assert generate(lettered(Next()), "ab", np.int64(2), jax.random.key(0), np.float32(temperature)) == "cd"
     assert generate(lettered(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
     assert generate(lettered(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
 
@@ -77,6 +78,8 @@ def test_bytes_are_decoded() -> None:
         (("a", 2.5), "length must be a whole number of at least 0, got 2.5"),
         (("a", 1, jax.random.key(0), -1.0), "temperature must be a number of at least 0, got -1.0"),
         (("a", 1, jax.random.key(0), float("nan")), "temperature must be a number of at least 0, got nan"),
+        (("a", 1, jax.random.key(0), float("inf")), "temperature must be a number of at least 0, got inf"),
+        (("a", 1, jax.random.key(0), "0.5"), "temperature must be a number of at least 0, got '0.5'"),
         ((b"a", 1), "the prompt must be a text, got b'a'"),
     ],
 )
@@ -91,5 +94,14 @@ def test_other_models_are_refused() -> None:
 
 
 def test_texts_are_spelled() -> None:
-    np.testing.assert_array_equal(spelled(["ab", "", "abcd"], 3), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
+    np.testing.assert_array_equal(spelled(["ab", "", "abcd"], 3, "character"), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
     np.testing.assert_array_equal(spelled(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])
+
+
+def test_a_model_spells_texts_as_it_takes_them() -> None:
+    np.testing.assert_array_equal(lettered(Next(), 3).spelled(["ab", "\u20ac"]), [[97, 98, 0], [0x20AC, 0, 0]])
+    bytewise = Spelled(Next(), range(256), 3)
+    assert (lettered(Next()).unit, bytewise.unit) == ("character", "byte")
+    np.testing.assert_array_equal(bytewise.spelled(["ab", "\u20ac"]), [[97, 98, 0], [0xE2, 0x82, 0xAC]])
+    with pytest.raises(ValueError, match=r"^texts must be a list of them, got 'ab'; write \[text\] for one$"):
+        bytewise.spelled("ab")

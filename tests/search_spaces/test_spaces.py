@@ -172,6 +172,7 @@ def test_weights_decay_but_biases_do_not() -> None:
     [
         ({"depth": (3, 1)}, "depth must be [low, high] with 1 <= low <= high, got [3, 1]."),
         ({"depth": (2,)}, "depth must be [low, high] with 1 <= low <= high, got [2]."),
+        ({"depth": 3}, "depth must be [low, high] with 1 <= low <= high, got 3."),
         ({"depth": (0, 2)}, "depth must be whole numbers of at least 1, got 0."),
         ({"depth": (1, True)}, "depth must be whole numbers of at least 1, got True."),
         ({"activations": ("rulu",)}, "activation 'rulu' is unknown: did you mean 'relu'"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from l2l.engine.evaluate import evaluate
 from l2l.errors import InputError
+from l2l.nn.text import Spelled
 from l2l.tasks.labelled_text import LabelledText
 from l2l.types import Split
 
@@ -82,6 +86,35 @@ def test_bytes(tmp_path: Path) -> None:
     rows = {tuple(row) for row in task.load("train")[0].tolist()}
     assert rows == {(ord("x"), 0xFF, 0xE4), (0xC3, 0xA4, 0)}
     assert list(task.symbols) == list(range(256))
+
+
+def test_a_label_can_be_written_whatever_it_is(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.bin", "schön\tgut\nschlimm\tschlecht\n".encode("latin-1") * 10)
+    assert LabelledText(file, unit="byte").classes == (r"sch\xf6n", "schlimm")
+
+
+def test_a_model_of_classes_is_evaluated_on_other_texts(file: Path, tmp_path: Path) -> None:
+    class Even(nnx.Module):
+        """Logits of two classes."""
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return jnp.stack([jnp.ones(len(x)), jnp.zeros(len(x))], -1)
+
+    task = LabelledText(file, context=10)
+    model = Spelled(Even(), task.symbols, 10)
+    other = write(tmp_path / "new.txt", "even\tneu €\nodd\talt\n" * 10)
+    assert evaluate(model, LabelledText(other, context=10))["accuracy"] == pytest.approx(
+        np.mean(LabelledText(other, context=10).load("validation")[1] == 0)
+    )
+    with pytest.raises(
+        InputError, match=r"takes texts of 10 symbols and 'new' cuts them to 4; give the task context=10\."
+    ):
+        evaluate(model, LabelledText(other, context=4))
+    third = write(tmp_path / "third.txt", "even\tneu\nodd\talt\nnone\tnichts\n" * 10)
+    with pytest.raises(
+        InputError, match=r"tells 2 classes apart and 'third' has 3; evaluate it on texts with the labels"
+    ):
+        evaluate(model, LabelledText(third, context=10))
 
 
 def test_characters_of_several_bytes(tmp_path: Path) -> None:
