@@ -3,9 +3,9 @@
     L2L_DATA=... python experiments/text/run.py
 
 A search is the README's command: 24 candidates, REINFORCE, one epoch each. The default is what nanoGPT's README has
-for a CPU (4 layers, 4 heads, Adam at 0.001, no dropout), as far as the space has it; in the moe space every second
-layer is that of a Switch Transformer. Both are trained for one epoch, again under further seeds, and compared by
-bits per character on the test split. The command goes on where it was stopped.
+for a CPU (4 layers, 4 heads, Adam at 0.001 unless --rate says otherwise, no dropout), as far as the space has it; in
+the moe space every second layer is that of a Switch Transformer. Both are trained for one epoch, again under further
+seeds, and compared by bits per character on the test split. The command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
 import about  # noqa: E402
 
 RECIPE: Mapping[str, Any] = {
-    "optimizer": "adamw", "adamw_learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.05,
+    "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.05,
     "batch_size": 32, "dropout": 0.0, "label_smoothing": 0.0, "width": 64, "depth": 4,
 }  # fmt: skip
 ATTENTION = {
@@ -55,10 +55,10 @@ LAYERS: Mapping[str, list[Mapping[str, Any]]] = {
 MORE: Mapping[str, Mapping[str, Any]] = {"transformer": {"activation": "gelu", "tied": True}}
 
 
-def default(name: str) -> Mapping[str, Any]:
-    """The values of the hand-made candidate of a space."""
+def default(name: str, rate: float) -> Mapping[str, Any]:
+    """The values of the hand-made candidate of a space, with this learning rate."""
     layers = {f"layer{n}_{key}": each for n, layer in enumerate(LAYERS[name], 1) for key, each in layer.items()}
-    return {**RECIPE, **MORE.get(name, {}), **layers}
+    return {**RECIPE, "adamw_learning_rate": rate, **MORE.get(name, {}), **layers}
 
 
 def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
@@ -74,12 +74,13 @@ def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(name: str, seed: int, out: Path) -> dict[str, Any]:
+def trained(name: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
     """The same of the default, trained as a search trains a winner."""
-    kept = out / f"{name}-{seed}-default.json"
+    folder = out / f"{name}-{seed}-default-{rate:g}"
+    kept = folder.with_name(f"{folder.name}.json")
     task = TinyShakespeare()
     space = importlib.import_module(f"search_spaces.{name}").space()
-    candidate = space.candidate(default(name))
+    candidate = space.candidate(default(name, rate))
     values = json.loads(json.dumps(candidate.values))
     if kept.is_file() and (row := json.loads(kept.read_text()))["values"] == values:
         return row
@@ -88,7 +89,7 @@ def trained(name: str, seed: int, out: Path) -> dict[str, Any]:
     (first,) = objective([trial])
     assert first.outcome is not None, name
     assert first.outcome.error is None, first.outcome.error
-    (ended,) = Final(objective, out / f"{name}-{seed}-default")([first])
+    (ended,) = Final(objective, folder)([first])
     metrics = (ended.outcome or Outcome()).metrics
     row = {
         "bits": first.outcome.metrics["bits"], **held_out(task.metric, first, metrics),
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=list(LAYERS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the default: the peak of Adam's learning rate")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("results/text"))
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
@@ -115,7 +117,7 @@ def main() -> None:
         rows = [
             {
                 "seed": seed, "searched": searched(name, seed, args.trials, args.out),
-                "default": trained(name, seed, args.out),
+                "default": trained(name, seed, args.rate, args.out),
             }
             for seed in range(args.first, args.first + args.seeds)
         ]  # fmt: skip
