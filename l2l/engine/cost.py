@@ -27,9 +27,11 @@ class Size(NamedTuple):
     """Weights, their gradients, optimizer state, other variables, and the activations of one gradient: of every
     matrix product and convolution what goes in on the left and what comes out."""
     flops: float
-    """Multiplications and additions of the products that lead one example through the model."""
+    """Multiplications and additions of the products that lead one example through the model that is handed over."""
     active_parameters: int = 0
     """Of the parameters, those that one token is computed with: of experts as many as a token is sent to."""
+    train_flops: float = 0.0
+    """Multiplications and additions of the products of the full training; backwards counts twice."""
 
 
 def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Size:
@@ -37,30 +39,63 @@ def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, 
 
     With its batches dealt to `share` devices: what each of them needs.
     """
+    training = _training(space, values, spec, share)
+
+    def hand_over(variables: tuple[Any, Any], x: Any) -> None:
+        model: Any = nnx.merge(training.graph, *variables)
+        model.eval()
+        model(x)
+
+    inputs = _inputs(spec, training.batch)
+    scored = jax.make_jaxpr(hand_over)((training.params, training.rest), inputs)
+    # Of a product's operands the left one is data: layers are written x @ weights.
+    activations = sum(
+        times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
+        for equation, times in products(training.jaxpr)
+    )
+    weights, others = _total(training.params), _total(training.state) + _total(training.rest)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(training.params))
+    return Size(
+        parameters, 2 * weights + others + int(activations), count(scored.jaxpr) / training.batch,
+        parameters - training.idle, training.operations(spec),
+    )  # fmt: skip
+
+
+class _Training(NamedTuple):
+    """A candidate's forward pass as training has it, by shapes."""
+
+    jaxpr: Any
+    batch: int
+    graph: Any
+    params: Any
+    rest: Any
+    state: Any
+    """The optimizer's."""
+    idle: int
+
+    def operations(self, spec: Spec) -> float:
+        """Those of a full training."""
+        return 3.0 * count(self.jaxpr) / self.batch * spec.examples * spec.epochs
+
+
+def _training(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> _Training:
+    """Traces the model's making and its forward pass; what a device of `share` does of a batch."""
     learner = space.build(values, spec)
     batch = int(learner.microbatch or learner.batch_size) // share
-
-    unused: list[int] = []
+    made: list[Any] = []
 
     def forward(x: Any) -> Any:
         with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
             model: Any = learner.model(nnx.Rngs(0))
         model.train()
         model(x)
-        unused.append(idle(model))
-        _, params, rest = nnx.split(model, nnx.Param, ...)
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+        made.append((graph, idle(model)))
         return params, rest, learner.optimizer.init(params)
 
     traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(_inputs(spec, batch))
-    # Of a product's operands the left one is data: layers are written x @ weights.
-    activations = sum(
-        times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
-        for equation, times in products(traced.jaxpr)
-    )
-    weights, others = _total(params), _total(state) + _total(rest)
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    flops = count(traced.jaxpr) / batch
-    return Size(parameters, 2 * weights + others + int(activations), flops, parameters - unused[-1])
+    graph, unused = made[-1]
+    return _Training(traced.jaxpr, batch, graph, params, rest, state, unused)
 
 
 def idle(model: nnx.Module) -> int:
@@ -75,7 +110,7 @@ def idle(model: nnx.Module) -> int:
 
 def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:
     """Multiplications and additions of a full training, but for what is elementwise; backwards counts twice."""
-    return 3.0 * measure(space, values, spec).flops * spec.examples * spec.epochs
+    return _training(space, values, spec).operations(spec)
 
 
 def equations(space: SearchSpace[Learner], held: Bucket, data: Mapping[str, Any], spec: Spec) -> int:

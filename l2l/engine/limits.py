@@ -37,6 +37,7 @@ class Limits:
     bytes: float | None = None
     flops: float | None = None
     active_parameters: float | None = None
+    train_flops: float | None = None
 
     def __post_init__(self) -> None:
         for name in Size._fields:

@@ -296,9 +296,7 @@ class Trained:
         population = self.population
         found: dict[str, float] = {}
         if (size := population.sizes.size(candidate.values)) is not None:
-            spec = population.spec
-            found |= {"active_parameters": size.active_parameters, "flops": size.flops, "bytes": size.bytes}
-            found["train_flops"] = 3.0 * size.flops * spec.examples * spec.epochs
+            found |= size._asdict()
         if "latency" in self.costs:
             model = population.module(candidate, exact(candidate), self.key(0))[0]
             found["latency"] = latency(model, self.task, self.latency_batch)

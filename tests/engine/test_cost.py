@@ -13,7 +13,7 @@ from l2l.engine import cost
 from l2l.nn.attention import Attention
 from l2l.nn.moe import MixtureOfExperts
 from l2l.types import Spec
-from search_spaces import cnn, mlp
+from search_spaces import cnn, mlp, moe
 
 SPEC = Spec((8, 8, 1), 10, 1000, 5)
 
@@ -52,6 +52,18 @@ def test_operations_of_experts_are_the_same_on_every_device(monkeypatch: pytest.
     monkeypatch.undo()
     jax.clear_caches()
     assert found[0] == found[1] == 256 * (2 * 32 * 16 + 2 * 2 * 2 * 32 * 48)
+
+
+def test_the_noise_of_a_router_is_counted_in_training_alone() -> None:
+    text = Spec((12,), 5, 1000, 2, 5, (12,))
+    plain, noisy = (
+        cost.measure(space, values(space, depth=1, layer1_forward="experts"), text)
+        for router in ("softmax", "noisy")
+        for space in [moe.space(depth=(1, 1), widths=(8,), forward=("experts",), experts=(4,), routers=(router,))]
+    )
+    assert noisy.flops == plain.flops
+    assert noisy.train_flops - plain.train_flops == 3 * 1000 * 2 * 12 * 2 * 8 * 4
+    assert plain.train_flops == 3 * 1000 * 2 * plain.flops
 
 
 def test_operations_of_attention_are_those_that_xla_counts() -> None:
