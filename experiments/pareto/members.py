@@ -1,4 +1,4 @@
-"""Loads every member of a search's front, scores it again and counts what it costs.
+"""Loads every member of a front that a search of tiny_shakespeare found, scores it again and counts what it costs.
 
     L2L_DATA=... python experiments/pareto/members.py RUN --json FILE
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from flax import nnx
 import l2l
 from l2l.engine.cost import count
 from l2l.tasks.text import TinyShakespeare
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import about
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -46,6 +51,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    machine = about.announced()
     found = rows(given.run)
     print("| trial | parameters | bits: stated | loaded | operations: stated | loaded | by XLA |")
     print("|---" * 7 + "|")
@@ -55,7 +61,9 @@ def main() -> None:
             f"| {row['flops']:,.0f} | {row['flops_loaded']:,.0f} | {row['flops_xla']:,.0f} |"
         )
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+        given.json.write_text(
+            json.dumps({"about": machine, "command": about.command(), "members": found}, indent=2) + "\n"
+        )
     wrong = [
         row["trial"] for row in found
         if row["flops"] != row["flops_loaded"] or abs(row["bits"] - row["bits_loaded"]) > 1e-5
