@@ -135,6 +135,7 @@ def check(stored: Any, wanted: Mapping[str, Any], place: str) -> None:
         f"{_name(key)} {_show(old.get(key, _ABSENT))} -> {_show(new.get(key, _ABSENT))}"
         for key in keys
         if _text(old.get(key, _ABSENT)) != _text(new.get(key, _ABSENT))
+        and not (key not in old and new[key] is None)  # an argument that came later, and is not given
     ]
     if lines:
         more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""

@@ -122,16 +122,22 @@ def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         assert log.count() == 3
 
 
+def test_an_argument_that_came_later_and_is_not_given_changes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "run")
+    with Store().attach(tmp_path / "run", SPACE, {"seed": 0, "later": None}) as log:
+        assert log.count() == 3
+
+
 def test_another_search_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     old = {"seed": 0, "searcher.entropy": 0.01, "task": "digits", "layers": [1, 2], "gone": "x"}
-    new = {"seed": 0, "searcher.entropy": 0.1, "task": "text", "layers": [1, 2], "new": None}
+    new = {"seed": 0, "searcher.entropy": 0.1, "task": "text", "layers": [1, 2], "new": 1, "later": None}
     fill(tmp_path, old)
     before = folder_state(tmp_path)
     with pytest.raises(InputError) as refused, Store().attach(tmp_path, SPACE, new):
         pass
     assert str(refused.value) == (
         f"{tmp_path} holds another study: searcher.entropy 0.01 -> 0.1, task digits -> text, gone x -> absent, "
-        "new absent -> null; choose another out= or give the old values."
+        "new absent -> 1; choose another out= or give the old values."
     )
     for changed, words in (
         ({"every": Integer(low=-4, high=11)}, "choices.every.step 5 -> 1"),
