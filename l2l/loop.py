@@ -163,10 +163,8 @@ def search(
     """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
 
     `objective(space=, task=, seed=)` makes what runs a trial, `final(objective=, directory=)` what hands the winner
-    over; a later call does that again only if `final` has a method `done(test)` which says no. Of several objectives
-    `beside(directory)` gives what hands each member of the front over to a folder there, and `whole(folder)` says
-    whether one still lies as it was left. `trials` are run in batches of `batch`, of which `rungs`, if given, stops
-    some early; `config` is kept in the run folder `out`.
+    over (and a front, by its `beside(directory)`), again if its `done(test)` or `whole(folder)` says no. `trials` run
+    in batches of `batch`, of which `rungs`, if given, stops some early; `config` is kept in the run folder `out`.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """

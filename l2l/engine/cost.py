@@ -72,6 +72,7 @@ class _Training(NamedTuple):
     state: Any
     """The optimizer's."""
     idle: int
+    """Parameters that a token is not computed with."""
 
     def operations(self, spec: Spec) -> float:
         """Those of a full training."""

@@ -31,9 +31,8 @@ def located(path: str | os.PathLike[str], what: str, kind: str) -> Path:
     if given.is_dir():
         raise InputError(f"{given} is a folder; give the path of {kind}.")
     advice = "" if data else ", or set L2L_DATA to the folder that it is relative to"
-    tried = (
-        f"{path} here, nor in L2L_DATA as {given}" if data and not Path(path).expanduser().is_absolute() else str(given)
-    )
+    sought_twice = data and not Path(path).expanduser().is_absolute()
+    tried = f"{path} here, nor in L2L_DATA as {given}" if sought_twice else str(given)
     raise InputError(f"there is no {what} {tried}; give the path of {kind}{advice}.")
 
 
