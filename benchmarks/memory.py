@@ -25,7 +25,7 @@ from typing import Any
 
 from about import announced
 
-from l2l.config import compilation_cache
+from l2l.machine import compilation_cache
 
 MIB = 1 << 20
 WARM_UP = 100
@@ -96,11 +96,11 @@ def searched(trials: int, low: int, high: int) -> dict[str, Any]:
 
     from l2l.errors import SearchError
     from l2l.executors.inline import Inline
-    from l2l.loop import search
     from l2l.objectives.trained import Trained
     from l2l.reward import Metric
+    from l2l.run.loop import search
     from l2l.searchers.random import Random
-    from l2l.store import Store
+    from l2l.store.log import Store
     from l2l.tasks.digits import Digits
 
     scale, ended = Scale(), dict[str, Any]()

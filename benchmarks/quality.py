@@ -58,7 +58,7 @@ def told(found: Mapping[str, Any]) -> str:
 
 def main(folder: Path, name: str, count: int, batch: int, seed: int, other: int) -> None:
     """Writes l2l's accuracies by number, null where a training diverged."""
-    from l2l.config import compilation_cache
+    from l2l.machine import compilation_cache
 
     os.environ.update(compilation_cache())  # before JAX is imported
     import workloads

@@ -16,11 +16,11 @@ import numpy as np
 from l2l.engine import data as data_
 from l2l.engine.fit import ORDER
 from l2l.executors.inline import Inline
-from l2l.loop import search
 from l2l.reward import Metric
+from l2l.run.loop import search
 from l2l.searchers.random import Random
 from l2l.space import SearchSpace
-from l2l.store import Store
+from l2l.store.log import Store
 from l2l.tasks.digits import Digits
 from l2l.tasks.idx_images import FashionMnist
 from l2l.types import Outcome, Spec, Task, Trial

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from l2l.errors import InputError as InputError
     from l2l.errors import SearchError as SearchError
     from l2l.export.module import load as load
-    from l2l.searchers.sampler import ControllerSampler as ControllerSampler
+    from l2l.optuna_sampler.sampler import ControllerSampler as ControllerSampler
     from l2l.space import Candidate as Candidate
     from l2l.space import Categorical as Categorical
     from l2l.space import Integer as Integer
@@ -32,7 +32,7 @@ _HOMES = {
     "search": "l2l.api",
     "evaluate": "l2l.engine.evaluate",
     "load": "l2l.export.module",
-    "ControllerSampler": "l2l.searchers.sampler",
+    "ControllerSampler": "l2l.optuna_sampler.sampler",
     **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
 }
 

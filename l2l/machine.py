@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import math
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +53,26 @@ def gpus() -> list[str]:
 def accelerated() -> bool:
     """Whether JAX will find anything but a CPU: it has a plug-in, and there is a device for it."""
     return any(map(_driven, ACCELERATORS))
+
+
+def compilation_cache() -> dict[str, str]:
+    """Environment variables that give JAX a persistent compilation cache; what is set already stays."""
+    # A program compiled for one processor must not be loaded on another that shares the home folder.
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = platform.processor()
+    mark = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:8]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    wanted = {
+        "JAX_COMPILATION_CACHE_DIR": str(home / "l2l" / f"programs-{mark}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # Programs run on the threads that call them, several at a time.
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
 def _driven(plugin: str) -> bool:

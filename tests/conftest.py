@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Ended, Run
 
-from l2l.config import compilation_cache
+from l2l.machine import compilation_cache
 
 # Before any test imports JAX: its programs come from the cache of earlier runs.
 os.environ.update(compilation_cache())
@@ -29,9 +29,9 @@ def _few_programs() -> Generator[None]:
     """Drops compiled programs now and then: each takes some fifty mappings, of which Linux gives a process 65,530."""
     yield
     if next(_ran) % 20 == 0 and "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
-        from l2l.engine import caches
+        from l2l.engine import jax_caches
 
-        caches.clear()
+        jax_caches.clear()
 
 
 @pytest.fixture
@@ -46,18 +46,18 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """Runs a command in this process, in an empty folder."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from l2l import cli
+    from l2l.cli import commands
 
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    handlers = {number: signal.getsignal(number) for number in cli.INTERRUPTED}
+    handlers = {number: signal.getsignal(number) for number in commands.INTERRUPTED}
 
     def call(*words: str) -> Ended:
         GlobalHydra.instance().clear()
         code = 0
         try:
-            cli.main(words)
+            commands.main(words)
         except SystemExit as ended:
             code = int(ended.code or 0)
         return Ended(code, *capsys.readouterr())

@@ -26,8 +26,8 @@ import sqlalchemy
 from sqlalchemy.engine import Engine
 
 from l2l.errors import InputError
-from l2l.rows import table
-from l2l.store import Store
+from l2l.run.trials_csv import write_csv
+from l2l.store.log import Store
 from l2l.testing.stores import SPACE, ended, point
 from l2l.types import Trial
 
@@ -53,7 +53,7 @@ def drive(folder: Path, careless: bool = False) -> str:
             for trial in todo:
                 log.close(ended(trial, random.Random(f"{trial.number} {trial.candidate.key}").random()))
             state = tell(state, log.batches()[-1]) if log.batches() else state
-        return table(log.trials(), SPACE)
+        return write_csv(log.trials(), SPACE)
 
 
 def die_before(commit: int) -> None:

@@ -19,12 +19,14 @@ import yaml
 from flax import nnx
 
 import l2l
-from l2l import api, config, loop
+from l2l import api
+from l2l.cli import config
 from l2l.executors.inline import Inline
 from l2l.reward import Metric
+from l2l.run import loop
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.store import Store
+from l2l.store.log import Store
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
 
@@ -84,7 +86,7 @@ def test_the_package_imports_nothing_until_it_is_used() -> None:
 
 def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = (inspect.signature(function).parameters for function in (api.search, loop.search))
-    assert set(ours) == set(theirs) - {"config"}
+    assert set(ours) == set(theirs)
     for name in ("trials", "batch", "seed", "out", "group"):
         assert ours[name].default == theirs[name].default
     given: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from l2l.errors import InputError
-from l2l.store import Store
+from l2l.store.log import Store
 from l2l.testing.stores import SPACE
 
 CRASHES = Path(__file__).with_name("crashes.py")

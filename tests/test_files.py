@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from l2l.errors import InputError
-from l2l.files import connect, exclusive, replace
+from l2l.files import exclusive, replace
+from l2l.store.sqlite import connect
 
 
 def test_the_lock_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -12,28 +12,29 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    6: {"cli", "overrides"},
-    5: {"compare", "judgement", "tabulated", "report", "api", "show"},
-    4: {"loop", "climb", "objectives", "export", "outline", "drawing"},
+    6: {"cli"},
+    5: {"api", "compare", "show"},
+    4: {"run", "objectives", "export", "optuna_sampler"},
     3: {
-        *("searchers", "engine", "executors", "trackers", "tasks", "envs"),
-        *("store", "tables", "reward", "rows", "rungs", "record", "front", "shared", "testing", "search_spaces"),
+        *("searchers", "engine", "executors", "trackers", "tasks", "envs", "store"),
+        *("reward", "rungs", "cohorts", "testing", "search_spaces"),
     },
-    2: {"types", "encoding", "fingerprint", "listing"},
-    1: {"space", "nn", "pareto", "statistics", "config", "machine", "errors", "files", "source"},
+    2: {"types", "encoding"},
+    1: {"space", "nn", "pareto", "machine", "errors", "files", "builtin", "lazy"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WINGS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}
 ONLY = {
     "optuna": {
-        *("l2l/store.py", "l2l/tables.py"),
-        *("l2l/searchers/optuna.py", "l2l/searchers/sampler.py", "l2l/searchers/defined.py", "l2l/searchers/prior.py"),
+        *("l2l/store/log.py", "l2l/store/optuna_tables.py"),
+        *("l2l/searchers/optuna_samplers.py", "l2l/searchers/gp/earlier_searches.py"),
+        *("l2l/optuna_sampler/sampler.py", "l2l/optuna_sampler/inferred_space.py"),
     },
     "wandb": {"l2l/trackers/wandb.py"},
     "ray": {"l2l/executors/ray.py"},
-    "hydra": {"l2l/cli.py", "l2l/overrides.py", "l2l/config.py"},
-    "omegaconf": {"l2l/cli.py", "l2l/overrides.py", "l2l/config.py"},
-    "sqlalchemy": {"l2l/store.py", "l2l/tables.py"},
+    "hydra": {"l2l/cli/commands.py", "l2l/cli/overrides.py", "l2l/cli/config.py"},
+    "omegaconf": {"l2l/cli/commands.py", "l2l/cli/overrides.py", "l2l/cli/config.py"},
+    "sqlalchemy": {"l2l/store/log.py", "l2l/store/optuna_tables.py"},
     "sklearn": {"l2l/tasks/digits.py"},
     "gymnasium": {"l2l/envs/__init__.py", "l2l/envs/search.py", "l2l/envs/vector.py"},
 }
@@ -47,7 +48,7 @@ def files() -> list[Path]:
 
 
 def room(module: str) -> str:
-    """The room of a dotted name: `searchers` for `l2l.searchers.policy`."""
+    """The room of a dotted name: `searchers` for `l2l.searchers.controllers.policy`."""
     first, *rest = module.split(".")
     return rest[0] if first == "l2l" and rest else first
 
@@ -128,14 +129,14 @@ def test_the_library_knows_no_space_of_its_own() -> None:
                 "tests",
             }
             names = "search_spaces" in path.read_text(encoding="utf-8")
-            assert not names or named(path) == "l2l/fingerprint.py"
-    from l2l.fingerprint import BUILT_IN
+            assert not names or named(path) == "l2l/builtin.py"
+    from l2l.builtin import BUILT_IN
 
     assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in BUILT_IN.values())
 
 
 def test_the_loop_names_no_concrete_part() -> None:
-    wings = {name for name in imported(ROOT / "l2l/loop.py") if room(name) in WINGS | {"objectives", "export"}}
+    wings = {name for name in imported(ROOT / "l2l/run/loop.py") if room(name) in WINGS | {"objectives", "export"}}
     assert wings <= {"l2l.trackers.apart.Apart"}
 
 
@@ -143,11 +144,12 @@ def test_what_starts_without_jax() -> None:
     # Each in turn, so that the first to import it is the one that is named.
     program = """
 import importlib, sys
-for name in ("l2l", *(f"l2l.{room}" for room in "errors files space types config cli rows store".split())):
+rooms = "errors files space types cli.config cli cli.commands store.trial_json store.log".split()
+for name in ("l2l", *(f"l2l.{room}" for room in rooms)):
     importlib.import_module(name)
     heavy = {"jax", "flax", "optax"} & set(sys.modules)
     assert not heavy, (name, heavy)
-    if name != "l2l.store":
+    if name != "l2l.store.log":
         assert not {"numpy", "optuna", "hydra", "wandb"} & set(sys.modules), name
 print("done")
 """

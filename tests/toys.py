@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from l2l.searchers.coded import CodedState
-from l2l.searchers.controller import Controller
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.core.base import CodedState
 from l2l.space import SearchSpace
-from l2l.store import Store, TrialLog
+from l2l.store.log import Store, TrialLog
 from l2l.types import Outcome, Trial
 
 

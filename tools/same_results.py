@@ -33,14 +33,11 @@ SEARCHES = {
 
 def run_search(checkout: Path, overrides: list[str], out: Path) -> dict[str, str]:
     """The digest of each result that one search of a checkout leaves behind."""
-    command = [sys.executable, "-m", "l2l.cli", "search", *overrides, "task=digits", f"out={out}", "tracker=none"]
-    if "experiment=nasbench201" in overrides:
-        command.remove("task=digits")
-    code = "from l2l.cli import main; main()"
+    task = [] if "experiment=nasbench201" in overrides else ["task=digits"]
+    command = [sys.executable, "-c", "from l2l.cli import main; main()", "search", *overrides, *task]
+    command += [f"out={out}", "tracker=none"]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *command[3:]], env=environment, cwd=out.parent, capture_output=True, text=True
-    )
+    ended = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True)
     if ended.returncode:
         raise SystemExit(f"{checkout}: {' '.join(overrides)} ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
     files = {"trials.csv": digest_trials(out / "trials.csv")}

@@ -29,11 +29,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import l2l.envs
-from l2l.objectives.tabular import Tabular, space
+from l2l.compare.bootstrap import student
+from l2l.objectives.tabular import Tabular
+from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import Metric
-from l2l.statistics import student
-from l2l.tasks.table import Lookup
-from l2l.testing.tables import landscape, write
+from l2l.tasks.tabular import Lookup
+from l2l.testing.landscapes import landscape, write
 from l2l.types import Trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2l.searchers.coded import Coded
-from l2l.searchers.controller import Controller
+from l2l.compare.bootstrap import interval, verdict
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.core.base import Coded
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.gp_critic import GpCritic
-from l2l.searchers.local import LocalSearch
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
-from l2l.statistics import interval, verdict
 from l2l.testing import landscape
 
 HERE = Path(__file__).parent
@@ -71,7 +71,7 @@ def searched_for(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
     import jax.numpy as jnp
 
     from l2l.encoding import Encoding
-    from l2l.searchers.whole import blurs, searched
+    from l2l.searchers.core.compiled_search import blurs, searched
 
     name, problem, seeds, trials = job
     choices = {f"c{n}": Categorical(options=tuple(range(problem.options))) for n in range(problem.decisions)}

@@ -28,13 +28,13 @@ import numpy as np
 import optax
 from flax import nnx
 
+from l2l.compare.bootstrap import student, verdict
 from l2l.engine.cost import measure
 from l2l.engine.data import load, order, raw, specify
 from l2l.engine.data import statistics as learnt
 from l2l.engine.evaluate import make_score
 from l2l.engine.fit import streams
 from l2l.nn.moe import measures, penalties
-from l2l.statistics import student, verdict
 from l2l.tasks.text import TinyShakespeare
 from l2l.types import Learner
 from search_spaces import recipe, transformer

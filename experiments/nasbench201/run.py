@@ -25,23 +25,24 @@ from typing import Any
 
 import numpy as np
 
-from l2l.compare import compare
-from l2l.config import compilation_cache
-from l2l.objectives.table import Table
-from l2l.objectives.tabular import Tabular, space
-from l2l.searchers.baseline import MovingAverage
-from l2l.searchers.controller import Controller
+from l2l.compare.bootstrap import best_so_far, interval
+from l2l.compare.on_benchmark import alone
+from l2l.compare.runner import compare
+from l2l.machine import compilation_cache
+from l2l.objectives.benchmark_table import Table
+from l2l.objectives.tabular import Tabular
+from l2l.objectives.tabular import benchmark_space as space
+from l2l.searchers.controllers.baseline import MovingAverage
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.controllers.ppo import Ppo
+from l2l.searchers.controllers.reinforce import Reinforce
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.gp_critic import GpCritic
-from l2l.searchers.local import LocalSearch
-from l2l.searchers.optuna import Tpe
-from l2l.searchers.ppo import Ppo
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.local_search import LocalSearch
+from l2l.searchers.optuna_samplers import Tpe
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
-from l2l.searchers.reinforce import Reinforce
-from l2l.statistics import best_so_far, interval
-from l2l.tabulated import alone
-from l2l.tasks.table import Lookup
+from l2l.tasks.tabular import Lookup
 from l2l.types import Searcher
 
 HERE = Path(__file__).parent
@@ -180,10 +181,10 @@ def informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     import jax
     import jax.numpy as jnp
 
-    from l2l.searchers.critic import Source, ranked
-    from l2l.searchers.points import inside
-    from l2l.searchers.prior import MOST
-    from l2l.searchers.whole import searched
+    from l2l.searchers.core.compiled_search import searched
+    from l2l.searchers.core.points import inside
+    from l2l.searchers.gp.earlier_searches import MOST
+    from l2l.searchers.gp.state import Source, ranked
 
     target, kind, seeds = job
     ours, theirs = (table(name) for name in (target, *(name for name in SETS if name != target)))
@@ -202,7 +203,7 @@ def informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     elif kind == "noise":
         told = np.random.default_rng(seeds[0]).normal(size=told.shape)
     elif kind == "latency":
-        from l2l.tasks.table import read
+        from l2l.tasks.tabular import read
 
         told = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
     assert rows.shape[1] <= MOST
@@ -232,7 +233,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from l2l.searchers.whole import searched
+    from l2l.searchers.core.compiled_search import searched
 
     searcher, known, trials = Controller(), table("cifar10"), 500
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seed, args.seed + args.seeds, dtype=jnp.uint32))

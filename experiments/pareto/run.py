@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from l2l.compare.bootstrap import interval, verdict
 from l2l.pareto import front, hypervolume
-from l2l.searchers.controller import Controller
+from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.gp_critic import GpCritic
-from l2l.searchers.optuna import Nsga2, Tpe
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.optuna_samplers import Nsga2, Tpe
 from l2l.searchers.preferences import Preferences
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
-from l2l.statistics import interval, verdict
 from l2l.types import Outcome, Status, Trial
 
 HERE = Path(__file__).parent

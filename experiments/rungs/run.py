@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from l2l import search
+from l2l.compare.bootstrap import student
 from l2l.executors.local import Local
 from l2l.objectives.trained import Trained
-from l2l.record import environment
+from l2l.run.result import environment
 from l2l.rungs import Asha
 from l2l.searchers.random import Random
-from l2l.statistics import student
 from l2l.tasks.digits import Digits
 from l2l.types import Rungs
 from search_spaces import mixed

@@ -23,12 +23,12 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from problems import PROBLEMS
 
 from l2l import ControllerSampler
-from l2l.config import compilation_cache
+from l2l.compare.bootstrap import interval, verdict
 from l2l.executors.inline import Inline
-from l2l.record import environment
-from l2l.searchers.controller import Controller
-from l2l.searchers.gp_critic import GpCritic
-from l2l.statistics import interval, verdict
+from l2l.machine import compilation_cache
+from l2l.run.result import environment
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.gp.gp_critic import GpCritic
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),

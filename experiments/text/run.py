@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from l2l.compare.bootstrap import student
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.record import held_out
-from l2l.statistics import student
+from l2l.run.result import held_out
 from l2l.tasks.text import TinyShakespeare
 from l2l.types import Outcome, Status, Trial
 

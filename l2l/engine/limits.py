@@ -12,10 +12,10 @@ from typing import Any
 import jax
 
 from l2l import machine
-from l2l.engine import caches
+from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import Size, measure
-from l2l.engine.place import BATCH, Place, dealt, spread
+from l2l.engine.devices import BATCH, Place, dealt, spread
 from l2l.errors import InputError, nearest
 from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
@@ -97,7 +97,7 @@ class Sizes:
         self._known[shape] = found
         self._counted += 1
         if self._counted % CLEARED == 0:
-            caches.clear()
+            jax_caches.clear()
         return found
 
     def fits(self, held: Bucket, lanes: int = 1, share: int = 1) -> bool:

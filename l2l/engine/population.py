@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l.engine import caches
 from l2l.engine import data as data_
+from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers, plain
 from l2l.engine.checkpoint import Damaged
+from l2l.engine.devices import Place
 from l2l.engine.evaluate import metrics
 from l2l.engine.fit import ORDER, Fitted, Lane, Program, State, streams
-from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes, memory
-from l2l.engine.place import Place
+from l2l.engine.size_levels import ladders
 from l2l.nn.padded import Bound
 from l2l.nn.stack import ALONE, STACKED
 from l2l.space import Candidate, SearchSpace
@@ -197,7 +197,7 @@ class Population:
             while len(self._programs) > KEPT:
                 self._programs.popitem(last=False)
             if self._made % CLEARED == 0:
-                caches.clear()
+                jax_caches.clear()
 
     def train(
         self, members: Sequence[tuple[Candidate, Key]], held: Bucket, lanes: int, stage: Stage = WHOLE

@@ -11,10 +11,10 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from l2l.cohorts import shared
 from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.reward import Metric, check, gate, named
-from l2l.shared import shared
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Outcome, Reward, Status, Trial
 

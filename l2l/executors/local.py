@@ -18,10 +18,9 @@ from typing import IO, Any
 
 import cloudpickle
 
-from l2l.config import compilation_cache
 from l2l.errors import InputError
-from l2l.executors.pieces import Piece, choose, pieces
-from l2l.machine import LANES, accelerated, cores, gpus, memory
+from l2l.executors.scheduling import Piece, choose, pieces
+from l2l.machine import LANES, accelerated, compilation_cache, cores, gpus, memory
 from l2l.types import Objective, Outcome, Trial
 
 OWN, OUTSIDE, ENOUGH = 5, 1, 10

@@ -19,9 +19,9 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from l2l.builtin import BUILT_IN
 from l2l.engine.data import raw
 from l2l.errors import InputError, nearest
-from l2l.fingerprint import BUILT_IN
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.nn.moe import Measure, Penalty

@@ -17,7 +17,7 @@ from l2l.engine.fit import Fitted
 from l2l.errors import InputError
 from l2l.export.module import is_built_in, load, save, verified
 from l2l.objectives.trained import Trained
-from l2l.record import held_out
+from l2l.run.result import held_out
 from l2l.types import Key, Outcome, Trial
 
 SEEDS = 1 << 16

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l2l.errors import InputError
-from l2l.objectives.table import Table, build, columns, load
+from l2l.objectives.benchmark_table import Table, build, columns, load
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.types import Outcome, Task, Trial
 
 
-def space(path: str | os.PathLike[str], codes: str | Sequence[str], names: str | None = None) -> SearchSpace[Any]:
+def benchmark_space(
+    path: str | os.PathLike[str], codes: str | Sequence[str], names: str | None = None
+) -> SearchSpace[Any]:
     """The space that columns of a table span: a Categorical for each, of the values that occur in it.
 
     A column [N] makes a choice of its own name, a column `ops` [N, D] the choices `ops0`, `ops1` and so on. With
@@ -29,8 +31,8 @@ def space(path: str | os.PathLike[str], codes: str | Sequence[str], names: str |
 class Tabular:
     """Looks candidates up in the `.npz` file `path`, which has a row for every candidate of the space.
 
-    The columns `codes` say which candidate a row is (see `space`, which also explains `names`), `reward` and, if
-    given, `report` are columns of numbers and the metrics of those names. A relative path that leads nowhere is
+    The columns `codes` say which candidate a row is (see `benchmark_space`, which also explains `names`), `reward`
+    and, if given, `report` are columns of numbers and the metrics of those names. A relative path that leads nowhere is
     looked for in `$L2L_DATA`. The space may be one of the user's own whose choices are called as the columns are.
 
     Raises: InputError if an argument is no name, or (in `check`) the table does not hold what the space offers.

@@ -20,11 +20,11 @@ from l2l.engine.cohort import Cohort, apart, calls, cohorts, halves
 from l2l.engine.data import load, specify
 from l2l.engine.evaluate import metrics
 from l2l.engine.fit import Fitted, streams
-from l2l.engine.ladder import ladders
 from l2l.engine.latency import latency
 from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
-from l2l.engine.queue import in_order
+from l2l.engine.scheduler import in_order
+from l2l.engine.size_levels import ladders
 from l2l.errors import InputError, nearest
 from l2l.machine import LANES, cores
 from l2l.nn.moe import measures

@@ -16,8 +16,8 @@ import numpy as np
 
 from l2l.encoding import Tables
 from l2l.errors import InputError
-from l2l.searchers.coded import Coded, Proposal
-from l2l.searchers.points import Points, drawn, moved, settled, several, within
+from l2l.searchers.core.base import Coded, Proposal
+from l2l.searchers.core.points import Points, drawn, moved, settled, several, within
 from l2l.types import Array, Key
 
 

@@ -16,8 +16,8 @@ import optax
 
 from l2l.encoding import Tables
 from l2l.errors import InputError
-from l2l.searchers.coded import Coded, Proposal
-from l2l.searchers.points import (
+from l2l.searchers.core.base import Coded, Proposal
+from l2l.searchers.core.points import (
     History,
     Points,
     active,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from l2l.errors import InputError
-from l2l.searchers.controller import Controller
+from l2l.searchers.controllers.controller import Controller
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Searcher, Trial
 

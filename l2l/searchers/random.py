@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from l2l.encoding import Tables
-from l2l.searchers.coded import Coded, CodedState, Proposal
-from l2l.searchers.points import Points, drawn, settled, within
+from l2l.searchers.core.base import Coded, CodedState, Proposal
+from l2l.searchers.core.points import Points, drawn, settled, within
 from l2l.types import Array, Key, Trial
 
 

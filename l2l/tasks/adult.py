@@ -13,7 +13,7 @@ import numpy as np
 
 from l2l.errors import InputError
 from l2l.tasks.classification import Classification, check_counts, frozen, pick
-from l2l.tasks.files import AGAIN, opened, sought
+from l2l.tasks.data_files import AGAIN, opened, sought
 from l2l.types import Split
 
 COLUMNS: tuple[str, ...] = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from l2l.errors import InputError
 from l2l.tasks.classification import Classification, check_counts, check_labels, frozen, pick
-from l2l.tasks.files import AGAIN, opened, sought
+from l2l.tasks.data_files import AGAIN, opened, sought
 from l2l.types import Split
 
 _IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}

@@ -15,7 +15,7 @@ import numpy as np
 from l2l.errors import InputError
 from l2l.nn.text import spelled
 from l2l.tasks.classification import frozen, pick
-from l2l.tasks.files import content, decoded, located
+from l2l.tasks.data_files import content, decoded, located
 from l2l.tasks.text import TextFile
 from l2l.types import Split
 

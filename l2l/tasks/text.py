@@ -14,7 +14,7 @@ import numpy as np
 
 from l2l.errors import InputError
 from l2l.tasks.classification import Classification, check_counts, check_shares, frozen, pick
-from l2l.tasks.files import cache, content, decoded, fetched, located
+from l2l.tasks.data_files import cache, content, decoded, fetched, located
 from l2l.types import Array, Split
 
 UNITS = ("character", "byte")

@@ -14,10 +14,10 @@ import pytest
 # Before they are imported: a failed assertion then shows its values, as in a test file.
 pytest.register_assert_rewrite("l2l.testing.searchers", "l2l.testing.spaces", "l2l.testing.stores")
 
+from l2l.testing.landscapes import Landscape, landscape, write  # noqa: E402
 from l2l.testing.searchers import SPACES, TOY, SearcherContract, finished, toy_reward  # noqa: E402
 from l2l.testing.spaces import SpaceContract  # noqa: E402
 from l2l.testing.stores import StoreContract  # noqa: E402
-from l2l.testing.tables import Landscape, landscape, write  # noqa: E402
 
 __all__ = [
     "SPACES",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace, Value
-from l2l.store import Store, TrialLog
+from l2l.store.log import Store, TrialLog
 from l2l.types import Outcome, Status, Trial
 
 SPACE: SearchSpace[None] = SearchSpace(

@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from l2l.engine import caches, cost, limits
+from l2l.engine import cost, jax_caches, limits
 from l2l.engine.bucket import bucket, exact
 from l2l.engine.limits import Limits, Size, Sizes, largest, measure, memory
 from l2l.engine.population import Population
@@ -162,7 +162,7 @@ def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.Mo
     counted: list[Any] = []
     cleared: list[bool] = []
     monkeypatch.setattr(limits, "measure", lambda space, values, spec, share: counted.append(values["width"]))
-    monkeypatch.setattr(caches, "clear", lambda: cleared.append(True))
+    monkeypatch.setattr(jax_caches, "clear", lambda: cleared.append(True))
     monkeypatch.setattr(limits, "REMEMBERED", 2)
     monkeypatch.setattr(limits, "CLEARED", 3)
     held = sizes(space())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from l2l.engine import population as population_
 from l2l.engine.population import Population
-from l2l.engine.queue import in_order
+from l2l.engine.scheduler import in_order
 from l2l.space import Candidate, SearchSpace
 from l2l.tasks.digits import Digits
 from search_spaces import cnn, mlp

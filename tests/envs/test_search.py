@@ -23,10 +23,11 @@ from l2l.encoding import Encoding
 from l2l.envs.search import Search
 from l2l.envs.vector import VectorSearch
 from l2l.errors import InputError
-from l2l.objectives.tabular import Tabular, space
+from l2l.objectives.tabular import Tabular
+from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import LatencyPenalised, Metric
 from l2l.space import Categorical, Real, SearchSpace
-from l2l.tasks.table import Lookup
+from l2l.tasks.tabular import Lookup
 from l2l.testing import SPACES, TOY, landscape, toy_reward, write
 from l2l.testing.searchers import BEST
 from l2l.types import Outcome, Trial

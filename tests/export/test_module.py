@@ -23,10 +23,10 @@ import l2l
 from l2l.api import search
 from l2l.executors.inline import Inline
 from l2l.export.module import load, save, variables
-from l2l.loop import Result
 from l2l.nn.blocks import Standardised, Statistic
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
+from l2l.run.loop import Result
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.tasks.digits import Digits

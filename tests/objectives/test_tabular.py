@@ -18,20 +18,21 @@ import pytest
 from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
-from l2l.loop import Result, search
-from l2l.objectives import table as tables
+from l2l.objectives import benchmark_table as tables
+from l2l.objectives.benchmark_table import Table, every, load
 from l2l.objectives.final import Final
-from l2l.objectives.table import Table, every, load
-from l2l.objectives.tabular import Tabular, space
+from l2l.objectives.tabular import Tabular
+from l2l.objectives.tabular import benchmark_space as space
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
+from l2l.run.loop import Result, search
+from l2l.searchers.core.compiled_search import searched
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.random import Random
-from l2l.searchers.whole import searched
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
-from l2l.store import Store
+from l2l.store.log import Store
 from l2l.tasks.digits import Digits
-from l2l.tasks.table import Lookup
+from l2l.tasks.tabular import Lookup
 from l2l.testing import landscape, write
 from l2l.types import Outcome, Status, Trial
 

@@ -15,12 +15,11 @@ from flax import nnx
 
 import l2l
 from l2l.engine.bucket import assemble, bucket, exact, numbers, padded_sizes
-from l2l.engine.ladder import ladders
 from l2l.engine.limits import Limits, Sizes
 from l2l.engine.population import Population, Stage, bare
+from l2l.engine.size_levels import ladders
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
-from l2l.loop import search
 from l2l.nn.attention import KINDS
 from l2l.nn.moe import MixtureOfExperts
 from l2l.nn.text import generate
@@ -28,9 +27,10 @@ from l2l.nn.transformer import FeedForward
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
+from l2l.run.loop import search
 from l2l.searchers.random import Random as RandomSearch
 from l2l.space import SearchSpace
-from l2l.store import Store
+from l2l.store.log import Store
 from l2l.tasks.text import Text
 from l2l.testing import SpaceContract
 from l2l.types import Learner, Outcome, Spec

@@ -10,20 +10,20 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from l2l import config
-from l2l.searchers.baseline import LeaveOneOut, MovingAverage, Ranks
-from l2l.searchers.controller import Controller
+from l2l.cli import config
+from l2l.searchers.controllers.baseline import LeaveOneOut, MovingAverage, Ranks
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.controllers.factorised import Factorised
+from l2l.searchers.controllers.lstm import Lstm
+from l2l.searchers.controllers.ppo import Ppo
+from l2l.searchers.controllers.reinforce import Reinforce
+from l2l.searchers.controllers.transformer import Transformer
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.factorised import Factorised
-from l2l.searchers.gp_critic import GpCritic
-from l2l.searchers.local import LocalSearch
-from l2l.searchers.lstm import Lstm
-from l2l.searchers.optuna import CmaEs, Nsga2, Qmc, Tpe
-from l2l.searchers.ppo import Ppo
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.local_search import LocalSearch
+from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
-from l2l.searchers.reinforce import Reinforce
-from l2l.searchers.transformer import Transformer
 
 FOLDER = config.folder() / "searcher"
 EXPECTED: dict[str, Any] = {

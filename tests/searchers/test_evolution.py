@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from l2l.encoding import Encoding, Tables
 from l2l.errors import InputError
+from l2l.searchers.core.points import Points, moved, settled, several, within
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.points import Points, moved, settled, several, within
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
 from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
 from l2l.types import Array, Key

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from l2l.errors import InputError
-from l2l.searchers.coded import CodedState
-from l2l.searchers.local import LocalSearch
+from l2l.searchers.core.base import CodedState
+from l2l.searchers.local_search import LocalSearch
 from l2l.space import Candidate, Categorical, Integer, SearchSpace
 from l2l.testing import SearcherContract, finished
 

@@ -11,10 +11,10 @@ import pytest
 
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.searchers.points import located
+from l2l.searchers.core.compiled_search import searched
+from l2l.searchers.core.points import located
 from l2l.searchers.predictor import Predictor, inputs, predicted
 from l2l.searchers.random import Random
-from l2l.searchers.whole import searched
 from l2l.space import Categorical, SearchSpace
 from l2l.testing import SearcherContract, landscape
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from l2l.errors import InputError
 from l2l.pareto import front
-from l2l.searchers.controller import Controller
-from l2l.searchers.gp_critic import GpCritic
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.preferences import Preferences, weights
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace

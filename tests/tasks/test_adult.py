@@ -124,7 +124,7 @@ def test_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return folder / url.rsplit("/", 1)[-1]
 
     monkeypatch.setattr(adult, "_DOWNLOADS", urls)
-    monkeypatch.setattr("l2l.tasks.files.fetched", fetched)
+    monkeypatch.setattr("l2l.tasks.data_files.fetched", fetched)
     Adult(validation=4).check()
     Adult(validation=4).check()
     assert sorted(asked) == sorted(urls)

@@ -27,7 +27,7 @@ SPACE = SearchSpace(
 )
 CONFIG = {
     "seed": 3,
-    "searcher": {"_target_": "l2l.searchers.controller.Controller", "baseline": 0.9, "layers": [1, 2]},
+    "searcher": {"_target_": "l2l.searchers.Controller", "baseline": 0.9, "layers": [1, 2]},
     "store": {"url": "postgresql://me:hunter2@host/db", "password": "hunter3", "timeout": None},
     "api_key": "hunter4",
     "max_tokens": 7,
@@ -174,7 +174,7 @@ def test_a_trial_has_its_values_its_curve_and_its_end(whole: Path) -> None:
     assert (config["trial"], config["width"], config["rate"]) == (1, 8, 0.25)
     assert (config["search.name"], config["search.space"], config["search.trials"]) == ("digits-run", "tiny", 4)
     assert config["config.seed"] == 3
-    assert config["config.searcher._target_"] == "l2l.searchers.controller.Controller"
+    assert config["config.searcher._target_"] == "l2l.searchers.Controller"
     assert found["history"] == [
         {"_step": 1, "accuracy": 0.1, "train loss": 2.0},
         {"_step": 2, "accuracy": 0.2, "train loss": 1.0},

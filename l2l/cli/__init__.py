@@ -1,0 +1,17 @@
+"""The command line `l2l COMMAND [overrides]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l2l.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from l2l.cli.commands import main as main
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "main": "l2l.cli.commands",
+    },
+)

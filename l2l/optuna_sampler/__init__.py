@@ -1,0 +1,1 @@
+"""The searchers of l2l in any Optuna study."""

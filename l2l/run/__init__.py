@@ -1,0 +1,1 @@
+"""One search, from its first trial to its result."""

@@ -1,0 +1,48 @@
+"""The factorised policy: a table of logits, one row per decision, each decision drawn on its own.
+
+Source: Ying et al. 2019, NAS-Bench-101, ICML, appendix; Dong and Yang 2020, NAS-Bench-201, ICLR (REINFORCE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from l2l.encoding import Tables
+from l2l.searchers.controllers.policy import Context, check_temperature, entropy, log_softmax, pick
+from l2l.searchers.core.points import active
+from l2l.types import Array, Key
+
+
+@dataclass(frozen=True)
+class Factorised:
+    """Independent softmaxes over the codes of each decision; uniform before any reward.
+
+    Raises: InputError if the temperature is not above 0.
+    """
+
+    temperature: float = 1.0
+    """What logits are divided by: above 1 it draws more evenly."""
+    context = 0
+
+    def __post_init__(self) -> None:
+        check_temperature("a Factorised", self.temperature)
+
+    def init(self, tables: Tables, key: Key) -> Array:
+        """Logits [D, K], all zero; `key` is not used."""
+        return jnp.asarray(np.zeros(tables.valid.shape, np.float32))
+
+    def sample(self, params: Array, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+        """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are drawn at once."""
+        valid = jnp.asarray(tables.valid)
+        codes = pick(log_softmax(params / self.temperature, valid), valid, uniforms)
+        return codes, self.score(params, tables, codes, past)[0]
+
+    def score(self, params: Array, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+        """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
+        log_probs = log_softmax(params / self.temperature, jnp.asarray(tables.valid))
+        chosen = log_probs[jnp.arange(len(params)), codes]  # [N, D]
+        masks = active(tables, codes)
+        return (chosen * masks).sum(-1), (entropy(log_probs) * masks).sum(-1)

@@ -1,0 +1,114 @@
+"""The autoregressive policy: an LSTM reads the decisions made so far and emits the next one's softmax.
+
+Source: Zoph and Le 2017, Neural Architecture Search with Reinforcement Learning, ICLR, sections 3.1 and 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from l2l.encoding import Tables
+from l2l.errors import InputError
+from l2l.searchers.controllers.policy import Context, check_temperature, entropy, log_softmax, pick
+from l2l.types import Array, Key
+
+
+class LstmParams(NamedTuple):
+    """The letters: H units, G layers; K stands for the token of an inactive decision."""
+
+    embedding: Array
+    """[D, K + 1, H]: row d embeds the decision before d; its last token, at row 0, is the start."""
+    kernel: Array
+    """[G, 2H, 4H]: input, forget, cell and output gate of each layer."""
+    bias: Array
+    """[G, 4H]"""
+    head: Array
+    """[D, H, K]: each decision's own softmax weights."""
+    head_bias: Array
+    """[D, K]"""
+
+
+@dataclass(frozen=True)
+class Lstm:
+    """Softmaxes that see every earlier decision, so that the policy can prefer combinations.
+
+    Raises: InputError if a size is below 1 or the initial range is not above 0.
+    """
+
+    units: int = 35
+    layers: int = 2
+    scale: float = 0.08
+    """All weights start uniformly in [-scale, scale]."""
+    temperature: float = 1.0
+    """What logits are divided by: above 1 it draws more evenly."""
+    context = 0
+
+    def __post_init__(self) -> None:
+        for name in ("units", "layers"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise InputError(f"an Lstm's {name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
+        if not 0 < self.scale < math.inf:
+            raise InputError(f"an Lstm's scale must be above 0, got {self.scale!r}.")
+        check_temperature("an Lstm", self.temperature)
+
+    def init(self, tables: Tables, key: Key) -> LstmParams:
+        """Weights drawn uniformly in [-scale, scale]."""
+        (d, k), h, g = tables.valid.shape, self.units, self.layers
+        shapes = [(d, k + 1, h), (g, 2 * h, 4 * h), (g, 4 * h), (d, h, k), (d, k)]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        # One draw for all of them: each call of the generator with a new shape would compile.
+        drawn = jax.random.uniform(key, (int(ends[-1]),), minval=-self.scale, maxval=self.scale)
+        parts = jnp.split(drawn, ends[:-1])
+        return LstmParams(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+    def sample(self, params: LstmParams, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+        """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
+        return self._unroll(params, tables, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
+
+    def score(self, params: LstmParams, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+        """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
+        return self._unroll(params, tables, codes, None)[1:]
+
+    def _unroll(
+        self, params: LstmParams, tables: Tables, codes: Array, uniforms: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """Walks the decisions; with uniforms [N, D] it draws each code, without it scores the codes [N, D] given."""
+        count, width = len(codes), tables.valid.shape[1]
+        decisions = jnp.arange(codes.shape[1])
+
+        def step(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+            hidden, cell, token, codes = carry
+            d, embedding, head, head_bias, valid, allowed = each
+            hidden, cell = self._layers(params, embedding[token], hidden, cell)
+            log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
+            if uniforms is not None:
+                codes = codes.at[:, d].set(pick(log_probs, valid, uniforms[:, d]))
+            # Conditions name earlier decisions only, so what is not drawn yet cannot matter.
+            mask = allowed[decisions, codes].all(-1)
+            chosen = jnp.take_along_axis(log_probs, codes[:, d, None], axis=1)[:, 0]
+            token = jnp.where(mask, codes[:, d], width)
+            return (hidden, cell, token, codes), (chosen * mask, entropy(log_probs) * mask)
+
+        zeros = jnp.zeros((self.layers, count, self.units))
+        start = (zeros, zeros, jnp.full(count, width), codes)
+        rows = (decisions, params.embedding, params.head, params.head_bias, jnp.asarray(tables.valid))
+        (*_, codes), (log_prob, entropies) = jax.lax.scan(step, start, (*rows, jnp.asarray(tables.allowed)))
+        return codes, log_prob.sum(0), entropies.sum(0)
+
+    def _layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
+        """One step of every layer: inputs [N, H], hidden and cell [G, N, H]."""
+        hiddens: list[Array] = []
+        cells: list[Array] = []
+        for layer in range(self.layers):
+            gates = jnp.concatenate([inputs, hidden[layer]], -1) @ params.kernel[layer] + params.bias[layer]
+            into, forget, new, out = jnp.split(gates, 4, axis=-1)
+            cells.append(jax.nn.sigmoid(forget) * cell[layer] + jax.nn.sigmoid(into) * jnp.tanh(new))
+            inputs = jax.nn.sigmoid(out) * jnp.tanh(cells[-1])
+            hiddens.append(inputs)
+        return jnp.stack(hiddens), jnp.stack(cells)

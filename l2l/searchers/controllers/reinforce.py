@@ -1,0 +1,93 @@
+"""REINFORCE: candidates that did better than expected become likelier.
+
+Source: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
+Learning, Machine Learning 8, section 4; Zoph and Le 2017, ICLR, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from l2l.encoding import Tables
+from l2l.errors import InputError
+from l2l.searchers.controllers.policy import Context, Params, Policy
+from l2l.types import Array
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """Adam on `advantage · log-probability + entropy_weight · entropy`, `minibatch` trials a step.
+
+    With one trial a step the learning rate suits batches of any size. The defaults did best on toy spaces
+    of 4 to 20 choices within 64 to 512 trials.
+
+    Raises: InputError if a number is out of its range.
+    """
+
+    learning_rate: float = 0.12
+    entropy_weight: float = 0.15
+    minibatch: int | None = 1
+    """Trials a step of Adam averages over; None takes the whole batch in one."""
+    replay = 0
+    """Past trials that it learns from again: none."""
+
+    def __post_init__(self) -> None:
+        check("Reinforce", self.learning_rate, self.entropy_weight)
+        check_minibatch("Reinforce", self.minibatch)
+
+    def start(self, params: Params) -> optax.OptState:
+        """Adam's moments before any step."""
+        return optax.adam(self.learning_rate).init(params)
+
+    def steps(
+        self, policy: Policy, params: Params, moments: optax.OptState, tables: Tables, batch: Context, past: Context
+    ) -> tuple[Params, optax.OptState, Array]:
+        """The parameters after a batch, and the mean entropy [] of the policy on the way; `past` is not replayed."""
+
+        def step(carry: tuple[Params, optax.OptState], part: Context) -> Any:
+            params, moments = carry
+
+            def loss(params: Params) -> tuple[Array, Array]:
+                log_prob, entropy = policy.score(params, tables, part.codes, past)
+                gain = part.advantages * log_prob + self.entropy_weight * entropy
+                return -(part.filled * gain).sum() / part.filled.sum(), entropy
+
+            gradient, entropy = jax.grad(loss, has_aux=True)(params)
+            updates, moments = optax.adam(self.learning_rate).update(gradient, moments, params)
+            return (optax.apply_updates(params, updates), moments), entropy
+
+        (params, moments), entropy = jax.lax.scan(step, (params, moments), parted(batch, self.minibatch))
+        return params, moments, entropy.reshape(-1)[: len(batch.codes)].mean()
+
+
+def parted(batch: Context, size: int | None) -> Context:
+    """A batch of N in parts, each leaf [N / size, size, ...]; the last is filled up with trials that are none."""
+    count = len(batch.codes)
+    size = size or count
+    fill = -count % size
+
+    def part(leaf: Array) -> Array:
+        wide = jnp.pad(leaf, ((0, fill), *[(0, 0)] * (leaf.ndim - 1)))
+        return wide.reshape(-1, size, *leaf.shape[1:])
+
+    return jax.tree.map(part, batch)
+
+
+def check_minibatch(owner: str, minibatch: int | None) -> None:
+    """Refuses a number of trials that no step can take. Raises: InputError."""
+    if minibatch is not None and (type(minibatch) is not int or minibatch < 1):
+        raise InputError(f"{owner}'s minibatch must be a whole number of at least 1, or none, got {minibatch!r}.")
+
+
+def check(owner: str, learning_rate: float, entropy_weight: float) -> None:
+    """Refuses what no update can use. Raises: InputError."""
+    if not 0 < learning_rate < math.inf:
+        raise InputError(f"{owner}'s learning_rate must be above 0, got {learning_rate!r}.")
+    if not 0 <= entropy_weight < math.inf:
+        raise InputError(f"{owner}'s entropy_weight must be at least 0, got {entropy_weight!r}.")

@@ -1,0 +1,1 @@
+"""What searchers are made of."""

@@ -1,0 +1,17 @@
+"""The store: the database of trials, and what identifies a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l2l.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from l2l.store.log import Store as Store
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "Store": "l2l.store.log",
+    },
+)

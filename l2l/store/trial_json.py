@@ -1,0 +1,116 @@
+"""A trial as JSON in the database, and the checks of what is read back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from l2l.space import Candidate
+from l2l.types import Outcome, Status, Trial
+
+
+def plain_candidate(candidate: Candidate, number: int) -> Candidate:
+    """The candidate as it will be read back. Raises: ValueError if it is not made of JSON values."""
+    try:
+        return Candidate(json.loads(json.dumps(dict(candidate.values))), json.loads(json.dumps(dict(candidate.note))))
+    except TypeError as error:
+        raise ValueError(f"the values and the note of candidate {number} must be JSON values: {error}") from error
+
+
+def _number_json(value: float) -> float | str:
+    """A number that every JSON reader takes; `float` undoes it."""
+    value = float(value)
+    return value if math.isfinite(value) else repr(value)
+
+
+def opened_json(trial: Trial) -> dict[str, Any]:
+    """What is known of a trial before it runs, as JSON values."""
+    return {
+        "values": dict(trial.candidate.values),
+        "note": dict(trial.candidate.note),
+        "batch": list(trial.batch),
+        "cohort": list(trial.cohort),
+    }
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON values."""
+    return {
+        "metrics": {name: _number_json(value) for name, value in outcome.metrics.items()},
+        "seconds": {name: _number_json(value) for name, value in outcome.seconds.items()},
+        "curve": {name: [_number_json(value) for value in values] for name, values in outcome.curve.items()},
+        "error": outcome.error,
+    }
+
+
+def read_outcome(made: Mapping[str, Any]) -> Outcome:
+    """The outcome that `outcome_json` wrote."""
+    return Outcome(
+        metrics={name: float(value) for name, value in made["metrics"].items()},
+        seconds={name: float(value) for name, value in made["seconds"].items()},
+        curve={name: [float(value) for value in values] for name, values in made["curve"].items()},
+        error=made["error"],
+    )
+
+
+def measured_json(trial: Trial) -> dict[str, Any]:
+    """What a trial has measured, as JSON values; its scores too if they have more numbers than a step's value holds."""
+    made = outcome_json(trial.outcome or Outcome())
+    if any(len(score) > 1 for score in trial.scores.values()):
+        made["scores"] = [[epoch, *score] for epoch, score in trial.scores.items()]
+    return made
+
+
+def read_trial(
+    number: int,
+    status: Status,
+    made: Mapping[str, Any],
+    reward: Sequence[float] | None,
+    steps: Mapping[int, float] = {},
+) -> Trial:
+    """The trial of a row; `steps` are its first scores by epoch.
+
+    Raises: KeyError, TypeError or ValueError if the row is not one of ours.
+    """
+    opened = made["trial"]
+    first, size = opened["batch"]
+    candidate = Candidate(opened["values"], opened["note"])
+    trial = Trial(number, candidate, (first, size), tuple(opened["cohort"]), status)
+    if status is Status.RUNNING and not steps:  # an outcome here is that of a run whose end was never stored
+        return trial
+    values = tuple(reward or ()) if status is Status.COMPLETE or (status is Status.PRUNED and reward) else None
+    scores = {int(epoch): (float(value),) for epoch, value in sorted(steps.items())}
+    scores |= {int(epoch): tuple(map(float, score)) for epoch, *score in made["outcome"].get("scores", ())}
+    return replace(trial, outcome=read_outcome(made["outcome"]), reward=values, scores=scores)
+
+
+def check_place(trials: Sequence[Trial]) -> None:
+    """Raises: ValueError if the last trial does not follow the one before it, in number and in batch."""
+    last, before = trials[-1], trials[-2] if len(trials) > 1 else None
+    # A batch begins where the one before it ends, and all its trials agree on it.
+    begins = len(trials) - 1 == (sum(before.batch) if before else 0)
+    agrees = last.batch[0] == last.number if begins else before is not None and last.batch == before.batch
+    if last.number != len(trials) - 1 or last.batch[1] < 1 or not agrees:
+        raise ValueError(f"trial {last.number} is out of place")
+
+
+def check_end(opened: Trial, ended: Trial, objectives: int) -> None:
+    """Raises: ValueError if `ended` is not a way in which the running trial `opened` can end."""
+    number = opened.number
+    if opened.status is not Status.RUNNING:
+        raise ValueError(f"trial {number} is {opened.status} already")
+    if opened.candidate != ended.candidate:
+        raise ValueError(f"trial {number} was opened with another candidate")
+    if number not in ended.cohort or not set(ended.cohort) <= set(opened.cohort):
+        raise ValueError(f"trial {number} was opened in another cohort")
+    if ended.status is Status.RUNNING:
+        raise ValueError(f"trial {number} has not ended")
+    if ended.status is not Status.COMPLETE and ended.reward is None:
+        return
+    if ended.status is Status.FAILED:
+        raise ValueError(f"trial {number} is {ended.status}, so it has no reward")
+    if ended.reward is None or len(ended.reward) != objectives or not all(map(math.isfinite, ended.reward)):
+        raise ValueError(f"trial {number} needs {objectives} finite rewards, got {ended.reward!r}")

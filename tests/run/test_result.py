@@ -1,0 +1,39 @@
+"""What `result.json` says of a winner that was handed over."""
+
+from __future__ import annotations
+
+import pytest
+
+from l2l.run.result import held_out
+from l2l.space import Candidate
+from l2l.types import Outcome, Status, Trial
+
+
+def trial(score: float) -> Trial:
+    return Trial(3, Candidate({}), (0, 1), (3,), Status.COMPLETE, Outcome({"bits": score}), (-score,))
+
+
+@pytest.mark.parametrize(
+    ("again", "loaded", "reproduced"),
+    [
+        (2.5, 2.5, True),
+        (2.5, 2.5 * (1 + 5e-7), True),  # summed in another program
+        (2.5, 2.5 * (1 + 5e-6), False),
+        (2.5 * (1 + 1e-9), 2.5, False),  # another training
+        (2.5, None, False),
+    ],
+)
+def test_a_winner_is_reproduced_if_its_training_is_and_its_module_scores_the_same(
+    again: float, loaded: float | None, reproduced: bool
+) -> None:
+    scores = {"validation": again, "test": 2.6} | ({} if loaded is None else {"loaded": loaded})
+    found = held_out("bits", trial(2.5), scores)
+    assert found["reproduced"] is reproduced
+    assert (found["trial"], found["mean"], found["seeds"]) == (2.6, None, 0)
+
+
+def test_a_share_of_examples_is_reproduced_exactly() -> None:
+    assert held_out("bits", trial(0.0), {"validation": 0.0, "test": 0.1, "loaded": 0.0})["reproduced"]
+    assert not held_out("bits", trial(0.99), {"validation": 0.99, "test": 0.1, "loaded": 0.99 - 1 / 60000})[
+        "reproduced"
+    ]

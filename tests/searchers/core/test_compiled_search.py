@@ -1,0 +1,108 @@
+"""Whole searches as one program find what the same searches find trial by trial."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l.encoding import Encoding
+from l2l.searchers.controllers.controller import Controller
+from l2l.searchers.controllers.ppo import Ppo
+from l2l.searchers.core.base import Coded
+from l2l.searchers.core.compiled_search import pieces, searched
+from l2l.searchers.evolution import Evolution
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.local_search import LocalSearch
+from l2l.searchers.predictor import Predictor
+from l2l.searchers.random import Random
+from l2l.space import Candidate, Categorical, Integer, SearchSpace
+from l2l.testing import finished
+from l2l.types import ASK, Array
+
+SPACE = SearchSpace(
+    {
+        "kind": Categorical(options=("dense", "conv", "none")),
+        "width": Integer(low=1, high=4, when={"kind": ["dense", "conv"]}),
+        "norm": Categorical(options=(False, True)),
+        "last": Categorical(options=tuple("abcde")),
+    },
+    lambda values, spec: None,
+)
+ENCODING = Encoding(SPACE)
+SEARCHERS = {
+    "random": Random(),
+    "evolution": Evolution(population=6, tournament=3),
+    "local": LocalSearch(first=4),
+    "reinforce": Controller(),
+    "ppo": Controller(update=Ppo(replay=16)),
+    "predictor": Predictor(first=8),
+    "gp_critic": GpCritic(first=8),
+}
+SLOW = ("predictor", "gp_critic")
+GOLDEN = Path(__file__).with_name("golden.json")
+"""The rows that one search of each found when this was written; whoever changes what a searcher does changes these."""
+
+
+@functools.cache
+def table() -> tuple[Array, Array, dict[str, int]]:
+    """Rows of all products of codes, their rewards, and the row of each candidate by its key."""
+    codes = np.array(list(itertools.product(*map(range, ENCODING.tables.valid.sum(-1)))), np.int32)
+    candidates = ENCODING.decode(codes, np.full(codes.shape, 0.5))
+    numbers = {key: row for row, key in enumerate(dict.fromkeys(each.key for each in candidates))}
+    draw = np.random.default_rng(0)
+    rewards = draw.normal(size=len(numbers)).astype(np.float32)
+    rewards[draw.random(len(numbers)) < 0.15] = math.nan
+    return jnp.array([numbers[each.key] for each in candidates]), jnp.asarray(rewards), numbers
+
+
+def by_hand(searcher: Coded, seed: int, trials: int, batch: int) -> list[int]:
+    """The rows that the loop of ask and tell finds."""
+    _, rewards, numbers = table()
+    scores = np.asarray(rewards)
+
+    def reward(candidate: Candidate) -> float | None:
+        value = float(scores[numbers[candidate.key]])
+        return None if math.isnan(value) else value
+
+    asks = jax.random.fold_in(jax.random.key(seed), ASK)
+    state, found = searcher.init(SPACE, asks), list[int]()
+    for first in range(0, trials, batch):
+        asked = searcher.ask(state, jax.random.fold_in(asks, first + 1), min(batch, trials - first))
+        state = searcher.tell(state, finished(asked, first, reward))
+        found += [numbers[each.key] for each in asked]
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
+    rows, rewards, _ = table()
+    searcher, trials = SEARCHERS[name], 84 if batch == 8 else 70
+    if name in SLOW:
+        trials = 40 if batch == 8 else 30  # no second program for the next size of arrays
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    found = np.asarray(searched(searcher, ENCODING, rows, rewards, keys, trials, batch))
+    assert found.shape == (3, trials)
+    assert len({tuple(row) for row in found.tolist()}) == 3
+    for seed in (0, 2):
+        assert found[seed].tolist() == by_hand(searcher, seed, trials, batch)
+    assert found[0, :30].tolist() == json.loads(GOLDEN.read_text())[f"{name}, batches of {batch}"]
+
+
+@pytest.mark.parametrize(
+    ("trials", "batch"), [(1, 1), (64, 1), (65, 1), (200, 1), (64, 8), (70, 8), (3, 8), (300, 100)]
+)
+def test_pieces_are_whole_batches_in_arrays_of_one_size(trials: int, batch: int) -> None:
+    found = pieces(trials, batch)
+    assert [begin for begin, _ in found] == [0, *(end for _, end in found[:-1])]
+    assert found[-1][1] == trials
+    for begin, end in found:
+        assert (end - begin) % batch == 0 or (end, end - begin) == (trials, trials % batch)

@@ -1,0 +1,151 @@
+"""The digest of a user's source: what a model is made of changes it, and nothing else does."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from l2l.store import code_digest
+
+OWN = '''"""A space."""
+import enum
+import functools
+import l2l
+import numpy as np
+from dataclasses import dataclass
+from layers import block
+import deep.parts as parts
+
+SCALE = 2.0
+WIDTHS = (32, 64)
+TABLE = {"a": lambda x: x}
+TABLE["b"] = lambda x: -x
+TABLE.update(c=abs)
+MATRIX = np.eye(3)
+epochs = 5
+
+class Kind(enum.Enum):
+    """Kinds."""
+    SMALL = 1
+
+@dataclass
+class Base:
+    width: int = 8
+    @property
+    def used(self): return {"a", "b", "c"}
+
+class Net(Base):
+    def __call__(self, x): return inner(x) * SCALE + parts.shift(x)
+
+@functools.cache
+def inner(x):
+    """Adds."""
+    return [each + 1 for each in x]
+
+def build(values, spec, /, extra=3):
+    if spec.epochs:  # an attribute, not the global
+        return block(WIDTHS, TABLE["a"], MATRIX, Kind.SMALL)
+    return Net(), values["rate"]
+
+def space(residual=False):
+    if residual:
+        def add(x): return x
+    def local(values, spec): return add(build(values, spec))
+    return local
+
+def other(): return 1
+found = l2l.search(space, trials=64) if False else None
+if __name__ == "__main__":
+    l2l.search(space, trials=64)
+'''
+LAYERS = "DEPTH = 2\ndef block(*sizes): return [DEPTH]\ndef unused(): return 0\n"
+PARTS = "def shift(x): return x + 1\n"
+FILES = {"own.py": OWN, "layers.py": LAYERS, "deep/__init__.py": "", "deep/parts.py": PARTS}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for name in ("own", "layers", "deep", "deep.parts"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+def found(place: Path, name: str = "build", old: str = "", new: str = "") -> str | None:
+    """The digest after one edit."""
+    assert any(old in text for text in FILES.values())
+    for file, text in FILES.items():
+        (place / file).parent.mkdir(exist_ok=True)
+        (place / file).write_text(text.replace(old, new) if old else text)
+    forget()
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        own = importlib.import_module("own")
+    finally:
+        sys.dont_write_bytecode = before
+    return code_digest.digest(own.space() if name == "space" else getattr(own, name))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("def other(): return 1", "def other(): return 2"),
+        ("def build", "# a comment\n\ndef build"),
+        ("trials=64", "trials=128"),
+        ("epochs = 5", "epochs = 6"),
+        ('"""Kinds."""', '"""Kinds of it."""'),
+        ('"""Adds."""', ""),
+        ("def unused(): return 0", "def unused(): return 1"),
+    ],
+)
+def test_what_the_model_does_not_use_may_change(place: Path, old: str, new: str) -> None:
+    assert found(place, old=old, new=new) == found(place) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("SCALE = 2.0", "SCALE = 3.0"),
+        ("(32, 64)", "(64, 128)"),
+        ("lambda x: x}", "lambda x: x + x}"),
+        ("lambda x: -x", "lambda x: x"),
+        ("c=abs", "c=min"),
+        ("np.eye(3)", "np.eye(4)"),
+        ("SMALL = 1", "SMALL = 2"),
+        ("width: int = 8", "width: int = 9"),
+        ('"b", "c"', '"b", "d"'),
+        ("each + 1", "each + 2"),
+        ("@functools.cache", "@functools.lru_cache"),
+        ("extra=3", "extra=4"),
+        ("DEPTH = 2", "DEPTH = 3"),
+        ("x + 1\n", "x + 2\n"),
+    ],
+)
+def test_what_it_uses_may_not(place: Path, old: str, new: str) -> None:
+    assert found(place, old=old, new=new) != found(place)
+
+
+def test_a_local_function_is_known_by_the_one_that_makes_it(place: Path) -> None:
+    """Its cell for `add` is empty, which is no reason to fall over."""
+    assert found(place, "space", "def add(x): return x", "def add(x): return -x") != found(place, "space")
+    assert found(place, "space", "(32, 64)", "(64, 128)") != found(place, "space")
+
+
+def test_without_a_file_there_is_no_digest() -> None:
+    made: dict[str, object] = {"__name__": "nowhere"}
+    exec("def build(values, spec): return 1", made)
+    assert code_digest.digest(made["build"]) is None
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f.__get__(3), lambda f: __import__("functools").partial(f, 1)])
+def test_what_is_wrapped_around_a_function_is_looked_through(wrap) -> None:
+    assert code_digest.underlying(wrap(forget)) is forget

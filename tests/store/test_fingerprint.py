@@ -1,0 +1,58 @@
+"""The fingerprint of a user's own space, and of what it is built with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from l2l.errors import InputError
+from l2l.space import Real, SearchSpace
+from l2l.store import fingerprint
+from search_spaces import mlp
+
+CHOICES = {"rate": Real(low=0, high=1)}
+
+
+def build(values: dict[str, float], spec: object, act: object = None, sizes: object = ()) -> float:
+    return values["rate"]
+
+
+def test_only_a_users_own_space_is_known_by_its_code() -> None:
+    assert "space.code" in fingerprint.builder(SearchSpace(CHOICES, build))
+    assert "space.code" not in fingerprint.builder(mlp.space())
+
+
+def test_a_partials_arguments_are_named_without_their_addresses() -> None:
+    made = partial(build, act=partial(build, 1), sizes={"c", "a", "b"})
+    assert fingerprint.builder(SearchSpace(CHOICES, made))["space.build.arguments"] == (
+        f"[['act', {__name__}.build([1])], ['sizes', ['a', 'b', 'c']]]"
+    )
+
+
+def test_where_a_side_has_no_code_there_is_nothing_to_compare() -> None:
+    wanted = fingerprint.record(fingerprint.builder(SearchSpace(CHOICES, build)), SearchSpace(CHOICES, build), 1)
+    settings = dict(wanted["settings"])
+    with pytest.raises(InputError, match=r"space\.code"):
+        fingerprint.check({**wanted, "settings": {**settings, "space.code": "other"}}, wanted, "RUN")
+    del settings["space.code"]
+    fingerprint.check({**wanted, "settings": settings}, wanted, "RUN")
+    fingerprint.check(wanted, {**wanted, "settings": settings}, "RUN")
+
+
+def test_another_process_finds_the_same(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from l2l.space import Real, SearchSpace\nNAMES = {'abc', 'def', 'ghi'}\n"
+        "def build(values, spec): return NAMES\n"
+        "def space(): return SearchSpace({'rate': Real(low=0, high=1)}, build)\n"
+    )
+    program = "import own; from l2l.store import fingerprint; print(fingerprint.builder(own.space()))"
+    found = {
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
+    assert "space.code" in found.pop()
