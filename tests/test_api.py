@@ -26,6 +26,7 @@ from l2l.reward import Metric
 from l2l.run import loop
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
+from l2l.store.fingerprint import public_name
 from l2l.store.log import Store
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
@@ -104,7 +105,7 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
     assert given["rungs"] is None
     for group in set(chosen) - {"space", "tracker", "rungs"}:
         made = given[group] if inspect.isclass(given[group]) else type(given[group])
-        assert f"{made.__module__}.{made.__qualname__}" == chosen[group]["_target_"]
+        assert public_name(made) == chosen[group]["_target_"]
     assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {
         name: node["_target_"].rsplit(".", 1)[1] for name, node in chosen["tracker"].items()
     }

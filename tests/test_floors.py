@@ -20,7 +20,7 @@ FLOORS = {
         *("reward", "rungs", "cohorts", "testing", "search_spaces"),
     },
     2: {"types", "encoding"},
-    1: {"space", "nn", "pareto", "machine", "errors", "files", "builtin", "lazy"},
+    1: {"space", "nn", "pareto", "machine", "errors", "files", "builtin", "lazy", "interrupts"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 WINGS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from l2l import machine
 from l2l.encoding import unbuilt
 from l2l.errors import SearchError
+from l2l.interrupts import interruptible
 from l2l.objectives.benchmark_table import Table
 from l2l.searchers.core.base import Coded
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
@@ -64,7 +65,8 @@ def searches(
     if not count:
         found = {(job.name, job.seeds[0]): run(job, table, trials, batch) for job in jobs}
     else:
-        found = _pooled(jobs, count, replace(table, space=unbuilt(table.space)), trials, batch)
+        with interruptible():
+            found = _pooled(jobs, count, replace(table, space=unbuilt(table.space)), trials, batch)
     parts = {name: [found[name, job.seeds[0]] for job in jobs if job.name == name] for name in searchers}
     return {
         name: Found(np.concatenate([each.rows for each in some]), sum(each.seconds for each in some))

@@ -19,6 +19,7 @@ import jax
 from l2l import files
 from l2l.cohorts import shared
 from l2l.errors import InputError, SearchError
+from l2l.interrupts import interruptible
 from l2l.reward import best, by_epoch, check, gate, named
 from l2l.run import front
 from l2l.run.early_stopping import Climb, joined, staged
@@ -192,8 +193,9 @@ def search(
             executor.start(directory)
             for watcher in watchers:
                 watcher.start(run, [trial for trial in log.trials() if trial.status is not Status.RUNNING])
-            _drive(held, trials, batch)
-            record = ended = _conclude(held, run, task, ending, seed)
+            with interruptible():
+                _drive(held, trials, batch)
+                record = ended = _conclude(held, run, task, ending, seed)
         except KeyboardInterrupt as stop:
             stop.add_note(str(directory))
             raise
