@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.types import Outcome, Reward, Status, Trial
 
 COSTS = ("active_parameters", "flops", "train_flops", "bytes", "latency")
@@ -177,7 +177,7 @@ def check(reward: Reward, names: Iterable[str]) -> None:
             words = (
                 f"ask for it with objective.costs=[{name}]."
                 if name in COSTS and "parameters" in known
-                else nearest(name, known)
+                else suggest_names(name, known)
             )
             raise InputError(f"there is no metric {name!r}: {words}")
 
@@ -287,9 +287,9 @@ def _metric(outcome: Outcome, name: str | None) -> float:
     if name is None and len(outcome.metrics) == 1:
         return next(iter(outcome.metrics.values()))
     if name is None:
-        raise InputError(f"the reward's metric has no name: {nearest('', outcome.metrics)}")
+        raise InputError(f"the reward's metric has no name: {suggest_names('', outcome.metrics)}")
     if name not in outcome.metrics:
-        raise InputError(f"there is no metric {name!r}: {nearest(name, outcome.metrics)}")
+        raise InputError(f"there is no metric {name!r}: {suggest_names(name, outcome.metrics)}")
     return outcome.metrics[name]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 
 Value: TypeAlias = bool | int | float | str | None
 When: TypeAlias = Mapping[str, Any]
@@ -278,7 +278,9 @@ class SearchSpace(Generic[Built]):
 
     def _check_condition(self, name: str, choice: Choice, parent: str, before: list[str]) -> None:
         if parent not in before:
-            reason = "stands after it; put the parent first." if parent in self.choices else nearest(parent, before)
+            reason = (
+                "stands after it; put the parent first." if parent in self.choices else suggest_names(parent, before)
+            )
             raise InputError(f"choice {name!r} is conditional on {parent!r}, which is unknown or later: {reason}")
         if isinstance(self.choices[parent], Real):
             raise InputError(f"choice {name!r} is conditional on the Real {parent!r}; use a Categorical or an Integer.")
@@ -326,7 +328,7 @@ class SearchSpace(Generic[Built]):
         found = self.complete(pick, note)
         for name in values:
             if name not in self.choices:
-                raise InputError(f"space {self.name!r} has no choice {name!r}: {nearest(name, self.choices)}")
+                raise InputError(f"space {self.name!r} has no choice {name!r}: {suggest_names(name, self.choices)}")
             if name not in found.values:
                 raise InputError(f"space {self.name!r}: the choice {name!r} is not active here; leave it out.")
         return found

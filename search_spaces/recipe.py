@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.nn.padded import Picked
 from l2l.nn.stack import STACKED
 from l2l.space import Categorical, Choice, Real
@@ -47,7 +47,7 @@ def known(what: str, given: Sequence[str], names: Iterable[str]) -> tuple[str, .
     names = tuple(names)
     for each in (given := options(what, given)):
         if each not in names:
-            raise InputError(f"{what} {each!r} is unknown: {nearest(str(each), names)}")
+            raise InputError(f"{what} {each!r} is unknown: {suggest_names(str(each), names)}")
     return given
 
 

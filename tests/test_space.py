@@ -220,7 +220,7 @@ PARENT = Categorical(options=("sgd", "adam"))
         (lambda: space(a=[1, 2]), "choice 'a' must be a Categorical, Integer or Real, got [1, 2]."),
         (
             lambda: space(a=Real(low=0, high=1, when={"optimiser": "sgd"}), optimizer=PARENT),
-            "choice 'a' is conditional on 'optimiser', which is unknown or later: nothing is known by that name.",
+            "choice 'a' is conditional on 'optimiser', which is unknown or later: there are no names to choose from.",
         ),
         (
             lambda: space(optimizer=PARENT, a=Real(low=0, high=1, when={"optimiser": "sgd"})),

@@ -18,7 +18,7 @@ from typing import Any
 
 from l2l import machine
 from l2l.cli.overrides import hydra_sentence, of_nothing, opened, sentence, translated
-from l2l.errors import InputError, SearchError, nearest
+from l2l.errors import InputError, SearchError, suggest_names
 
 HELP = """\
 l2l: search for neural architectures together with their training recipes
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _unknown(word: str, commands: dict[str, Any]) -> Callable[[list[str]], None]:
     def refuse(_: list[str]) -> None:
-        raise InputError(f"there is no command {word!r}: {nearest(word, commands)}")
+        raise InputError(f"there is no command {word!r}: {suggest_names(word, commands)}")
 
     return refuse
 

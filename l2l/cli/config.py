@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 
 GROUPS = ("objective", "space", "task", "searcher", "reward", "executor", "store", "tracker", "final", "rungs")
 
@@ -97,7 +97,7 @@ def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
     compares = "rows" in known
     for name in config:
         if name not in known and not (compares and name == "searcher"):
-            raise InputError(f"the key {name!r} is unknown: {nearest(name, known[2:])}")
+            raise InputError(f"the key {name!r} is unknown: {suggest_names(name, known[2:])}")
     for group in GROUPS:
         if group not in known and group not in config:
             continue
@@ -136,7 +136,7 @@ def _check_call(path: str, node: Mapping[str, Any]) -> None:
         if name.startswith("_") and name.endswith("_"):
             continue
         if name not in parameters:
-            advice = nearest(name, [*parameters, *_inner(node)]) if parameters else "it takes none."
+            advice = suggest_names(name, [*parameters, *_inner(node)]) if parameters else "it takes none."
             raise InputError(f"{path}.{name} is unknown: {node['_target_']} does not take it; {advice}")
         if value == "???":
             raise InputError(f"{path}.{name} has no value; give {path}.{name}=VALUE.")

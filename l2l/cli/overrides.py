@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import fields
 
-from l2l.errors import InputError, SearchError, nearest
+from l2l.errors import InputError, SearchError, suggest_names
 
 
 def sentence(error: BaseException) -> str:
@@ -69,15 +69,15 @@ def hydra_sentence(causes: Sequence[BaseException]) -> str:
         if found[1] in (*GROUPS, "experiment") and found[1] not in known:
             return f"{command} takes no {found[1]}: it has {', '.join(known).replace('rows', 'searcher')}."
         if found[1] not in known:
-            return f"the key {found[1]!r} is unknown: {nearest(found[1], known)}"
+            return f"the key {found[1]!r} is unknown: {suggest_names(found[1], known)}"
         return f"{found[1]} takes no such value: give {found[1]}=NAME or {found[1]}.ARGUMENT=VALUE."
     if found := re.search(r"Could not delete '(\w+)", text):
         return f"there is no {found[1]} to leave out here; `l2l {command} --help` lists all groups."
     if found := re.search(r"Cannot find primary config 'searcher/([^']*)'", text):
-        return f"searcher has no value {found[1]!r}: {nearest(found[1], _names('searcher'))}"
+        return f"searcher has no value {found[1]!r}: {suggest_names(found[1], _names('searcher'))}"
     if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         options = re.search(r"Available options in '[^']+':\s*((?:\s+\S+\n?)+)", text)
-        return f"{found[1]} has no value {found[2]!r}: {nearest(found[2], options[1].split() if options else ())}"
+        return f"{found[1]} has no value {found[2]!r}: {suggest_names(found[2], options[1].split() if options else ())}"
     if found := re.search(r"Error merging override (\S+)", text):
         reason = str(causes[-1]).splitlines()[0]
         return f"{found[1]} does not fit: {reason}."

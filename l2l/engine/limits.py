@@ -16,7 +16,7 @@ from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import Size, measure
 from l2l.engine.devices import BATCH, Place, dealt, spread
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
 
@@ -55,7 +55,7 @@ class Limits:
             raise InputError(f"objective.limits must be given as objective.limits.NAME=NUMBER, got {given!r}.")
         for name in given:
             if name not in Size._fields:
-                raise InputError(f"objective.limits.{name} is unknown: {nearest(str(name), Size._fields)}")
+                raise InputError(f"objective.limits.{name} is unknown: {suggest_names(str(name), Size._fields)}")
         return Limits(**{str(name): value for name, value in given.items()})
 
     @property

@@ -21,7 +21,7 @@ from flax import nnx
 
 from l2l.builtin import BUILT_IN
 from l2l.engine.data import raw
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.nn.moe import Measure, Penalty
@@ -239,7 +239,7 @@ def _build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Lea
     if name not in BUILT_IN:
         raise InputError(
             f"{directory} was found in the space {name!r}, which is not built in; hand yours in: "
-            f"l2l.load(path, space=my_space.space()); built in: {nearest('', BUILT_IN)}"
+            f"l2l.load(path, space=my_space.space()); built in: {suggest_names('', BUILT_IN)}"
         )
     return importlib.import_module(BUILT_IN[name]).build, _Read(values)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2l.encoding import Codes, Encoding
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.space import Candidate, Categorical, SearchSpace, Value, options
 from l2l.tasks.tabular import read
 
@@ -179,9 +179,9 @@ def _coded(path: object, found: Sequence[Column], encoding: Encoding) -> Codes:
     if set(known) != set(choices):
         odd = next((name for name in choices if name not in known), None)
         if odd is not None:
-            raise InputError(f"{path} has no column for the choice {odd!r} of the space: {nearest(odd, known)}")
+            raise InputError(f"{path} has no column for the choice {odd!r} of the space: {suggest_names(odd, known)}")
         odd = next(name for name in known if name not in choices)
-        raise InputError(f"{path}: the space has no choice for the column {odd!r}: {nearest(odd, choices)}")
+        raise InputError(f"{path}: the space has no choice for the column {odd!r}: {suggest_names(odd, choices)}")
     coded = np.zeros((len(found[0].places), len(choices)), np.int32)
     for place, decision in enumerate(encoding.decisions):
         if decision.bins:

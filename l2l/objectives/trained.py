@@ -25,7 +25,7 @@ from l2l.engine.limits import Limits
 from l2l.engine.population import WHOLE, Population, Stage, bare, title
 from l2l.engine.scheduler import in_order
 from l2l.engine.size_levels import ladders
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.machine import LANES, cores
 from l2l.nn.moe import measures
 from l2l.reward import COSTS
@@ -83,7 +83,7 @@ class Trained:
             self.costs if isinstance(self.costs, Sequence) and not isinstance(self.costs, str) else [self.costs]
         ):
             if name not in COSTS:
-                raise InputError(f"objective.costs: {name!r} is unknown: {nearest(str(name), COSTS)}")
+                raise InputError(f"objective.costs: {name!r} is unknown: {suggest_names(str(name), COSTS)}")
 
     def __getstate__(self) -> dict[str, Any]:
         # Programs and device arrays stay in the process that made them.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.types import Array
 
 
@@ -52,7 +52,7 @@ def _by_example(each: Array) -> Array:
 def pick(splits: Mapping[str, Any], split: str, name: str) -> Any:
     """The split of that name. Raises: InputError if there is none."""
     if split not in splits:
-        raise InputError(f"{name}: there is no split {split!r}: {nearest(split, splits)}")
+        raise InputError(f"{name}: there is no split {split!r}: {suggest_names(split, splits)}")
     return splits[split]
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.tasks import data_files
 from l2l.tasks.classification import frozen, pick
 from l2l.types import Array, Split
@@ -49,7 +49,7 @@ def _members(place: Path, file: IO[bytes], names: Collection[str]) -> dict[str, 
     found: dict[str, np.ndarray] = {}
     for name in names:
         if name not in archive.files:
-            raise InputError(f"{place} has no column {name!r}: {nearest(name, archive.files)}")
+            raise InputError(f"{place} has no column {name!r}: {suggest_names(name, archive.files)}")
         try:
             found[name] = archive[name]
         except _UNREADABLE as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from l2l.errors import InputError, nearest
+from l2l.errors import InputError, suggest_names
 from l2l.types import Run, Status, Trial
 
 # Nothing of the machine, the code or the terminal is collected: what is worth comparing is passed by us.
@@ -53,7 +53,7 @@ class Wandb:
 
     def __init__(self, project: str = "l2l", mode: str | None = None, entity: str | None = None) -> None:
         if mode is not None and mode not in _MODES:
-            raise InputError(f"wandb: there is no mode {mode!r}: {nearest(str(mode), _MODES)}")
+            raise InputError(f"wandb: there is no mode {mode!r}: {suggest_names(str(mode), _MODES)}")
         self._project = project
         self._entity = entity
         self._mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")

@@ -164,10 +164,10 @@ def test_a_conditional_space_is_learnt(searcher: Any) -> None:
 
 
 def test_the_critic_comes_nearer_to_the_best_than_random_search() -> None:
-    def nearest(each: Any) -> float:
+    def suggest_names(each: Any) -> float:
         return statistics.fmean(min(trial.value or 0.0 for trial in run(each, 50, seed=seed)) for seed in range(3))
 
-    assert nearest(GpCritic()) < 0.25 * nearest(Random())
+    assert suggest_names(GpCritic()) < 0.25 * suggest_names(Random())
 
 
 @pytest.mark.filterwarnings("ignore:PartialFixedSampler is experimental")
