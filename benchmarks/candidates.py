@@ -26,9 +26,9 @@ from typing import Any
 
 import floor
 import quality
-from about import CORES, announced
-from processes import timed
-from table import Result, markdown, summary
+from about import CORES, announce
+from processes import time_commands
+from table import Result, format_table, summarise_runs
 
 PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
 """Their scripts in `peers/`."""
@@ -61,27 +61,29 @@ class Bench:
         script = str(Path(__file__).parent / "peers" / PEERS[name])
         more = (*more, str(CORES)) if name == "ray" else more
         commands = [[self.pythons[name], script, str(self.folder), str(part), *more] for part in range(PROCESSES[name])]
-        seconds, memory = timed(commands, self.folder, **cache)
-        found: dict[str, float | None] = {}
+        seconds, memory = time_commands(commands, self.folder, **cache)
+        accuracies: dict[str, float | None] = {}
         for part in self.folder.glob(f"{name}-*.json"):
-            found |= json.loads(part.read_text())
-        if missing := {str(number) for number in range(self.count)} - set(found):
+            accuracies |= json.loads(part.read_text())
+        if missing := {str(number) for number in range(self.count)} - set(accuracies):
             raise RuntimeError(f"{name} says nothing of the candidates {sorted(missing, key=int)}.")
-        for left in self.folder.glob("ray*/"):
-            shutil.rmtree(left, ignore_errors=True)
-        return Result(seconds, memory, {int(number): found[number] for number in sorted(found, key=int)}, {})
+        for folder in self.folder.glob("ray*/"):
+            shutil.rmtree(folder, ignore_errors=True)
+        return Result(seconds, memory, {int(number): accuracies[number] for number in sorted(accuracies, key=int)}, {})
 
     def ours(self, cold: bool) -> Result:
         """A run of `l2l search`."""
         cache, run = self.cache("l2l", cold), self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         command = [sys.executable, "-c", "from l2l.cli.commands import main; main()", *self.words()]
-        seconds, memory = timed([command], self.folder, **cache)
+        seconds, memory = time_commands([command], self.folder, **cache)
         with (run / "trials.csv").open() as file:
             rows = list(csv.DictReader(file))
         # A training that diverges is a failed trial; the peers say null.
-        found = {int(row["number"]): float(row["accuracy"]) if row["status"] == "complete" else None for row in rows}
-        return Result(seconds, memory, found, json.loads((run / "result.json").read_text())["seconds"])
+        accuracies = {
+            int(row["number"]): float(row["accuracy"]) if row["status"] == "complete" else None for row in rows
+        }
+        return Result(seconds, memory, accuracies, json.loads((run / "result.json").read_text())["seconds"])
 
     def words(self) -> list[str]:
         """What follows `l2l` to run its search."""
@@ -109,54 +111,56 @@ class Bench:
         script = str(Path(__file__).parent / "quality.py")
         ours: list[dict[int, float | None]] = []
         theirs: list[Mapping[int, Any]] = []
-        for at in range(seeds):
-            seed = self.seed + at
+        for offset in range(seeds):
+            seed = self.seed + offset
             workloads.write_orders(self.workload, trials, seed, self.folder)
-            theirs.append(self.peer("flax", str(at)).accuracies)
+            theirs.append(self.peer("flax", str(offset)).accuracies)
             numbers = map(str, (self.count, self.batch, self.seed, seed))
             command = [sys.executable, script, str(self.folder), name, *numbers]
-            timed([command], self.folder, **self.cache("l2l", cold=False))
-            found = json.loads((self.folder / "l2l-seed.json").read_text())
-            ours.append({int(number): accuracy for number, accuracy in found.items()})
-        return quality.compared(ours, theirs)
+            time_commands([command], self.folder, **self.cache("l2l", cold=False))
+            accuracies = json.loads((self.folder / "l2l-seed.json").read_text())
+            ours.append({int(number): accuracy for number, accuracy in accuracies.items()})
+        return quality.compare_accuracies(ours, theirs)
 
 
 def main() -> None:
     """Runs the benchmark and prints its table."""
     import workloads
 
-    given = arguments(sorted(workloads.WORKLOADS))
-    workload = workloads.WORKLOADS[given.workload]
-    count = given.candidates or workload.count
-    batch = min(count, given.batch or workloads.BATCH)
-    peers = entrants(given.peers, given.repeats)
-    pythons = {"flax": sys.executable, "torch": given.torch_python, "ray": given.ray_python}
-    about = announced({name: pythons[name] for name in peers if name in ("torch", "ray")})
+    options = parse_arguments(sorted(workloads.WORKLOADS))
+    workload = workloads.WORKLOADS[options.workload]
+    count = options.candidates or workload.count
+    batch = min(count, options.batch or workloads.BATCH)
+    peers = parse_peers(options.peers, options.repeats)
+    pythons = {"flax": sys.executable, "torch": options.torch_python, "ray": options.ray_python}
+    about = announce({name: pythons[name] for name in peers if name in ("torch", "ray")})
     libraries = {"numpy": sys.executable, "xla": sys.executable}
-    peak = floor.peak(libraries | ({"torch": given.torch_python} if "torch" in peers else {}))
-    print(floor.told(peak), flush=True)
-    with tempfile.TemporaryDirectory() as place:
-        bench = Bench(workload, count, batch, given.seed, Path(place).resolve(), pythons)
-        trials = workloads.write(workload, count, given.seed, batch, bench.folder)
+    peak = floor.measure_peak(libraries | ({"torch": options.torch_python} if "torch" in peers else {}))
+    print(floor.describe_peak(peak), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(workload, count, batch, options.seed, Path(folder).resolve(), pythons)
+        trials = workloads.write_inputs(workload, count, options.seed, batch, bench.folder)
         candidates = [trial.candidate.values for trial in trials]
-        flops = sum(floor.operations(workloads.space_of(workload), candidates, workloads.spec_of(workload)))
-        results = repeated(bench, peers, given.repeats)
-        record: dict[str, Any] = {"about": about, "workload": given.workload, "candidates": count, "batch": batch}
-        record |= {"seed": given.seed, "command": shlex.join(["l2l", *bench.words()])}
-        record |= summary(results, count, flops, peak["gflops"]) | {"peak": peak}
-        if given.quality_seeds:
-            record["quality"] = bench.quality(given.workload, trials, given.quality_seeds)
+        flops = sum(floor.count_operations(workloads.make_space(workload), candidates, workloads.make_spec(workload)))
+        results = repeat_runs(bench, peers, options.repeats)
+        record: dict[str, Any] = {"about": about, "workload": options.workload, "candidates": count, "batch": batch}
+        record |= {"seed": options.seed, "command": shlex.join(["l2l", *bench.words()])}
+        record |= summarise_runs(results, count, flops, peak["gflops"]) | {"peak": peak}
+        if options.quality_seeds:
+            record["quality"] = bench.quality(options.workload, trials, options.quality_seeds)
     print(json.dumps(record, indent=2))
-    print(f"\nWorkload {given.workload}, {count} candidates, {given.repeats} repeats: median (smallest to largest)\n")
-    print(markdown(record))
-    print(f"\nThe floor, {record['floor_seconds']:.2f} s: {flops:.3g} operations at the {floor.told(peak)}.")
-    if given.quality_seeds:
-        print(quality.told(record["quality"]))
-    if given.json:
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+    print(
+        f"\nWorkload {options.workload}, {count} candidates, {options.repeats} repeats: median (smallest to largest)\n"
+    )
+    print(format_table(record))
+    print(f"\nThe floor, {record['floor_seconds']:.2f} s: {flops:.3g} operations at the {floor.describe_peak(peak)}.")
+    if options.quality_seeds:
+        print(quality.describe_comparison(record["quality"]))
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def arguments(names: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(names: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workload", choices=names)
@@ -172,63 +176,64 @@ def arguments(names: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and optuna")
     parser.add_argument("--ray-python", default=sys.executable, help="one that has ray[tune], flax, optax and optuna")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     for name in ("candidates", "repeats", "batch"):
-        if (number := getattr(given, name)) is not None and number < 1:
+        if (number := getattr(options, name)) is not None and number < 1:
             parser.error(f"--{name} {number}: expected at least 1.")
     try:
-        entrants(given.peers, given.repeats)
+        parse_peers(options.peers, options.repeats)
     except ValueError as error:
         parser.error(f"--peers {error}")
-    return given
+    return options
 
 
-def entrants(text: str, repeats: int) -> dict[str, int]:
+def parse_peers(text: str, repeats: int) -> dict[str, int]:
     """How many repeats each peer of `flax:1,torch` takes part in, all of them unless said otherwise.
 
     Raises: ValueError for a peer that is unknown or more repeats than there are.
     """
-    found: dict[str, int] = {}
-    for each in filter(None, text.split(",")):
-        name, _, number = each.partition(":")
+    repeats_of: dict[str, int] = {}
+    for entry in filter(None, text.split(",")):
+        name, _, number = entry.partition(":")
         if name not in PEERS:
-            raise ValueError(f"{each}: expected some of {', '.join(PEERS)}.")
+            raise ValueError(f"{entry}: expected some of {', '.join(PEERS)}.")
         if number and not (number.isdecimal() and 1 <= int(number) <= repeats):
-            raise ValueError(f"{each}: expected from 1 to {repeats} repeats behind the colon.")
-        found[name] = int(number or repeats)
-    return found
+            raise ValueError(f"{entry}: expected from 1 to {repeats} repeats behind the colon.")
+        repeats_of[name] = int(number or repeats)
+    return repeats_of
 
 
-def kinds(name: str) -> list[str]:
+def list_rows(name: str) -> list[str]:
     """The rows of a peer: one from an empty cache and one that finds what it left, or one if it compiles nothing."""
     return [name] if name == "torch" else [f"{name} cold", f"{name} warm"]
 
 
-def repeated(bench: Bench, peers: Mapping[str, int], repeats: int) -> dict[str, list[Result]]:
+def repeat_runs(bench: Bench, peers: Mapping[str, int], repeats: int) -> dict[str, list[Result]]:
     """All runs by row; every repeat begins with the next peer in turn, and a warm run follows its cold one."""
-    results: dict[str, list[Result]] = {kind: [] for name in (*peers, "l2l") for kind in kinds(name)}
-    for at in range(repeats):
-        for name in rotated([*(name for name, number in peers.items() if at < number), "l2l"], at):
-            for kind in kinds(name):
-                run(results, kind, bench.count, lambda kind=kind: bench.once(kind))
+    results: dict[str, list[Result]] = {kind: [] for name in (*peers, "l2l") for kind in list_rows(name)}
+    for repeat in range(repeats):
+        for name in rotate_names([*(name for name, number in peers.items() if repeat < number), "l2l"], repeat):
+            for kind in list_rows(name):
+                run_once(results, kind, bench.count, lambda kind=kind: bench.once(kind))
     return results
 
 
-def rotated(names: Sequence[str], at: int) -> list[str]:
+def rotate_names(names: Sequence[str], at: int) -> list[str]:
     """The names from another one on, the others behind it."""
     at %= len(names)
     return [*names[at:], *names[:at]]
 
 
-def run(results: dict[str, list[Result]], name: str, count: int, call: Callable[[], Result]) -> None:
+def run_once(results: dict[str, list[Result]], name: str, count: int, call: Callable[[], Result]) -> None:
     """Adds one result and prints its line as it ends."""
     result = call()
     results[name].append(result)
-    known = [each for each in result.accuracies.values() if each is not None]
+    accuracies = [accuracy for accuracy in result.accuracies.values() if accuracy is not None]
     parts = {key: round(value, 1) for key, value in result.ledger.items()}
     print(
         f"{name}: {result.seconds:.1f} s, {60 * count / result.seconds:.0f} candidates/min, mean accuracy "
-        f"{statistics.mean(known or [0.0]):.4f} ({len(known)} of {count}), {result.memory:.0f} MiB {parts or ''}",
+        f"{statistics.mean(accuracies or [0.0]):.4f} ({len(accuracies)} of {count}), "
+        f"{result.memory:.0f} MiB {parts or ''}",
         flush=True,
     )
 

@@ -37,25 +37,25 @@ print(2 * size**3 / best / 1e9)
 """
 
 
-def peak(pythons: Mapping[str, str], sizes: Sequence[int] = SIZES, budget: float = BUDGET) -> dict[str, Any]:
+def measure_peak(pythons: Mapping[str, str], sizes: Sequence[int] = SIZES, budget: float = BUDGET) -> dict[str, Any]:
     """The best GFLOP/s of square fp32 products, by library (`numpy`, `xla`, `torch`) and size, and the best of all.
 
     `pythons` names the interpreter of each library; each product runs in a process of its own with all cores.
     """
-    found: dict[str, dict[str, float]] = {}
+    speeds: dict[str, dict[str, float]] = {}
     for library, python in pythons.items():
         for size in sizes:
             command = [python, "-c", SCRIPT, library, str(size), str(budget)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode == 0:
-                found.setdefault(library, {})[str(size)] = float(done.stdout)
-    if not found:
+            process = subprocess.run(command, capture_output=True, text=True)
+            if process.returncode == 0:
+                speeds.setdefault(library, {})[str(size)] = float(process.stdout)
+    if not speeds:
         raise RuntimeError(f"none of {sorted(pythons)} could multiply matrices.")
-    best = max((value, library, size) for library, by_size in found.items() for size, value in by_size.items())
-    return {"gflops": best[0], "by": f"{best[1]}, {best[2]} x {best[2]}", "all": found}
+    best = max((value, library, size) for library, by_size in speeds.items() for size, value in by_size.items())
+    return {"gflops": best[0], "by": f"{best[1]}, {best[2]} x {best[2]}", "all": speeds}
 
 
-def told(measured: Mapping[str, Any]) -> str:
+def describe_peak(measured: Mapping[str, Any]) -> str:
     """How the peak was measured, in a sentence."""
     sizes = "/".join(next(iter(measured["all"].values())))
     return (
@@ -65,7 +65,7 @@ def told(measured: Mapping[str, Any]) -> str:
     )
 
 
-def operations(space: Any, candidates: Sequence[Mapping[str, Any]], spec: Any) -> list[float]:
+def count_operations(space: Any, candidates: Sequence[Mapping[str, Any]], spec: Any) -> list[float]:
     """Operations of each candidate's training in its true shape, forward and backward."""
     from l2l.engine import cost
 

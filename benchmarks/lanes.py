@@ -4,7 +4,7 @@
     python benchmarks/lanes.py C --devices 1,2 --lanes 16 --json FILE
 
 A workload's bucket is the one that most of its candidates fall into, for perceptrons and for convolutional networks
-apart. Calls are timed with their program compiled: they draw weights on the host, train and cut what comes back.
+apart. Calls are timed with their program compiled: they sample weights on the host, train and cut what comes back.
 With `--devices` each count of host devices is tried in processes of its own, in turn (CPU alone). The share of peak
 is that of the seconds of training, by the candidates' operations in their true shapes and the matrix product that
 is fastest with all cores or the accelerator.
@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import floor
-from about import announced
-from table import spread
+from about import announce
+from table import format_range
 
 CPU, ACCELERATOR = (1, 4, 16), (1, 4, 16, 64, 256, 1024)
 """Numbers of lanes tried unless the command says otherwise."""
@@ -40,23 +40,23 @@ POOL = 16
 """Candidates that fewer lanes train in several calls, so that few lanes and many are compared on the same ones."""
 
 
-def chosen(population: Any, lanes: int, seed: int) -> dict[str, tuple[Any, list[Any]]]:
+def choose_candidates(population: Any, lanes: int, seed: int) -> dict[str, tuple[Any, list[Any]]]:
     """The commonest bucket of each family and as many of its candidates as lanes, by family."""
-    draw, space = random.Random(seed), population.space
+    rng, space = random.Random(seed), population.space
     groups: dict[str, list[Any]] = collections.defaultdict(list)
-    for at in range(max(DRAWN, MORE * lanes)):
-        candidate = space.sample(draw)
+    for count in range(max(DRAWN, MORE * lanes)):
+        candidate = space.sample(rng)
         groups[population.bucket(candidate).name].append(candidate)
-        if at + 1 >= DRAWN:
-            picked = _commonest(groups)
-            if all(len(members) >= lanes for members in picked.values()):
+        if count + 1 >= DRAWN:
+            commonest = _find_commonest(groups)
+            if all(len(members) >= lanes for members in commonest.values()):
                 break
     else:
         raise SystemExit(f"no bucket of {space.name!r} has {lanes} candidates: ask for fewer lanes.")
-    return {family: (population.bucket(each[0]), each[:lanes]) for family, each in picked.items()}
+    return {family: (population.bucket(members[0]), members[:lanes]) for family, members in commonest.items()}
 
 
-def _commonest(groups: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def _find_commonest(groups: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     picked: dict[str, list[Any]] = {}
     for members in groups.values():
         family = str(members[0].values["family"])
@@ -64,20 +64,22 @@ def _commonest(groups: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     return picked
 
 
-def measured(population: Any, held: Any, candidates: Sequence[Any], lanes: int, repeats: int) -> dict[str, Any]:
+def measure_lanes(population: Any, bucket: Any, candidates: Sequence[Any], lanes: int, repeats: int) -> dict[str, Any]:
     """Seconds to train these candidates so many at a time, after a call that compiles the program."""
     import jax
 
-    members = [(each, jax.random.fold_in(jax.random.key(0), at)) for at, each in enumerate(candidates)]
-    _, first = population.train(members[:lanes], held, lanes)
+    members = [(candidate, jax.random.fold_in(jax.random.key(0), start)) for start, candidate in enumerate(candidates)]
+    _, first = population.train(members[:lanes], bucket, lanes)
     walls, runs = list[float](), list[float]()
     for _ in range(repeats):
         started, run = time.perf_counter(), 0.0
-        for at in range(0, len(members), lanes):
-            run += population.train(members[at : at + lanes], held, lanes)[1]["train"]
+        for start in range(0, len(members), lanes):
+            run += population.train(members[start : start + lanes], bucket, lanes)[1]["train"]
         walls.append(time.perf_counter() - started)
         runs.append(run)
-    flops = sum(floor.operations(population.space, [each.values for each in candidates], population.spec))
+    flops = sum(
+        floor.count_operations(population.space, [candidate.values for candidate in candidates], population.spec)
+    )
     stats = jax.devices()[0].memory_stats() or {}
     return {
         "lanes": lanes, "candidates": len(candidates), "flops": flops,
@@ -85,15 +87,15 @@ def measured(population: Any, held: Any, candidates: Sequence[Any], lanes: int, 
         "seconds": {"median": statistics.median(walls), "all": walls},
         "run_seconds": {"median": statistics.median(runs), "all": runs},
         "device_memory_mib": stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else None,
-    } | rates(len(candidates), flops, statistics.median(walls), statistics.median(runs))  # fmt: skip
+    } | compute_rates(len(candidates), flops, statistics.median(walls), statistics.median(runs))  # fmt: skip
 
 
-def rates(candidates: int, flops: float, wall: float, run: float) -> dict[str, float]:
+def compute_rates(candidates: int, flops: float, wall: float, run: float) -> dict[str, float]:
     """What is done in a minute, and in a second of the program."""
     return {"candidates_per_minute": 60 * candidates / wall, "gflops": flops / run / 1e9}
 
 
-def here(names: Sequence[str], lanes: Sequence[int], repeats: int, seed: int) -> list[dict[str, Any]]:
+def measure_here(names: Sequence[str], lanes: Sequence[int], repeats: int, seed: int) -> list[dict[str, Any]]:
     """The rows of these workloads on this process's devices; a count that does not fit in memory ends its bucket."""
     import jax
     import workloads
@@ -103,29 +105,29 @@ def here(names: Sequence[str], lanes: Sequence[int], repeats: int, seed: int) ->
     rows: list[dict[str, Any]] = []
     for name in names:
         workload = workloads.WORKLOADS[name]
-        population = Population(workloads.space_of(workload), workloads.task_of(workload), workload.epochs)
-        for family, (held, candidates) in chosen(population, max([POOL, *lanes]), seed).items():
-            about = {"workload": name, "bucket": f"{family} {dict(held.sizes)}", "devices": jax.device_count()}
+        population = Population(workloads.make_space(workload), workloads.make_task(workload), workload.epochs)
+        for family, (bucket, candidates) in choose_candidates(population, max([POOL, *lanes]), seed).items():
+            about = {"workload": name, "bucket": f"{family} {dict(bucket.sizes)}", "devices": jax.device_count()}
             for count in sorted(lanes):
                 try:
                     pool = candidates[: max(POOL, count)]
-                    rows.append(about | measured(population, held, pool, count, repeats))
+                    rows.append(about | measure_lanes(population, bucket, pool, count, repeats))
                 except Exception as error:
                     if "RESOURCE_EXHAUSTED" not in str(error):
                         raise
                     print(f"{name} {family}: {count} lanes are out of memory", flush=True)
                     break
-                print(told(rows[-1]), flush=True)
+                print(describe_row(rows[-1]), flush=True)
     return rows
 
 
-def devices(
+def measure_devices(
     counts: Sequence[int], names: Sequence[str], lanes: Sequence[int], repeats: int, seed: int
 ) -> list[dict[str, Any]]:
     """The rows for each count of host devices, each repeat a process of its own, the counts in turn."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "rows.json"
+    repeats_of: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
         for _ in range(repeats):
             for count in counts:
                 flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
@@ -136,34 +138,36 @@ def devices(
                     stdout=subprocess.DEVNULL,
                 )  # fmt: skip
                 for row in json.loads(file.read_text())["rows"]:
-                    found.setdefault((row["workload"], row["bucket"], row["lanes"], row["devices"]), []).append(row)
-    return [_joined(rows) for rows in found.values()]
+                    repeats_of.setdefault((row["workload"], row["bucket"], row["lanes"], row["devices"]), []).append(
+                        row
+                    )
+    return [_join_rows(rows) for rows in repeats_of.values()]
 
 
-def _joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _join_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The processes of one row as one: the median of each is one of its seconds."""
     row = dict(rows[0])
     for name in ("seconds", "run_seconds"):
-        every = [each[name]["median"] for each in rows]
-        row[name] = {"median": statistics.median(every), "all": every}
-    return row | rates(row["candidates"], row["flops"], row["seconds"]["median"], row["run_seconds"]["median"])
+        medians = [repeat[name]["median"] for repeat in rows]
+        row[name] = {"median": statistics.median(medians), "all": medians}
+    return row | compute_rates(row["candidates"], row["flops"], row["seconds"]["median"], row["run_seconds"]["median"])
 
 
-def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compute_speedups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many times as fast more devices are than the fewest, paired process by process."""
-    found: dict[str, Any] = {}
+    speedups: dict[str, Any] = {}
     for row in rows:
-        same = [each for each in rows if all(each[key] == row[key] for key in ("workload", "bucket", "lanes"))]
-        base = min(same, key=lambda each: each["devices"])
+        same = [other for other in rows if all(other[key] == row[key] for key in ("workload", "bucket", "lanes"))]
+        base = min(same, key=lambda other: other["devices"])
         if row["devices"] != base["devices"]:
             pairs = zip(base["seconds"]["all"], row["seconds"]["all"], strict=True)
-            every = [one / several for one, several in pairs]
+            quotients = [one / more for one, more in pairs]
             name = f"{row['workload']} {row['bucket']}, {row['lanes']} lanes, {row['devices']} to {base['devices']}"
-            found[name] = {"median": statistics.median(every), "all": every}
-    return found
+            speedups[name] = {"median": statistics.median(quotients), "all": quotients}
+    return speedups
 
 
-def told(row: Mapping[str, Any]) -> str:
+def describe_row(row: Mapping[str, Any]) -> str:
     """A row in a line."""
     return (
         f"{row['workload']} {row['bucket']}, {row['devices']} device(s), {row['lanes']} lanes: "
@@ -171,19 +175,20 @@ def told(row: Mapping[str, Any]) -> str:
     )
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], peak: float) -> str:
+def format_rows(rows: Sequence[Mapping[str, Any]], peak: float) -> str:
     """The rows as a table."""
     lines = [
         "| workload | bucket | devices | lanes | candidates/min | train, s | of peak | compile, s | device MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        every = [60 * row["candidates"] / seconds for seconds in row["seconds"]["all"]]
-        rate = {"median": row["candidates_per_minute"], "all": every}
+        values = [60 * row["candidates"] / seconds for seconds in row["seconds"]["all"]]
+        rate = {"median": row["candidates_per_minute"], "all": values}
         memory = row["device_memory_mib"]
         lines.append(
-            f"| {row['workload']} | {row['bucket']} | {row['devices']} | {row['lanes']} | {spread(rate, 0)} | "
-            f"{spread(row['run_seconds'], 3)} | {100 * row['gflops'] / peak:.2g} % | {row['compile_seconds']:.1f} | "
+            f"| {row['workload']} | {row['bucket']} | {row['devices']} | {row['lanes']} | {format_range(rate, 0)} | "
+            f"{format_range(row['run_seconds'], 3)} | {100 * row['gflops'] / peak:.2g} % | "
+            f"{row['compile_seconds']:.1f} | "
             f"{'-' if memory is None else f'{memory:.0f}'} |"
         )
     return "\n".join(lines)
@@ -193,43 +198,43 @@ def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="+", choices=("A", "B", "C"))
-    parser.add_argument("--lanes", type=whole, help="with commas")
-    parser.add_argument("--devices", type=whole, help="counts of host devices to compare, with commas")
+    parser.add_argument("--lanes", type=parse_integers, help="with commas")
+    parser.add_argument("--devices", type=parse_integers, help="counts of host devices to compare, with commas")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--peak", type=float, help="GFLOP/s measured before; by default they are measured now")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    about = announced()
+    options = parser.parse_args()
+    about = announce()
     # In other processes, before this one takes the accelerator's memory.
-    peak = {"gflops": given.peak} if given.peak else floor.peak({"xla": sys.executable})
-    print(floor.told(peak) if "all" in peak else f"peak {given.peak} GFLOP/s, as given", flush=True)
+    peak = {"gflops": options.peak} if options.peak else floor.measure_peak({"xla": sys.executable})
+    print(floor.describe_peak(peak) if "all" in peak else f"peak {options.peak} GFLOP/s, as given", flush=True)
     record: dict[str, Any] = {"about": about, "peak": peak}
-    if given.devices:
-        lanes = given.lanes or [16]
-        record["rows"] = devices(given.devices, given.workloads, lanes, given.repeats, given.seed)
-        record["ratio"] = ratios(record["rows"])
+    if options.devices:
+        lanes = options.lanes or [16]
+        record["rows"] = measure_devices(options.devices, options.workloads, lanes, options.repeats, options.seed)
+        record["ratio"] = compute_speedups(record["rows"])
     else:
         import jax
 
         about["device"] = jax.devices()[0].device_kind
-        lanes = given.lanes or (CPU if jax.default_backend() == "cpu" else ACCELERATOR)
-        record["rows"] = here(given.workloads, lanes, given.repeats, given.seed)
+        lanes = options.lanes or (CPU if jax.default_backend() == "cpu" else ACCELERATOR)
+        record["rows"] = measure_here(options.workloads, lanes, options.repeats, options.seed)
     for row in record["rows"]:
         row["share_of_peak"] = row["gflops"] / peak["gflops"]
-    print("\n" + markdown(record["rows"], peak["gflops"]))
+    print("\n" + format_rows(record["rows"], peak["gflops"]))
     for name, ratio in record.get("ratio", {}).items():
-        print(f"{name} device(s): {spread(ratio, 2)} times as fast")
-    if given.json:
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"{name} device(s): {format_range(ratio, 2)} times as fast")
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def whole(text: str) -> list[int]:
+def parse_integers(text: str) -> list[int]:
     """Whole numbers of at least 1, with commas between them."""
-    found = [int(each) for each in text.split(",")]
-    if min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected whole numbers of at least 1.")
-    return found
+    integers = [int(word) for word in text.split(",")]
+    if min(integers) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected integers of at least 1.")
+    return integers
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from about import announced
+from about import announce
 
 from l2l.machine import compilation_cache
 
@@ -32,7 +32,7 @@ WARM_UP = 100
 """Trials before the slope is taken."""
 
 
-def space(low: int, high: int) -> Any:
+def make_space(low: int, high: int) -> Any:
     """Perceptrons of two or three layers, widths from `low` to `high`, none padded: a program for each."""
     import jax
     import optax
@@ -74,7 +74,7 @@ class Scale:
 
     def tell(self, trial: Any, seconds: Mapping[str, float]) -> None:
         """One reading."""
-        self.rss.append(resident())
+        self.rss.append(read_resident_bytes())
         if len(self.rss) % 50 == 0:
             print(f"{len(self.rss)} trials, {self.rss[-1] / MIB:.0f} MiB", file=sys.stderr, flush=True)
 
@@ -85,12 +85,12 @@ class Scale:
         """Nothing to end."""
 
 
-def resident() -> int:
+def read_resident_bytes() -> int:
     """Bytes of this process that lie in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def searched(trials: int, low: int, high: int) -> dict[str, Any]:
+def run_search(trials: int, low: int, high: int) -> dict[str, Any]:
     """One search: RSS at each trial's end, seconds, and how many trials ended how."""
     import collections
 
@@ -103,59 +103,60 @@ def searched(trials: int, low: int, high: int) -> dict[str, Any]:
     from l2l.store.log import Store
     from l2l.tasks.digits import Digits
 
-    scale, ended = Scale(), dict[str, Any]()
+    scale, figures = Scale(), dict[str, Any]()
     objective = functools.partial(Trained, epochs=1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         started, worked = time.perf_counter(), time.process_time()
         try:
-            found = search(
-                space(low, high), Digits(), Random(), objective, Metric(), Inline(), Store(), {"scale": scale}, None,
+            result = search(
+                make_space(low, high), Digits(), Random(), objective, Metric(), Inline(), Store(),
+                {"scale": scale}, None,
                 trials=trials, batch=10, seed=0, out="run",
             )  # fmt: skip
-            ended["status"] = dict(collections.Counter(each.status.value for each in found.trials))
-            ended["distinct"] = len({json.dumps(dict(each.candidate.values)) for each in found.trials})
+            figures["status"] = dict(collections.Counter(trial.status.value for trial in result.trials))
+            figures["distinct"] = len({json.dumps(dict(trial.candidate.values)) for trial in result.trials})
         except SearchError as error:
-            ended["status"] = str(error)
-        ended |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
+            figures["status"] = str(error)
+        figures |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
         os.chdir("/")
-    return {**ended, "rss": scale.rss}
+    return {**figures, "rss": scale.rss}
 
 
-def slope(rss: Sequence[int]) -> float:
+def fit_line(rss: Sequence[int]) -> float:
     """The least-squares line through the readings, in MiB a trial."""
     import numpy as np
 
     return float(np.polyfit(np.arange(len(rss)), np.asarray(rss) / MIB, 1)[0])
 
 
-def part(name: str, count: int) -> dict[str, Any]:
+def run_part(name: str, count: int) -> dict[str, Any]:
     """One part's figures, from a process of its own."""
     script = f"import json, memory; print(json.dumps(memory.{name}({count})))"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with tempfile.TemporaryDirectory() as cache:  # cold, and on as in any search
         environment = {**os.environ, **compilation_cache(), "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": path}
-        done = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def distinct(count: int) -> dict[str, Any]:
+def search_distinct(count: int) -> dict[str, Any]:
     """A search over `count` distinct architectures."""
-    found = searched(count, 4, 200)
-    rss = found.pop("rss")
+    figures = run_search(count, 4, 200)
+    rss = figures.pop("rss")
     warm = rss[min(WARM_UP, count // 2) :]
     return {
-        **found, "rss_slope_mib_per_trial": slope(warm), "rss_after_warm_up_mib": warm[0] / MIB,
+        **figures, "rss_slope_mib_per_trial": fit_line(warm), "rss_after_warm_up_mib": warm[0] / MIB,
         "rss_end_mib": rss[-1] / MIB, "rss_peak_mib": max(rss) / MIB,
-        "rss_of_every_tenth_mib": [round(each / MIB) for each in rss[::10]],
+        "rss_of_every_tenth_mib": [round(size / MIB) for size in rss[::10]],
     }  # fmt: skip
 
 
-def refused(count: int) -> dict[str, Any]:
+def search_refused(count: int) -> dict[str, Any]:
     """A search over `count` candidates that are all too large."""
-    found = searched(count, 10**6, 10**9)
-    rss = found.pop("rss")
-    return {**found, "rss_growth_mib": (rss[-1] - rss[0]) / MIB, "rss_peak_mib": max(rss) / MIB}
+    figures = run_search(count, 10**6, 10**9)
+    rss = figures.pop("rss")
+    return {**figures, "rss_growth_mib": (rss[-1] - rss[0]) / MIB, "rss_peak_mib": max(rss) / MIB}
 
 
 def main() -> None:
@@ -164,14 +165,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--refused", type=int, default=1000)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    record: dict[str, Any] = {"about": announced()}
-    for name, count in (("distinct", given.trials), ("refused", given.refused)):
+    options = parser.parse_args()
+    record: dict[str, Any] = {"about": announce()}
+    for name, count in (("distinct", options.trials), ("refused", options.refused)):
         if count:
-            record[name] = part(name, count)
+            record[name] = run_part(name, count)
             print(name, json.dumps(record[name], indent=2), flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

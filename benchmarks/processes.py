@@ -13,7 +13,7 @@ INTERVAL = 0.5
 """Seconds between two looks at the memory: rare enough to cost nothing, for each process keeps its own peak."""
 
 
-def timed(commands: Sequence[Sequence[str]], folder: Path, **environment: str) -> tuple[float, float]:
+def time_commands(commands: Sequence[Sequence[str]], folder: Path, **environment: str) -> tuple[float, float]:
     """Wall seconds of these commands side by side, and the MiB that they and their descendants held.
 
     Raises: RuntimeError if one fails.
@@ -21,8 +21,8 @@ def timed(commands: Sequence[Sequence[str]], folder: Path, **environment: str) -
     started = time.perf_counter()
     with (folder / "output.txt").open("ab") as output:
         running = [
-            subprocess.Popen(list(each), cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output)
-            for each in commands
+            subprocess.Popen(list(command), cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output)
+            for command in commands
         ]
         memory = Memory([process.pid for process in running])
         memory.start()

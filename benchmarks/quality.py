@@ -14,45 +14,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from table import lost
+from table import find_lost
 
 
-def compared(
+def compare_accuracies(
     ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mapping[int, float | None]]
 ) -> dict[str, Any]:
     """Mean accuracies by seed, over the candidates that neither lost under any seed, and the paired difference."""
     sides = {"l2l": ours, "flax": theirs}
-    gone = {name: lost(runs) for name, runs in sides.items()}
-    kept = [number for number in theirs[0] if number not in gone["l2l"] | gone["flax"]]
+    lost_by = {name: find_lost(runs) for name, runs in sides.items()}
+    numbers = [number for number in theirs[0] if number not in lost_by["l2l"] | lost_by["flax"]]
     means = {
-        name: [statistics.mean(float(each[number] or 0.0) for number in kept) for each in runs]
+        name: [statistics.mean(float(accuracies[number] or 0.0) for number in numbers) for accuracies in runs]
         for name, runs in sides.items()
     }
-    differences = [own - other for own, other in zip(means["l2l"], means["flax"], strict=True)]
+    differences = [mean - other for mean, other in zip(means["l2l"], means["flax"], strict=True)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    own = statistics.mean(means["l2l"])
+    mean = statistics.mean(means["l2l"])
     return {
         "seeds": len(ours),
-        "candidates": len(kept),
-        "lost": {name: len(each) for name, each in gone.items()},
+        "candidates": len(numbers),
+        "lost": {name: len(accuracies) for name, accuracies in lost_by.items()},
         "mean_accuracy": means,
         "difference": {"mean": statistics.mean(differences), "standard_error": error, "all": differences},
-        "within": min(means["flax"]) <= own <= max(means["flax"]),
+        "within": min(means["flax"]) <= mean <= max(means["flax"]),
     }
 
 
-def told(found: Mapping[str, Any]) -> str:
+def describe_comparison(comparison: Mapping[str, Any]) -> str:
     """The comparison in a sentence."""
-    means = found["mean_accuracy"]
+    means = comparison["mean_accuracy"]
     flax = f"{statistics.mean(means['flax']):.4f} ({min(means['flax']):.4f} to {max(means['flax']):.4f})"
-    error = found["difference"]["standard_error"]
+    error = comparison["difference"]["standard_error"]
     return (
-        f"Mean accuracy over {found['seeds']} seeds of initialisation, dropout and order and the "
-        f"{found['candidates']} candidates that diverged under none of them (under one at least: "
-        f"{found['lost']['flax']} in the loop, {found['lost']['l2l']} in l2l): usual Flax loop {flax}, "
+        f"Mean accuracy over {comparison['seeds']} seeds of initialisation, dropout and order and the "
+        f"{comparison['candidates']} candidates that diverged under none of them (under one at least: "
+        f"{comparison['lost']['flax']} in the loop, {comparison['lost']['l2l']} in l2l): usual Flax loop {flax}, "
         f"l2l {statistics.mean(means['l2l']):.4f} ({min(means['l2l']):.4f} to "
-        f"{max(means['l2l']):.4f}), {'within' if found['within'] else 'outside'} the loop's spread; l2l minus loop, "
-        f"paired by seed, {found['difference']['mean']:+.4f}" + (f" ± {error:.4f}." if error is not None else ".")
+        f"{max(means['l2l']):.4f}), {'within' if comparison['within'] else 'outside'} the loop's range; "
+        f"l2l minus loop, paired by seed, {comparison['difference']['mean']:+.4f}"
+        + (f" ± {error:.4f}." if error is not None else ".")
     )
 
 
@@ -66,14 +67,14 @@ def main(folder: Path, name: str, count: int, batch: int, seed: int, other: int)
     from l2l.objectives.trained import Trained
 
     workload = workloads.WORKLOADS[name]
-    trials = workloads.proposed(workload, count, seed, batch)
-    space, task = workloads.space_of(workload), workloads.task_of(workload)
+    trials = workloads.propose_trials(workload, count, seed, batch)
+    space, task = workloads.make_space(workload), workloads.make_task(workload)
     objective = Trained(space, task, seed=other, epochs=workload.epochs)
-    found: dict[int, float | None] = {}
+    accuracies: dict[int, float | None] = {}
     for trial in objective(trials):
         assert trial.outcome is not None
-        found[trial.number] = None if trial.outcome.error else trial.outcome.metrics["accuracy"]
-    (folder / "l2l-seed.json").write_text(json.dumps(found))
+        accuracies[trial.number] = None if trial.outcome.error else trial.outcome.metrics["accuracy"]
+    (folder / "l2l-seed.json").write_text(json.dumps(accuracies))
 
 
 if __name__ == "__main__":

@@ -35,61 +35,63 @@ class Result(NamedTuple):
     """Seconds by purpose, of l2l alone."""
 
 
-def summary(results: Mapping[str, Sequence[Result]], count: int, flops: float, peak: float) -> dict[str, Any]:
+def summarise_runs(results: Mapping[str, Sequence[Result]], count: int, flops: float, peak: float) -> dict[str, Any]:
     """Medians and spread of each peer, and l2l's ratio to it.
 
     `flops` are the operations of all candidates, `peak` the GFLOP/s of the machine. Accuracies are averaged over
     the candidates that no run of any peer lost.
     """
-    made: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "candidates_per_minute": {}, "seconds": {}, "mean_accuracy": {}, "peak_memory_mib": {}, "share_of_floor": {},
-        "ledger": {}, "ratio": ratios(results),
+        "ledger": {}, "ratio": compute_ratios(results),
         "flops": flops, "peak_gflops": peak, "floor_seconds": flops / peak / 1e9,
     }  # fmt: skip
-    gone = {name: lost([run.accuracies for run in runs]) for name, runs in results.items()}
+    lost_by = {name: find_lost([run.accuracies for run in runs]) for name, runs in results.items()}
     first = next(iter(results.values()))[0].accuracies
-    common = [number for number in first if not any(number in each for each in gone.values())]
-    made |= {"accuracies_of": len(common), "lost": {name: len(each) for name, each in gone.items()}}
+    common = [number for number in first if not any(number in numbers for numbers in lost_by.values())]
+    figures |= {"accuracies_of": len(common), "lost": {name: len(numbers) for name, numbers in lost_by.items()}}
     for name, runs in results.items():
         seconds = [run.seconds for run in runs]
         middle = statistics.median(seconds)
-        made["seconds"][name] = {"median": middle, "all": seconds}
-        made["candidates_per_minute"][name] = 60 * count / middle
-        known = [float(runs[0].accuracies[number] or 0.0) for number in common]
-        made["mean_accuracy"][name] = statistics.mean(known) if known else None
-        made["peak_memory_mib"][name] = max(run.memory for run in runs)
-        made["share_of_floor"][name] = made["floor_seconds"] / middle
+        figures["seconds"][name] = {"median": middle, "all": seconds}
+        figures["candidates_per_minute"][name] = 60 * count / middle
+        accuracies = [float(runs[0].accuracies[number] or 0.0) for number in common]
+        figures["mean_accuracy"][name] = statistics.mean(accuracies) if accuracies else None
+        figures["peak_memory_mib"][name] = max(run.memory for run in runs)
+        figures["share_of_floor"][name] = figures["floor_seconds"] / middle
         if name.startswith("l2l"):
-            made["ledger"][name] = {key: statistics.median(run.ledger[key] for run in runs) for key in runs[0].ledger}
-    return made
+            figures["ledger"][name] = {
+                key: statistics.median(run.ledger[key] for run in runs) for key in runs[0].ledger
+            }
+    return figures
 
 
-def ratios(results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+def compute_ratios(results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
     """How many times as fast l2l is, by `cold to flax`, `warm to flax`, `warm to cold flax`, `cold to torch` and so on.
 
     The first word says which of l2l's runs; the peer's is as cold or as warm unless the name says otherwise. Pairs are
     of the same repeat, of as many as the peer took part in: the first ones.
     """
-    found: dict[str, Any] = {}
+    speedups: dict[str, Any] = {}
     for name, runs in results.items():
         peer, _, state = name.partition(" ")
-        for own in ("cold", "warm"):
+        for temperature in ("cold", "warm"):
             # A search that has its programs and one that has not: it says nothing if the former is the peer's.
-            if peer == "l2l" or (own, state) == ("cold", "warm"):
+            if peer == "l2l" or (temperature, state) == ("cold", "warm"):
                 continue
-            pairs = zip(runs, results[f"l2l {own}"], strict=False)
-            every = [theirs.seconds / ours.seconds for theirs, ours in pairs]
-            key = f"{own} to {peer}" if state in ("", own) else f"{own} to {state} {peer}"
-            found[key] = {"median": statistics.median(every), "all": every}
-    return found
+            pairs = zip(runs, results[f"l2l {temperature}"], strict=False)
+            quotients = [theirs.seconds / ours.seconds for theirs, ours in pairs]
+            key = f"{temperature} to {peer}" if state in ("", temperature) else f"{temperature} to {state} {peer}"
+            speedups[key] = {"median": statistics.median(quotients), "all": quotients}
+    return speedups
 
 
-def lost(runs: Iterable[Mapping[int, float | None]]) -> set[int]:
+def find_lost(runs: Iterable[Mapping[int, float | None]]) -> set[int]:
     """The candidates whose training diverged in one of these runs at least."""
     return {number for accuracies in runs for number, accuracy in accuracies.items() if accuracy is None}
 
 
-def markdown(record: Mapping[str, Any]) -> str:
+def format_table(record: Mapping[str, Any]) -> str:
     """The record as a table, and below it whose trainings diverged, l2l's ledger and its command.
 
     Figures are the median (smallest to largest) over the repeats.
@@ -101,46 +103,49 @@ def markdown(record: Mapping[str, Any]) -> str:
     ]
     count = record["candidates"]
     for name, seconds in record["seconds"].items():
-        rates = {"median": 60 * count / seconds["median"], "all": [60 * count / each for each in seconds["all"]]}
+        rates = {"median": 60 * count / seconds["median"], "all": [60 * count / value for value in seconds["all"]]}
         accuracy = record["mean_accuracy"][name]
         lines.append(
-            f"| {NAMES.get(name, name)} | {len(seconds['all'])} | {spread(seconds, 1)} | {spread(rates, 0)} | "
+            f"| {NAMES.get(name, name)} | {len(seconds['all'])} | {format_range(seconds, 1)} | "
+            f"{format_range(rates, 0)} | "
             f"{'-' if accuracy is None else f'{accuracy:.4f}'} | {record['peak_memory_mib'][name]:.0f} | "
-            f"{100 * record['share_of_floor'][name]:.2g} % | {faster(record['ratio'], name)} |"
+            f"{100 * record['share_of_floor'][name]:.2g} % | {format_ratio(record['ratio'], name)} |"
         )
-    lines += ["", diverged(record)]
-    ledgers = {name: each for name, each in record["ledger"].items() if each}
+    lines += ["", describe_lost(record)]
+    ledgers = {name: value for name, value in record["ledger"].items() if value}
     if ledgers:
         purposes = list(next(iter(ledgers.values())))
         lines += ["", f"| seconds of l2l | {' | '.join(purposes)} |", "|---" * (len(purposes) + 1) + "|"]
         for name, ledger in ledgers.items():
-            figures = " | ".join(f"{ledger[each]:.1f}" for each in purposes)
+            figures = " | ".join(f"{ledger[value]:.1f}" for value in purposes)
             lines.append(f"| {name.removeprefix('l2l ')} | {figures} |")
         lines += ["", LEDGER]
     return "\n".join([*lines, "", f"What l2l ran: `{record['command']}`"])
 
 
-def faster(ratio: Mapping[str, Any], name: str) -> str:
+def format_ratio(ratio: Mapping[str, Any], name: str) -> str:
     """How many times as fast l2l is as this row, cold and warm: like to like, both for a peer that compiles nothing."""
     peer, _, state = name.partition(" ")
     cells = [
-        spread(ratio[f"{own} to {peer}"], 2) if state in ("", own) and f"{own} to {peer}" in ratio else "-"
-        for own in ("cold", "warm")
+        format_range(ratio[f"{temperature} to {peer}"], 2)
+        if state in ("", temperature) and f"{temperature} to {peer}" in ratio
+        else "-"
+        for temperature in ("cold", "warm")
     ]
     return " / ".join(cells) if set(cells) != {"-"} else "-"
 
 
-def diverged(record: Mapping[str, Any]) -> str:
+def describe_lost(record: Mapping[str, Any]) -> str:
     """What the mean accuracies are over, and how many candidates each peer lost, in a sentence."""
-    told = ", ".join(f"{name} {number}" for name, number in record["lost"].items())
+    counts = ", ".join(f"{name} {number}" for name, number in record["lost"].items())
     return (
         f"Accuracy is over the {record['accuracies_of']} candidates that no peer lost to a training that diverged "
-        f"(lost: {told})."
+        f"(lost: {counts})."
     )
 
 
-def spread(figures: Mapping[str, Any], digits: int) -> str:
+def format_range(figures: Mapping[str, Any], digits: int) -> str:
     """The median, and the smallest and the largest if there are several."""
-    every = figures["all"]
+    values = figures["all"]
     middle = f"{figures['median']:.{digits}f}"
-    return middle if len(every) < 2 else f"{middle} ({min(every):.{digits}f} to {max(every):.{digits}f})"
+    return middle if len(values) < 2 else f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"

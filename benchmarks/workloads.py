@@ -83,54 +83,55 @@ class Noted:
             yield replace(trial, outcome=Outcome(metrics={"accuracy": 0.5}))
 
 
-def task_of(workload: Workload) -> Task:
+def make_task(workload: Workload) -> Task:
     """The workload's task."""
     return {"digits": Digits, "fashion_mnist": FashionMnist}[workload.task]()
 
 
-def space_of(workload: Workload) -> SearchSpace[Any]:
+def make_space(workload: Workload) -> SearchSpace[Any]:
     """The workload's space."""
     return {"mixed": mixed, "transformer": transformer}[workload.name].space(**workload.space)
 
 
-def proposed(workload: Workload, count: int, seed: int, batch: int) -> list[Trial]:
+def propose_trials(workload: Workload, count: int, seed: int, batch: int) -> list[Trial]:
     """The trials that l2l's search opens, by number."""
-    noted = list[Trial]()
-    objective = functools.partial(Noted, noted=noted)
-    with tempfile.TemporaryDirectory() as place:
+    trials = list[Trial]()
+    objective = functools.partial(Noted, trials=trials)
+    with tempfile.TemporaryDirectory() as folder:
         search(
-            space_of(workload), task_of(workload), Random(), objective, Metric(), Inline(), Store("memory"), {}, None,
-            trials=count, batch=batch, seed=seed, out=Path(place) / "run",
+            make_space(workload), make_task(workload), Random(), objective, Metric(), Inline(), Store("memory"),
+            {}, None,
+            trials=count, batch=batch, seed=seed, out=Path(folder) / "run",
         )  # fmt: skip
-    return sorted(noted, key=lambda trial: trial.number)
+    return sorted(trials, key=lambda trial: trial.number)
 
 
-def write(workload: Workload, count: int, seed: int, batch: int, folder: Path) -> list[Trial]:
+def write_inputs(workload: Workload, count: int, seed: int, batch: int, folder: Path) -> list[Trial]:
     """The trials; writes to `folder` what the peers read: candidates, normalised data and orders of examples."""
-    task, trials = task_of(workload), proposed(workload, count, seed, batch)
+    task, trials = make_task(workload), propose_trials(workload, count, seed, batch)
     host = data_.load(task)
     mean, scale = data_.statistics(task, host)
-    x, vx = ((each.astype(np.float32) - mean) / scale for each in (host.x, host.validation_x))
+    x, vx = ((images.astype(np.float32) - mean) / scale for images in (host.x, host.validation_x))
     np.savez(folder / "data.npz", x=x, y=host.y, vx=vx, vy=host.validation_y)
     write_orders(workload, trials, seed, folder)
     (folder / "candidates.json").write_text(json.dumps([dict(trial.candidate.values) for trial in trials]))
-    spec = spec_of(workload)
+    spec = make_spec(workload)
     about = {"outputs": spec.outputs, "space": workload.name, "spec": spec._asdict()}
     (folder / "about.json").write_text(json.dumps(about))
     return trials
 
 
-def spec_of(workload: Workload) -> Spec:
+def make_spec(workload: Workload) -> Spec:
     """What the workload's task asks of a model."""
-    task = task_of(workload)
+    task = make_task(workload)
     return data_.specify(task, data_.load(task), workload.epochs)
 
 
 def write_orders(workload: Workload, trials: Sequence[Trial], seed: int, folder: Path) -> None:
     """Writes the order in which l2l shows each trial its examples under this seed, `[trials, epochs, examples]`."""
-    spec = spec_of(workload)
+    spec = make_spec(workload)
     orders = np.empty((len(trials), spec.epochs, spec.examples), np.int32)
-    for at, trial in enumerate(trials):
+    for index, trial in enumerate(trials):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial.number), ORDER)
-        orders[at] = data_.order(key, spec, 1).reshape(spec.epochs, -1)
+        orders[index] = data_.order(key, spec, 1).reshape(spec.epochs, -1)
     np.save(folder / "orders.npy", orders)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def claimed(folder: Path, count: int) -> Iterator[int]:
+def claim_candidates(folder: Path, count: int) -> Iterator[int]:
     """The candidates below `count` that this process is the first to take, each taken as it is asked for.
 
     A candidate is taken by whoever creates its file `NUMBER.taken`: the file system lets only one do so.

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optuna
-from claims import claimed
+from claims import claim_candidates
 from flax import nnx
 
 ACTIVATIONS = {"relu": nnx.relu, "gelu": nnx.gelu, "silu": nnx.silu, "tanh": nnx.tanh}
@@ -167,7 +167,7 @@ def main(folder: Path, part: int, seed: int = 0) -> None:
         accuracy = accuracies[at] = work.accuracy(at)
         return math.nan if accuracy is None else accuracy  # Optuna takes it for a failed trial
 
-    for at in claimed(folder, len(work.candidates)):
+    for at in claim_candidates(folder, len(work.candidates)):
         study.enqueue_trial({"candidate": at})
         study.optimize(objective, n_trials=1)
     (folder / f"flax-{part}.json").write_text(json.dumps(accuracies))

@@ -54,15 +54,15 @@ def main(folder: Path, part: int, cores: int) -> None:
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )  # fmt: skip
-    found: dict[int, float | None] = {}
+    accuracies: dict[int, float | None] = {}
     for result in tuner.fit():
         if result.error:
             raise result.error
         assert result.config is not None
         assert result.metrics is not None
         accuracy = result.metrics["accuracy"]
-        found[result.config["candidate"]] = None if math.isnan(accuracy) else accuracy
-    (folder / f"ray-{part}.json").write_text(json.dumps(found))
+        accuracies[result.config["candidate"]] = None if math.isnan(accuracy) else accuracy
+    (folder / f"ray-{part}.json").write_text(json.dumps(accuracies))
     ray.shutdown()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from claims import claimed
+from claims import claim_candidates
 from torch import nn
 from torch.nn import functional
 
@@ -141,7 +141,7 @@ def main(folder: Path, part: int) -> None:
         accuracy = accuracies[at] = train(candidates[at], data, order, about["outputs"], at)
         return math.nan if accuracy is None else accuracy  # Optuna takes it for a failed trial
 
-    for at in claimed(folder, len(candidates)):
+    for at in claim_candidates(folder, len(candidates)):
         study.enqueue_trial({"candidate": at})
         study.optimize(objective, n_trials=1)
     (folder / f"torch-{part}.json").write_text(json.dumps(accuracies))

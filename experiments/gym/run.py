@@ -170,7 +170,7 @@ def main() -> None:
     if options.evaluations < WINDOW or options.seeds < 1:
         parser.error(f"--evaluations must be at least {WINDOW} and --seeds at least 1")
     torch.set_num_threads(1)  # the networks are small
-    machine = about.announced(dict.fromkeys(("stable-baselines3", "torch", "gymnasium"), sys.executable))
+    machine = about.announce(dict.fromkeys(("stable-baselines3", "torch", "gymnasium"), sys.executable))
     rows: dict[str, list[Curve]] = {"ppo": [], "random": []}
     seconds: dict[str, list[float]] = {"ppo": [], "random": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    machine, started = about.announced(), time.perf_counter()
+    machine, started = about.announce(), time.perf_counter()
     seeds = range(args.seed, args.seed + args.seeds)
     jobs = [
         (name, problem, tuple(seeds[first : first + PART]), args.trials)
@@ -127,7 +127,7 @@ def main() -> None:
         print(f"| {where} | {cells} | {apart.low:+.4f} to {apart.high:+.4f}, {verdict(differences)} |", flush=True)
     seconds = time.perf_counter() - started
     if args.json:
-        record = {"about": machine, "command": about.command(), "seconds": seconds, "found": found}
+        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": found}
         args.json.write_text(json.dumps(record, indent=2) + "\n")
     print(f"{seconds:.0f} s")
 

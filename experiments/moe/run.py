@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="a folder")
     args = parser.parse_args()
     given = [float(each) for each in args.rates.split(",")]
-    machine, started = about.announced(), time.perf_counter()
+    machine, started = about.announce(), time.perf_counter()
     with ProcessPoolExecutor(about.CORES, mp_context=get_context("spawn"), initializer=prepared) as pool:
         points = POINTS // 2 if args.schedule == "constant" else POINTS
         search = [Job(row, rate, TUNED, args.epochs, args.schedule, points) for row in ROWS for rate in given]
@@ -333,7 +333,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print("\n" + table(found) + f"\n\n{seconds:.0f} s")
     if args.json:
-        record = {"about": machine, "command": about.command(), "seconds": seconds, "found": found}
+        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": found}
         args.json.write_text(json.dumps({**record, "grid": grid, "runs": runs}) + "\n")
     if args.figures:
         draw(runs, args.figures)

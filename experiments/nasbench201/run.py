@@ -98,7 +98,7 @@ def compared(rows: Mapping[str, Searcher[Any]], seeds: int, first: int, trials: 
     for name in SETS:
         started = time.perf_counter()
         record = compare(
-            rows, **settings(name), trials=trials, seeds=seeds, seed=first, out=out / name, command=about.command()
+            rows, **settings(name), trials=trials, seeds=seeds, seed=first, out=out / name, command=about.read_command()
         )
         found[name] = {"seconds": time.perf_counter() - started, "rows": record["rows"], "best": record["best"]}
     return found
@@ -276,12 +276,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("nasbench201"), help="folder of the comparisons")
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
     args = parser.parse_args()
-    machine, started = about.announced(), time.perf_counter()
+    machine, started = about.announce(), time.perf_counter()
     os.environ.update(compilation_cache())  # the processes of the second data set need not compile again
     found = PARTS[args.part](args)
     kept = json.loads(args.json.read_text()) if args.json.exists() else {}
     kept[args.part] = {
-        "about": machine, "command": about.command(), "seconds": time.perf_counter() - started, "found": found,
+        "about": machine, "command": about.read_command(), "seconds": time.perf_counter() - started, "found": found,
     }  # fmt: skip
     args.json.write_text(json.dumps(kept, indent=2) + "\n")
     if args.part == "main":

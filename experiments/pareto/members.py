@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    machine = about.announced()
+    machine = about.announce()
     found = rows(given.run)
     print("| trial | parameters | bits: stated | loaded | operations: stated | loaded | by XLA |")
     print("|---" * 7 + "|")
@@ -62,7 +62,7 @@ def main() -> None:
         )
     if given.json:
         given.json.write_text(
-            json.dumps({"about": machine, "command": about.command(), "members": found}, indent=2) + "\n"
+            json.dumps({"about": machine, "command": about.read_command(), "members": found}, indent=2) + "\n"
         )
     wrong = [
         row["trial"] for row in found

@@ -112,10 +112,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
-    machine, started = about.announced(), time.perf_counter()
+    machine, started = about.announce(), time.perf_counter()
     record: dict[str, Any] = {
         "about": machine,
-        "command": about.command(),
+        "command": about.read_command(),
         "seeds": given.seeds,
         "stops": STOPS,
         "problems": [],

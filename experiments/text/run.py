@@ -110,9 +110,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/text"))
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
     args = parser.parse_args()
-    machine = about.announced()
+    machine = about.announce()
     args.out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"about": machine, "command": about.command(), "spaces": {}}
+    record: dict[str, Any] = {"about": machine, "command": about.read_command(), "spaces": {}}
     for name in args.spaces:
         rows = [
             {

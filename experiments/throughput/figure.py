@@ -107,10 +107,10 @@ def tables(records: Sequence[Record]) -> str:
             f"### Workload {record['workload']}, {record['candidates']:,} candidates",
             f"{about}. {repeats} {'repeat' if repeats == 1 else 'repeats'}; median (smallest to largest). "
             f"Floor: {record['floor_seconds']:.2f} s at {record['peak_gflops']:.0f} GFLOP/s ({record['peak']['by']}).",
-            table.markdown(record),
+            table.format_table(record),
         ]
         if "quality" in record:
-            parts.append(quality.told(record["quality"]))
+            parts.append(quality.describe_comparison(record["quality"]))
     return "\n\n".join(parts)
 
 

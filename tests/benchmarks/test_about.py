@@ -12,7 +12,7 @@ def test_the_command_the_machine_and_the_versions(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks/memory.py", "--trials", "3"])
-    found = about.announced()
+    found = about.announce()
     first, second = capsys.readouterr().out.splitlines()
     assert first == "command: python benchmarks/memory.py --trials 3"
     assert second.startswith(f"machine: machine {found['machine']} python 3.")
@@ -21,4 +21,4 @@ def test_the_command_the_machine_and_the_versions(
 
 def test_an_interpreter_without_its_library_is_named() -> None:
     with pytest.raises(SystemExit, match="has no nowhere: give one that has with --nowhere-python"):
-        about.versions({"nowhere": sys.executable})
+        about.read_versions({"nowhere": sys.executable})

@@ -12,8 +12,8 @@ import floor
 import pytest
 import quality
 import workloads
-from processes import Memory, timed
-from table import Result, diverged, markdown, ratios, spread, summary
+from processes import Memory, time_commands
+from table import Result, compute_ratios, describe_lost, format_range, format_table, summarise_runs
 
 
 def test_a_table_of_medians_and_spread() -> None:
@@ -26,7 +26,7 @@ def test_a_table_of_medians_and_spread() -> None:
         "l2l cold": [Result(20.0, 500.0, ours, ledger), Result(20.0, 400.0, ours, {"total": 3.0, "train": 0.5})],
         "l2l warm": [Result(10.0, 500.0, ours, ledger), Result(10.0, 450.0, ours, ledger)],
     }
-    record = {"candidates": 3, "command": "l2l search", **summary(results, 3, flops=1e11, peak=10.0)}
+    record = {"candidates": 3, "command": "l2l search", **summarise_runs(results, 3, flops=1e11, peak=10.0)}
     rates = {"flax cold": 3.6, "flax warm": 7.2, "torch": 12.0, "l2l cold": 9.0, "l2l warm": 18.0}
     assert record["candidates_per_minute"] == rates
     assert record["seconds"]["flax cold"] == {"median": 50.0, "all": [40.0, 60.0]}
@@ -36,7 +36,7 @@ def test_a_table_of_medians_and_spread() -> None:
     assert record["floor_seconds"] == 10.0
     assert record["share_of_floor"]["flax cold"] == 0.2
     assert record["ledger"]["l2l cold"] == {"total": 2.0, "train": 0.5}
-    lines = markdown(record).splitlines()
+    lines = format_table(record).splitlines()
     assert lines[2] == (
         "| Optuna + usual Flax loop, empty cache | 2 | 50.0 (40.0 to 60.0) | 4 (3 to 4) | 0.5000 | 310 | 20 % "
         "| 2.50 (2.00 to 3.00) / - |"
@@ -54,7 +54,7 @@ def test_ratios_are_of_like_to_like_and_of_the_repeats_that_both_have() -> None:
     def runs(*seconds: float) -> list[Result]:
         return [Result(each, 1.0, {0: 0.5}, {}) for each in seconds]
 
-    found = ratios(
+    found = compute_ratios(
         {
             "flax cold": runs(80.0), "flax warm": runs(30.0), "torch": runs(8.0, 9.0),
             "l2l cold": runs(4.0, 6.0), "l2l warm": runs(2.0, 3.0),
@@ -75,26 +75,26 @@ def test_a_mean_is_over_what_no_run_of_any_peer_lost() -> None:
         "l2l cold": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}), Result(1.0, 1.0, {0: 0.9, 1: None}, {})],
         "l2l warm": [Result(1.0, 1.0, {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.8}, {}) for _ in range(2)],
     }
-    record = {"candidates": 4, **summary(results, 4, flops=1e11, peak=10.0)}
+    record = {"candidates": 4, **summarise_runs(results, 4, flops=1e11, peak=10.0)}
     assert record["lost"] == {"torch": 1, "l2l cold": 1, "l2l warm": 0}
     assert record["accuracies_of"] == 2
     assert record["mean_accuracy"] == pytest.approx({"torch": 0.6, "l2l cold": 0.7, "l2l warm": 0.7})
-    assert diverged(record) == (
+    assert describe_lost(record) == (
         "Accuracy is over the 2 candidates that no peer lost to a training that diverged "
         "(lost: torch 1, l2l cold 1, l2l warm 0)."
     )
 
 
 def test_one_run_has_no_spread() -> None:
-    assert spread({"median": 2.0, "all": [2.0]}, 1) == "2.0"
+    assert format_range({"median": 2.0, "all": [2.0]}, 1) == "2.0"
 
 
 def test_a_peer_takes_part_in_so_many_repeats() -> None:
-    assert candidates.entrants("flax:1,torch", 5) == {"flax": 1, "torch": 5}
-    assert candidates.entrants("", 5) == {}
+    assert candidates.parse_peers("flax:1,torch", 5) == {"flax": 1, "torch": 5}
+    assert candidates.parse_peers("", 5) == {}
     for text in ("flux", "flax:6", "flax:0", "flax:-1", "flax:one"):
         with pytest.raises(ValueError, match="expected"):
-            candidates.entrants(text, 5)
+            candidates.parse_peers(text, 5)
 
 
 def test_who_runs_when(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_who_runs_when(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return Result(1.0, 1.0, {0: None}, {})
 
     monkeypatch.setattr(candidates.Bench, "once", once)
-    results = candidates.repeated(candidates.Bench(None, 1, 1, 7, tmp_path, {}), {"flax": 1, "torch": 3}, 3)
+    results = candidates.repeat_runs(candidates.Bench(None, 1, 1, 7, tmp_path, {}), {"flax": 1, "torch": 3}, 3)
     assert {name: len(runs) for name, runs in results.items()} == {
         "flax cold": 1, "flax warm": 1, "torch": 3, "l2l cold": 3, "l2l warm": 3
     }  # fmt: skip
@@ -122,7 +122,7 @@ def test_a_cold_run_empties_its_own_cache_and_nobody_reads_the_callers(
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "callers"))
     seen: list[tuple[str, bool]] = []
 
-    def timed(_: list[list[str]], folder: Path, **environment: str) -> tuple[float, float]:
+    def time_commands(_: list[list[str]], folder: Path, **environment: str) -> tuple[float, float]:
         cache = Path(environment["JAX_COMPILATION_CACHE_DIR"])
         assert cache.is_absolute()
         assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
@@ -135,7 +135,7 @@ def test_a_cold_run_empties_its_own_cache_and_nobody_reads_the_callers(
         (folder / "run" / "result.json").write_text('{"seconds": {}}')
         return 1.0, 1.0
 
-    monkeypatch.setattr(candidates, "timed", timed)
+    monkeypatch.setattr(candidates, "time_commands", time_commands)
     bench = candidates.Bench(workloads.WORKLOADS["A"], 1, 1, 7, tmp_path, {"flax": sys.executable})
     kinds = ("flax cold", "flax warm", "l2l cold", "l2l warm")
     for kind in (*kinds, *kinds):
@@ -153,7 +153,7 @@ def test_l2ls_words_are_those_of_its_command(tmp_path: Path) -> None:
 
 
 def test_peers_take_turns_to_begin() -> None:
-    orders = [candidates.rotated(["flax", "torch", "l2l"], at) for at in range(4)]
+    orders = [candidates.rotate_names(["flax", "torch", "l2l"], at) for at in range(4)]
     assert [order[0] for order in orders] == ["flax", "torch", "l2l", "flax"]
     assert all(sorted(order) == ["flax", "l2l", "torch"] for order in orders)
 
@@ -161,12 +161,12 @@ def test_peers_take_turns_to_begin() -> None:
 def test_quality_is_paired_by_seed_and_leaves_out_what_either_lost() -> None:
     ours = [{0: 0.5, 1: None, 2: 0.3}, {0: 0.7, 1: 0.9, 2: 0.3}]
     theirs = [{0: 0.4, 1: 0.1, 2: 0.3}, {0: 0.8, 1: None, 2: None}]
-    found = quality.compared(ours, theirs)
+    found = quality.compare_accuracies(ours, theirs)
     assert (found["candidates"], found["lost"]) == (1, {"l2l": 1, "flax": 2})
     assert found["within"]
     assert found["difference"]["all"] == pytest.approx([0.1, -0.1])
     assert found["difference"]["standard_error"] == pytest.approx(0.1)
-    assert not quality.compared([{0: 0.9}], [{0: 0.4}])["within"]
+    assert not quality.compare_accuracies([{0: 0.9}], [{0: 0.4}])["within"]
 
 
 def taps(size: int, kernel: int) -> float:
@@ -177,11 +177,11 @@ def taps(size: int, kernel: int) -> float:
 
 def test_the_floor_counts_what_the_true_shape_needs() -> None:
     workload = workloads.WORKLOADS["A"]
-    space, spec = workloads.space_of(workload), workloads.spec_of(workload)
+    space, spec = workloads.make_space(workload), workloads.make_spec(workload)
     draw = random.Random(1)
     drawn = [space.sample(draw).values for _ in range(12)]
     assert {values["family"] for values in drawn} == {"mlp", "cnn"}
-    for values, counted in zip(drawn, floor.operations(space, drawn, spec), strict=True):
+    for values, counted in zip(drawn, floor.count_operations(space, drawn, spec), strict=True):
         depth = int(values["depth"])
         if values["family"] == "mlp":
             width = int(values["width"])
@@ -194,10 +194,10 @@ def test_the_floor_counts_what_the_true_shape_needs() -> None:
 
 
 def test_the_peak_names_its_product() -> None:
-    found = floor.peak({"numpy": sys.executable}, sizes=(64, 128), budget=0.01)
+    found = floor.measure_peak({"numpy": sys.executable}, sizes=(64, 128), budget=0.01)
     assert found["gflops"] == max(found["all"]["numpy"].values()) > 0
     assert found["by"] in {"numpy, 64 x 64", "numpy, 128 x 128"}
-    assert "of numpy" in floor.told(found)
+    assert "of numpy" in floor.describe_peak(found)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
@@ -219,7 +219,7 @@ def test_memory_is_that_of_all_descendants_together() -> None:
 
 
 def test_a_peer_that_fails_is_no_figure(tmp_path: Path) -> None:
-    seconds, memory = timed([[sys.executable, "-c", "print('done')"]] * 2, tmp_path)
+    seconds, memory = time_commands([[sys.executable, "-c", "print('done')"]] * 2, tmp_path)
     assert seconds > 0 < memory
     with pytest.raises(RuntimeError, match=r"exit codes \[0, 3\](.|\n)*too small"):
-        timed([[sys.executable, "-c", "0"], [sys.executable, "-c", "print('too small'); exit(3)"]], tmp_path)
+        time_commands([[sys.executable, "-c", "0"], [sys.executable, "-c", "print('too small'); exit(3)"]], tmp_path)

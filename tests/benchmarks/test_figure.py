@@ -8,7 +8,7 @@ from typing import Any
 
 import figure
 import pytest
-from table import NAMES, Result, summary
+from table import NAMES, Result, summarise_runs
 
 
 def record(workload: str, count: int, seconds: float) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def record(workload: str, count: int, seconds: float) -> dict[str, Any]:
     about = {"machine": "a processor, 2 cores", "jax": "1.0"}
     made = {"about": about, "workload": workload, "candidates": count, "peak": {"by": "numpy, 64 x 64"}}
     made["command"] = f"l2l search trials={count}"
-    return made | summary(runs, count, flops=1e9, peak=10.0)
+    return made | summarise_runs(runs, count, flops=1e9, peak=10.0)
 
 
 def test_a_record_replaces_its_like() -> None:

@@ -15,11 +15,11 @@ from l2l.engine.population import Population
 def population() -> Population:
     """Workload A on one epoch."""
     workload = workloads.WORKLOADS["A"]
-    return Population(workloads.space_of(workload), workloads.task_of(workload), 1)
+    return Population(workloads.make_space(workload), workloads.make_task(workload), 1)
 
 
 def test_lanes_are_filled_from_the_commonest_bucket_of_each_family(population: Population) -> None:
-    chosen = lanes.chosen(population, 40, seed=7)
+    chosen = lanes.choose_candidates(population, 40, seed=7)
     assert set(chosen) == {"mlp", "cnn"}
     for family, (held, members) in chosen.items():
         assert len(members) == 40
@@ -28,8 +28,8 @@ def test_lanes_are_filled_from_the_commonest_bucket_of_each_family(population: P
 
 
 def test_a_row_is_of_all_its_candidates(population: Population) -> None:
-    held, members = lanes.chosen(population, 3, seed=7)["mlp"]
-    row = lanes.measured(population, held, members, lanes=2, repeats=2)
+    held, members = lanes.choose_candidates(population, 3, seed=7)["mlp"]
+    row = lanes.measure_lanes(population, held, members, lanes=2, repeats=2)
     assert (row["lanes"], row["candidates"], len(row["seconds"]["all"])) == (2, 3, 2)
     assert row["candidates_per_minute"] == pytest.approx(180 / row["seconds"]["median"])
     assert row["gflops"] == pytest.approx(row["flops"] / row["run_seconds"]["median"] / 1e9)
@@ -46,12 +46,12 @@ def row(devices: int, seconds: list[float]) -> dict[str, Any]:
 
 
 def test_devices_are_compared_process_by_process() -> None:
-    found = lanes.ratios([row(1, [4.0, 6.0]), row(2, [2.0, 4.0])])
+    found = lanes.compute_speedups([row(1, [4.0, 6.0]), row(2, [2.0, 4.0])])
     assert found == {"C mlp, 16 lanes, 2 to 1": {"median": 1.75, "all": [2.0, 1.5]}}
 
 
 def test_a_table_of_lanes() -> None:
-    lines = lanes.markdown([row(1, [4.0])], peak=100.0).splitlines()
+    lines = lanes.format_rows([row(1, [4.0])], peak=100.0).splitlines()
     assert lines[2] == "| C | mlp | 1 | 16 | 240 | 4.000 | 2 % | 1.0 | - |"
     assert len({line.count("|") for line in lines}) == 1
 
@@ -59,4 +59,4 @@ def test_a_table_of_lanes() -> None:
 @pytest.mark.parametrize("text", ["0", "4,0"])
 def test_lanes_are_at_least_one(text: str) -> None:
     with pytest.raises(Exception, match="at least 1"):
-        lanes.whole(text)
+        lanes.parse_integers(text)

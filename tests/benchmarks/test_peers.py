@@ -12,7 +12,7 @@ import candidates
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processes import timed
+from processes import time_commands
 
 from l2l.types import Spec
 from search_spaces import transformer
@@ -23,17 +23,18 @@ import claims
 
 
 def test_each_candidate_is_claimed_once_by_whoever_asks_first(tmp_path: Path) -> None:
-    one, other = claims.claimed(tmp_path, 5), claims.claimed(tmp_path, 5)
+    one, other = claims.claim_candidates(tmp_path, 5), claims.claim_candidates(tmp_path, 5)
     assert [next(one), next(other), next(other)] == [0, 1, 2]  # the other is faster
     assert (list(one), list(other)) == ([3, 4], [])
 
 
 def test_claims_need_the_standard_library_alone(tmp_path: Path) -> None:
-    place = str(Path(claims.__file__).parent)
+    folder = str(Path(claims.__file__).parent)
     script = (
-        f"import sys; sys.path.insert(0, {place!r}); import claims, pathlib; list(claims.claimed(pathlib.Path(), 2))"
+        f"import sys; sys.path.insert(0, {folder!r}); import claims, pathlib; "
+        "list(claims.claim_candidates(pathlib.Path(), 2))"
     )
-    timed([[sys.executable, "-I", "-S", "-c", script]], tmp_path)  # -S: without what is installed
+    time_commands([[sys.executable, "-I", "-S", "-c", script]], tmp_path)  # -S: without what is installed
     assert sorted(path.name for path in tmp_path.glob("*.taken")) == ["0.taken", "1.taken"]
 
 
