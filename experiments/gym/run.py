@@ -69,7 +69,7 @@ class Recorded:
             yield trial
 
 
-def tabled(folder: Path) -> Tabular:
+def load_benchmark(folder: Path) -> Tabular:
     """The table that is searched."""
     data = os.environ.get("L2L_DATA")
     if data and (Path(data) / NASBENCH).is_file():
@@ -82,7 +82,7 @@ def tabled(folder: Path) -> Tabular:
     return Tabular(space=of, task=Lookup(path, more["reward"]), path=path, **more)
 
 
-def ppo(objective: Recorded, seed: int, evaluations: int) -> None:
+def search_by_ppo(objective: Recorded, seed: int, evaluations: int) -> None:
     """Stable-Baselines3's own settings, but for short rollouts, no discount and rewards of unit scale."""
     arguments = {"space": objective.inner.space, "objective": objective, "reward": Metric(objective.inner.reward)}
     make = functools.partial(gymnasium.make, l2l.envs.NAME, **arguments)
@@ -91,7 +91,7 @@ def ppo(objective: Recorded, seed: int, evaluations: int) -> None:
     agent.learn(evaluations * DECISIONS)
 
 
-def at_random(objective: Recorded, seed: int, evaluations: int) -> None:
+def search_at_random(objective: Recorded, seed: int, evaluations: int) -> None:
     """Actions drawn evenly, in the same environment."""
     arguments = {"space": objective.inner.space, "objective": objective, "reward": Metric(objective.inner.reward)}
     env = gymnasium.make(l2l.envs.NAME, **arguments)
@@ -103,7 +103,7 @@ def at_random(objective: Recorded, seed: int, evaluations: int) -> None:
             _, _, ended, _, info = env.step(env.action_space.sample(info["action_mask"]))
 
 
-def curve(objective: Recorded, evaluations: int) -> Curve:
+def compute_curve(objective: Recorded, evaluations: int) -> Curve:
     """Every `WINDOW` evaluations: their mean reward, the highest so far, and what is reported of that candidate."""
     seen = objective.seen[:evaluations]
     report = objective.inner.report or objective.inner.reward
@@ -119,7 +119,7 @@ def curve(objective: Recorded, evaluations: int) -> Curve:
     }
 
 
-def draw(rows: Mapping[str, Sequence[Curve]], optimum: float, unit: str, path: Path) -> None:
+def draw_curves(rows: Mapping[str, Sequence[Curve]], optimum: float, unit: str, path: Path) -> None:
     """Mean over seeds, from the lowest to the highest: what is proposed, and the best that was found."""
     import matplotlib
 
@@ -132,7 +132,7 @@ def draw(rows: Mapping[str, Sequence[Curve]], optimum: float, unit: str, path: P
         titles = {"mean": f"reward of the last {WINDOW} candidates", "best": "highest reward so far"}
         for panel, (key, title) in zip(panels, titles.items(), strict=True):
             for name, curves in rows.items():
-                values = np.array([each[key] for each in curves])
+                values = np.array([curve[key] for curve in curves])
                 x = curves[0]["evaluations"]
                 panel.fill_between(x, values.min(0), values.max(0), color=LOOKS[name], alpha=0.2, linewidth=0)
                 panel.plot(x, values.mean(0), color=LOOKS[name], label=name)
@@ -143,20 +143,20 @@ def draw(rows: Mapping[str, Sequence[Curve]], optimum: float, unit: str, path: P
         pyplot.close(figure)
 
 
-def shown(rows: Mapping[str, Sequence[Curve]]) -> None:
+def print_table(rows: Mapping[str, Sequence[Curve]]) -> None:
     """A line for each few evaluations, means over seeds, and the difference of the sides with its interval."""
     print("| evaluations | side | mean of the last | best so far | reported | different | best, less random's |")
     print("|---|---|---|---|---|---|---|")
     ends = rows["ppo"][0]["evaluations"]
-    for place in sorted({ends.index(end) for end in (100, 200, 500, 1000, 2000, ends[-1]) if end in ends}):
-        ours, theirs = (np.array([each["best"][place] for each in rows[name]]) for name in ("ppo", "random"))
+    for index in sorted({ends.index(end) for end in (100, 200, 500, 1000, 2000, ends[-1]) if end in ends}):
+        ours, theirs = (np.array([curve["best"][index] for curve in rows[name]]) for name in ("ppo", "random"))
         low, high = student(ours - theirs)
         difference = f"{(ours - theirs).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
         for name, curves in rows.items():
-            means = {key: statistics.fmean(each[key][place] for each in curves) for key in curves[0]}
+            means = {key: statistics.fmean(curve[key][index] for curve in curves) for key in curves[0]}
             cells = [f"{means[key]:.3f}" for key in ("mean", "best", "report")]
             last = difference if name == "ppo" else ""
-            print(f"| {ends[place]:.0f} | {name} | {' | '.join(cells)} | {means['different']:.0f} | {last} |")
+            print(f"| {ends[index]:.0f} | {name} | {' | '.join(cells)} | {means['different']:.0f} | {last} |")
 
 
 def main() -> None:
@@ -174,23 +174,23 @@ def main() -> None:
     rows: dict[str, list[Curve]] = {"ppo": [], "random": []}
     seconds: dict[str, list[float]] = {"ppo": [], "random": []}
     with tempfile.TemporaryDirectory() as folder:
-        table = tabled(Path(folder))
+        table = load_benchmark(Path(folder))
         for seed in range(options.seeds):
-            for name, search in (("ppo", ppo), ("random", at_random)):
-                objective, began = Recorded(table), time.perf_counter()
+            for name, search in (("ppo", search_by_ppo), ("random", search_at_random)):
+                objective, started = Recorded(table), time.perf_counter()
                 search(objective, seed, options.evaluations)
-                seconds[name].append(time.perf_counter() - began)
-                rows[name].append(curve(objective, options.evaluations))
+                seconds[name].append(time.perf_counter() - started)
+                rows[name].append(compute_curve(objective, options.evaluations))
         optimum, source = table.table.best, Path(table.path).stem
     print(f"table: {source}, best {optimum:.3f}\n")
-    shown(rows)
+    print_table(rows)
     if options.json:
-        given = {name: getattr(options, name) for name in ("evaluations", "seeds")}
-        made = {"options": given, "machine": machine, "table": source, "reward": table.reward, "report": table.report}
-        made |= {"optimum": optimum, "seconds": seconds, "rows": rows}
-        options.json.write_text(json.dumps(made) + "\n")
+        sizes = {name: getattr(options, name) for name in ("evaluations", "seeds")}
+        record = {"options": sizes, "machine": machine, "table": source, "reward": table.reward, "report": table.report}
+        record |= {"optimum": optimum, "seconds": seconds, "rows": rows}
+        options.json.write_text(json.dumps(record) + "\n")
     if options.figure:
-        draw(rows, optimum, table.reward, options.figure)
+        draw_curves(rows, optimum, table.reward, options.figure)
 
 
 if __name__ == "__main__":

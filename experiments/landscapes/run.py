@@ -65,7 +65,7 @@ PROBLEMS = [
 ]
 
 
-def searched_for(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
+def run_searches(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
     """True rewards [S] of the candidates that searches took for the best, each seed on a landscape of its own."""
     import jax
     import jax.numpy as jnp
@@ -77,18 +77,18 @@ def searched_for(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
     choices = {f"c{n}": Categorical(options=tuple(range(problem.options))) for n in range(problem.decisions)}
     encoding = Encoding(SearchSpace(choices, lambda values, spec: None))
     rows = jnp.arange(problem.options**problem.decisions)
-    found: list[float] = []
+    best_rewards: list[float] = []
     for seed in seeds:
         true = landscape(problem.decisions, problem.options, seed, problem.ruggedness).rewards
         key = jax.random.key(seed)
         rewards = jnp.asarray(true, jnp.float32)
-        (took,) = np.asarray(searched(ROWS[name], encoding, rows, rewards, key[None], trials, noise=problem.noise))
-        told = true[took] + problem.noise * np.asarray(blurs(key, jnp.arange(trials)))
-        found.append(float(true[took[told.argmax()]]))
-    return np.array(found)
+        (order,) = np.asarray(searched(ROWS[name], encoding, rows, rewards, key[None], trials, noise=problem.noise))
+        noisy = true[order] + problem.noise * np.asarray(blurs(key, jnp.arange(trials)))
+        best_rewards.append(float(true[order[noisy.argmax()]]))
+    return np.array(best_rewards)
 
 
-def prepared() -> None:
+def prepare_worker() -> None:
     """Before a worker's first job: one thread."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -110,24 +110,24 @@ def main() -> None:
         for first in range(0, args.seeds, PART)
     ]
     parts: dict[tuple[Problem, str], list[np.ndarray]] = {}
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepared) as pool:
-        for (name, problem, _, _), rewards in zip(jobs, pool.map(searched_for, jobs), strict=True):
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
+        for (name, problem, _, _), rewards in zip(jobs, pool.map(run_searches, jobs), strict=True):
             parts.setdefault((problem, name), []).append(rewards)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     print("| decisions | ruggedness | noise | " + " | ".join(ROWS) + " | gp_critic less local |")
     print("|---" * (4 + len(ROWS)) + "|")
     for problem in PROBLEMS:
         rewards = {name: np.concatenate(parts[problem, name]) for name in ROWS}
         differences = rewards["gp_critic"] - rewards["local"]
-        apart = interval(differences)
-        means = {name: float(each.mean()) for name, each in rewards.items()}
-        found.append({**problem._asdict(), "means": means, "gp_critic_less_local": list(apart)})
+        bounds = interval(differences)
+        means = {name: float(values.mean()) for name, values in rewards.items()}
+        results.append({**problem._asdict(), "means": means, "gp_critic_less_local": list(bounds)})
         cells = " | ".join(f"{mean:.4f}" for mean in means.values())
-        where = f"{problem.decisions} of {problem.options} | {problem.ruggedness} | {problem.noise}"
-        print(f"| {where} | {cells} | {apart.low:+.4f} to {apart.high:+.4f}, {verdict(differences)} |", flush=True)
+        label = f"{problem.decisions} of {problem.options} | {problem.ruggedness} | {problem.noise}"
+        print(f"| {label} | {cells} | {bounds.low:+.4f} to {bounds.high:+.4f}, {verdict(differences)} |", flush=True)
     seconds = time.perf_counter() - started
     if args.json:
-        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": found}
+        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": results}
         args.json.write_text(json.dumps(record, indent=2) + "\n")
     print(f"{seconds:.0f} s")
 

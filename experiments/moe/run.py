@@ -80,7 +80,7 @@ class Job(NamedTuple):
     points: int = POINTS
 
 
-def values(row: str, rate: Any, schedule: str) -> dict[str, Any]:
+def make_values(row: str, rate: Any, schedule: str) -> dict[str, Any]:
     """The row as a point of the space `transformer`; what is not named is that space's default."""
     part: dict[str, Any] = {"forward": "dense", "mlp_ratio": RATIO}
     if experts := ROWS[row]:
@@ -111,13 +111,13 @@ class Training:
 
     def model(self, seed: int) -> Any:
         """The untrained model."""
-        made = raw(self.learner(0.0).model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
-        made.train()
-        return made
+        model = raw(self.learner(0.0).model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
+        model.train()
+        return model
 
     def learner(self, rate: Any) -> Learner:
         """The row's model and recipe."""
-        return transformer.build(values(self.row, rate, self.schedule), self.spec)
+        return transformer.build(make_values(self.row, rate, self.schedule), self.spec)
 
     def begin(self, seed: int) -> Any:
         """A state before the first step."""
@@ -127,116 +127,119 @@ class Training:
     def _loss(self, params: Any, rest: Any, index: Any) -> Any:
         model: Any = nnx.merge(self.graph, params, rest, copy=True)
         error = jnp.mean(self.task.loss(model(self.x[index]), self.y[index]))
-        found = {"train": error / jnp.log(2.0), **measures(model)}
-        return sum(penalties(model), error), (nnx.state(model, nnx.Not(nnx.Param)), found)
+        means = {"train": error / jnp.log(2.0), **measures(model)}
+        return sum(penalties(model), error), (nnx.state(model, nnx.Not(nnx.Param)), means)
 
     def _steps(self, state: Any, indices: Any, rate: Any) -> Any:
         """The state after steps on these examples `[T, B]`, and means over the steps of what they measured."""
 
         def step(state: Any, index: Any) -> Any:
-            params, rest, held = state
-            gradient, (rest, found) = jax.grad(self._loss, has_aux=True)(params, rest, index)
-            updates, held = self.learner(rate).optimizer.update(gradient, held, params)
-            return (optax.apply_updates(params, updates), rest, held), found
+            params, rest, opt_state = state
+            gradient, (rest, means) = jax.grad(self._loss, has_aux=True)(params, rest, index)
+            updates, opt_state = self.learner(rate).optimizer.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), rest, opt_state), means
 
-        state, found = jax.lax.scan(step, state, indices)
-        return state, jax.tree.map(jnp.mean, found)
+        state, means = jax.lax.scan(step, state, indices)
+        return state, jax.tree.map(jnp.mean, means)
 
     def _score(self, params: Any, rest: Any) -> Any:
         """Validation bits of a character."""
         score = make_score(self.task, len(self.validation[0]))
-        found = score(nnx.merge(self.asleep, params, rest, copy=True), *self.validation)
-        return found["bits"] / len(self.validation[0])
+        sums = score(nnx.merge(self.asleep, params, rest, copy=True), *self.validation)
+        return sums["bits"] / len(self.validation[0])
 
 
 training = functools.cache(Training)
 
 
-def trained(job: Job) -> dict[str, Any]:
+def run_training(job: Job) -> dict[str, Any]:
     """The curves of one training, and the seconds of its steps."""
-    at = training(job.row, job.epochs, job.schedule)
-    state = at.begin(job.seed)
-    seen = order(jax.random.key(job.seed), at.spec, BATCH).reshape(-1, BATCH)
+    programs = training(job.row, job.epochs, job.schedule)
+    state = programs.begin(job.seed)
+    examples = order(jax.random.key(job.seed), programs.spec, BATCH).reshape(-1, BATCH)
     curves: dict[str, list[float]] = {}
     seconds = 0.0
     for point in range(job.points):
-        part = seen[point * at.length : (point + 1) * at.length]
-        began = time.perf_counter()
-        state, found = jax.block_until_ready(at.steps(state, part, jnp.float32(job.rate)))
-        seconds += time.perf_counter() - began
-        for name, value in {"step": (point + 1) * at.length, "bits": at.score(*state[:2]), **found}.items():
+        part = examples[point * programs.length : (point + 1) * programs.length]
+        started = time.perf_counter()
+        state, means = jax.block_until_ready(programs.steps(state, part, jnp.float32(job.rate)))
+        seconds += time.perf_counter() - started
+        for name, value in {"step": (point + 1) * programs.length, "bits": programs.score(*state[:2]), **means}.items():
             curves.setdefault(name, []).append(round(float(value), 4))
     return {**job._asdict(), "seconds": seconds, **curves}
 
 
-def compute(epochs: int) -> dict[str, dict[str, float]]:
+def count_costs(epochs: int) -> dict[str, dict[str, float]]:
     """Parameters of each row, those that one token is computed with, and operations of an example forwards."""
     task = TinyShakespeare()
     spec, space = specify(task, load(task), epochs), transformer.space()
-    found = {name: measure(space, values(name, 0.0, "constant"), spec) for name in ROWS}
+    sizes = {name: measure(space, make_values(name, 0.0, "constant"), spec) for name in ROWS}
     return {
-        name: {"parameters": each.parameters, "active_parameters": each.active_parameters, "flops": each.flops}
-        for name, each in found.items()
+        name: {"parameters": size.parameters, "active_parameters": size.active_parameters, "flops": size.flops}
+        for name, size in sizes.items()
     }
 
 
-def reached(curve: Curves, target: float) -> float | None:
+def find_share(curve: Curves, target: float) -> float | None:
     """The share of the training after which the validation bits are first at the target; None if never."""
     bits, shares = np.array(curve["bits"]), np.array(curve["step"]) / curve["step"][-1]
     (below,) = np.nonzero(bits <= target)
     if not len(below):
         return None
-    at = int(below[0])
-    if at == 0:
+    first = int(below[0])
+    if first == 0:
         return float(shares[0])
-    return float(np.interp(-target, -bits[at - 1 : at + 1], shares[at - 1 : at + 1]))
+    return float(np.interp(-target, -bits[first - 1 : first + 1], shares[first - 1 : first + 1]))
 
 
-def compared(runs: Runs, costs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def compare_models(runs: Runs, costs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each row against the dense one, seed by seed."""
-    dense, found = runs["dense"], dict[str, dict[str, Any]]()
-    for name, each in runs.items():
-        bits = np.array([run["bits"][-1] for run in each])
-        apart = bits - np.array([run["bits"][-1] for run in dense])
-        pairs = list(zip(each, dense, strict=True))
-        last = {key: statistics.fmean(run[key][-1] for run in each) for key in each[0] if key in MEASURED}
-        found[name] = {
-            **costs[name], "rate": each[0]["rate"], "bits": bits.tolist(), "mean": float(bits.mean()),
-            "train": statistics.fmean(run["train"][-1] for run in each),
-            "less_dense": {"mean": float(apart.mean()), "student": list(student(apart)), "verdict": verdict(-apart)},
-            "reached": [reached(run, other["bits"][-1]) for run, other in pairs],
-            "seconds": [run["seconds"] for run in each],
+    dense, rows = runs["dense"], dict[str, dict[str, Any]]()
+    for name, repeats in runs.items():
+        bits = np.array([run["bits"][-1] for run in repeats])
+        differences = bits - np.array([run["bits"][-1] for run in dense])
+        pairs = list(zip(repeats, dense, strict=True))
+        last = {key: statistics.fmean(run[key][-1] for run in repeats) for key in repeats[0] if key in MEASURED}
+        rows[name] = {
+            **costs[name], "rate": repeats[0]["rate"], "bits": bits.tolist(), "mean": float(bits.mean()),
+            "train": statistics.fmean(run["train"][-1] for run in repeats),
+            "less_dense": {
+                "mean": float(differences.mean()), "student": list(student(differences)),
+                "verdict": verdict(-differences),
+            },
+            "reached": [find_share(run, other["bits"][-1]) for run, other in pairs],
+            "seconds": [run["seconds"] for run in repeats],
             "seconds_ratio": [run["seconds"] / other["seconds"] for run, other in pairs],
             "last": last,
         }  # fmt: skip
-    return found
+    return rows
 
 
 MEASURED = ("expert_load_max", "expert_load_min", "drop_rate", "router_entropy")
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The comparison as Markdown."""
     head = (
         "model", "parameters (of a token)", "operations", "rate", "bits", "each seed", "less dense's, 95 %",
         "dense's last bits at", "in operations", "seconds", "load", "dropped",
     )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, row in found.items():
-        work = row["flops"] / found["dense"]["flops"]
+    for name, row in rows.items():
+        work = row["flops"] / rows["dense"]["flops"]
         cells = [
             name, f"{row['parameters']:,} ({row['active_parameters']:,})", f"{work:.3f}", f"{row['rate']:g}",
-            f"{row['mean']:.3f}", " ".join(f"{each:.3f}" for each in row["bits"]),
+            f"{row['mean']:.3f}", " ".join(f"{value:.3f}" for value in row["bits"]),
         ]  # fmt: skip
         if name != "dense":
             low, high = row["less_dense"]["student"]
-            shares = [each for each in row["reached"] if each is not None]
-            last = row["last"]
+            shares = [value for value in row["reached"] if value is not None]
+            last, total = row["last"], len(row["reached"])
             cells += [
                 f"{row['less_dense']['mean']:+.3f} [{low:+.3f}, {high:+.3f}], {row['less_dense']['verdict']}",
-                _spread(shares) if len(shares) == len(row["reached"]) else f"{len(shares)} of {len(row['reached'])}",
-                _spread([work * each for each in shares]),
-                _spread(row["seconds_ratio"]),
+                _format_range(shares) if len(shares) == total else f"{len(shares)} of {total}",
+                _format_range([work * value for value in shares]),
+                _format_range(row["seconds_ratio"]),
                 f"{last['expert_load_max']:.2f} / {last['expert_load_min']:.2f}", f"{100 * last['drop_rate']:.1f} %",
             ]  # fmt: skip
         else:
@@ -245,40 +248,40 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _spread(every: Sequence[float]) -> str:
-    if not every:
+def _format_range(figures: Sequence[float]) -> str:
+    if not figures:
         return "-"
-    return f"{statistics.median(every):.2f} ({min(every):.2f} to {max(every):.2f})"
+    return f"{statistics.median(figures):.2f} ({min(figures):.2f} to {max(figures):.2f})"
 
 
-def draw(runs: Runs, folder: Path) -> None:
+def draw_figures(runs: Runs, folder: Path) -> None:
     """Curves over the steps, means over the seeds and from the lowest to the highest, as three figures."""
-    experts = {name: each for name, each in runs.items() if name != "dense"}
-    apart = {
+    experts = {name: repeats for name, repeats in runs.items() if name != "dense"}
+    differences = {
         name: [
             {**run, "apart": np.subtract(run["bits"], other["bits"])}
-            for run, other in zip(each, runs["dense"], strict=True)
+            for run, other in zip(repeats, runs["dense"], strict=True)
         ]
-        for name, each in experts.items()
+        for name, repeats in experts.items()
     }
-    _figure(
+    _draw_figure(
         folder / "loss.svg",
-        [(runs, "bits", "validation bits of a character"), (apart, "apart", "the same, less dense's")],
+        [(runs, "bits", "validation bits of a character"), (differences, "apart", "the same, less dense's")],
     )
     loads = {"expert_load_max": "largest", "expert_load_min": "smallest"}
-    _figure(folder / "load.svg", [(experts, key, f"{word} share, times experts") for key, word in loads.items()])
-    _figure(folder / "drop.svg", [(experts, "drop_rate", "share of tokens that are dropped")])
+    _draw_figure(folder / "load.svg", [(experts, key, f"{word} share, times experts") for key, word in loads.items()])
+    _draw_figure(folder / "drop.svg", [(experts, "drop_rate", "share of tokens that are dropped")])
 
 
-def _figure(path: Path, panels: Sequence[tuple[Runs, str, str]]) -> None:
+def _draw_figure(path: Path, panels: Sequence[tuple[Runs, str, str]]) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "moe", "font.size": 9}):  # the same records give the same file
         figure = Figure(figsize=(1.2 + 4.2 * len(panels), 4.2), layout="constrained")
         for axes, (runs, key, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for name, each in runs.items():
-                curves, steps = np.array([run[key] for run in each]), each[0]["step"]
+            for name, repeats in runs.items():
+                curves, steps = np.array([run[key] for run in repeats]), repeats[0]["step"]
                 axes.fill_between(
                     steps, curves.min(0), curves.max(0), color=LOOKS[name]["color"], alpha=0.12, linewidth=0
                 )
@@ -292,16 +295,16 @@ def _figure(path: Path, panels: Sequence[tuple[Runs, str, str]]) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def prepared() -> None:
+def prepare_worker() -> None:
     """Before a worker's first job: one thread."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-def tuned(grid: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def choose_rates(grid: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The best rate of each row."""
     best: dict[str, Mapping[str, Any]] = {}
     for run in grid:
-        best[run["row"]] = min(best.get(run["row"], run), run, key=lambda each: each["bits"][-1])
+        best[run["row"]] = min(best.get(run["row"], run), run, key=lambda run: run["bits"][-1])
     return {row: run["rate"] for row, run in best.items()}
 
 
@@ -315,28 +318,28 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figures", type=Path, help="a folder")
     args = parser.parse_args()
-    given = [float(each) for each in args.rates.split(",")]
+    grid_rates = [float(rate) for rate in args.rates.split(",")]
     machine, started = about.announce(), time.perf_counter()
-    with ProcessPoolExecutor(about.CORES, mp_context=get_context("spawn"), initializer=prepared) as pool:
+    with ProcessPoolExecutor(about.CORES, mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
         points = POINTS // 2 if args.schedule == "constant" else POINTS
-        search = [Job(row, rate, TUNED, args.epochs, args.schedule, points) for row in ROWS for rate in given]
-        grid = list(pool.map(trained, search)) if len(given) > 1 else []
-        rates = tuned(grid) if grid else dict.fromkeys(ROWS, given[0])
+        search = [Job(row, rate, TUNED, args.epochs, args.schedule, points) for row in ROWS for rate in grid_rates]
+        grid = list(pool.map(run_training, search)) if len(grid_rates) > 1 else []
+        rates = choose_rates(grid) if grid else dict.fromkeys(ROWS, grid_rates[0])
         for run in grid:
             print(f"{run['row']}, rate {run['rate']:g}: {run['bits'][-1]:.3f} bits", flush=True)
         jobs = [Job(row, rates[row], seed, args.epochs, args.schedule) for seed in range(args.seeds) for row in ROWS]
         runs: dict[str, list[Curves]] = {name: [] for name in ROWS}
-        for run in pool.map(trained, jobs):
+        for run in pool.map(run_training, jobs):
             runs[run["row"]].append(run)
             print(f"{run['row']}, seed {run['seed']}: {run['bits'][-1]:.3f} bits, {run['seconds']:.0f} s", flush=True)
-    found = compared(runs, compute(args.epochs))
+    rows = compare_models(runs, count_costs(args.epochs))
     seconds = time.perf_counter() - started
-    print("\n" + table(found) + f"\n\n{seconds:.0f} s")
+    print("\n" + format_table(rows) + f"\n\n{seconds:.0f} s")
     if args.json:
-        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": found}
+        record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": rows}
         args.json.write_text(json.dumps({**record, "grid": grid, "runs": runs}) + "\n")
     if args.figures:
-        draw(runs, args.figures)
+        draw_figures(runs, args.figures)
 
 
 if __name__ == "__main__":

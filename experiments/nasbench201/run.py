@@ -79,74 +79,83 @@ ABLATION: Mapping[str, Searcher[Any]] = {
 }
 
 
-def settings(name: str) -> dict[str, Any]:
+def make_settings(name: str) -> dict[str, Any]:
     """The table of one data set, as `compare` wants it."""
     reward = f"{name}_val_acc_12ep"
-    made = functools.partial(Tabular, path=PATH, codes="ops", reward=reward, report=f"{name}_test_acc_200ep")
-    return {"objective": made, "space": space(PATH, "ops"), "task": Lookup(PATH, reward)}
+    objective = functools.partial(Tabular, path=PATH, codes="ops", reward=reward, report=f"{name}_test_acc_200ep")
+    return {"objective": objective, "space": space(PATH, "ops"), "task": Lookup(PATH, reward)}
 
 
-def table(name: str) -> Table:
+def load_benchmark(name: str) -> Table:
     """The table of one data set."""
-    given = settings(name)
-    return given["objective"](space=given["space"], task=given["task"]).table
+    parts = make_settings(name)
+    return parts["objective"](space=parts["space"], task=parts["task"]).table
 
 
-def compared(rows: Mapping[str, Searcher[Any]], seeds: int, first: int, trials: int, out: Path) -> dict[str, Any]:
+def compare_searchers(
+    rows: Mapping[str, Searcher[Any]], seeds: int, first: int, trials: int, out: Path
+) -> dict[str, Any]:
     """The rows on both data sets, and ours against every other one."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in SETS:
         started = time.perf_counter()
         record = compare(
-            rows, **settings(name), trials=trials, seeds=seeds, seed=first, out=out / name, command=about.read_command()
+            rows,
+            **make_settings(name),
+            trials=trials,
+            seeds=seeds,
+            seed=first,
+            out=out / name,
+            command=about.read_command(),
         )
-        found[name] = {"seconds": time.perf_counter() - started, "rows": record["rows"], "best": record["best"]}
-    return found
+        results[name] = {"seconds": time.perf_counter() - started, "rows": record["rows"], "best": record["best"]}
+    return results
 
 
-def printed(found: Mapping[str, Any]) -> str:
+def format_results(results: Mapping[str, Any]) -> str:
     """The comparison as a table."""
     lines = ["| searcher | " + " | ".join(f"{n}: found by 50 / 100 / 200 | regret at 100 | test at 100" for n in SETS)]
     lines[0] += " |"
     lines.append("|---" * (1 + 3 * len(SETS)) + "|")
-    for row in found[SETS[0]]["rows"]:
+    for row in results[SETS[0]]["rows"]:
         cells: list[str] = []
         for name in SETS:
-            each = found[name]["rows"][row]
-            shares = " / ".join(f"{each['found_best'][stop]:.3f}" for stop in ("50", "100", "200"))
-            cells += [shares, f"{each['regret']['100']:.3f}", f"{each['report']['100']:.2f}"]
+            figures = results[name]["rows"][row]
+            shares = " / ".join(f"{figures['found_best'][stop]:.3f}" for stop in ("50", "100", "200"))
+            cells += [shares, f"{figures['regret']['100']:.3f}", f"{figures['report']['100']:.2f}"]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main_part(args: argparse.Namespace) -> dict[str, Any]:
     """All rows, their agreement with the published ones, and the figure."""
-    found = compared(ROWS, args.seeds, args.seed, 200, args.out)
-    print(printed(found))
-    for row, wanted in PUBLISHED.items():
-        ours = [found[name]["rows"][row]["report"]["100"] for name in SETS]
-        print(f"{row}: {ours[0]:.2f} / {ours[1]:.2f}, published {wanted[0]:.2f} / {wanted[1]:.1f}")
+    results = compare_searchers(ROWS, args.seeds, args.seed, 200, args.out)
+    print(format_results(results))
+    for row, published in PUBLISHED.items():
+        scores = [results[name]["rows"][row]["report"]["100"] for name in SETS]
+        print(f"{row}: {scores[0]:.2f} / {scores[1]:.2f}, published {published[0]:.2f} / {published[1]:.1f}")
     for name in SETS:
         for stop in ("100", "200"):
-            apart = {row: each["difference_to_recommended"][stop] for row, each in found[name]["rows"].items()}
-            ahead = all(high < 0 for row, (_, high) in apart.items() if row != "gp_critic")
+            rows = results[name]["rows"]
+            differences = {row: figures["difference_to_recommended"][stop] for row, figures in rows.items()}
+            ahead = all(high < 0 for row, (_, high) in differences.items() if row != "gp_critic")
             print(f"{name}, after {stop}: gp_critic ahead of every other row: {ahead}")
-    return found
+    return results
 
 
 def ablation(args: argparse.Namespace) -> dict[str, Any]:
     """Ours without one part at a time."""
-    found = compared(ABLATION, args.seeds, args.seed, 200, args.out / "ablation")
-    print(printed(found))
-    return found
+    results = compare_searchers(ABLATION, args.seeds, args.seed, 200, args.out / "ablation")
+    print(format_results(results))
+    return results
 
 
 def peers(args: argparse.Namespace) -> dict[str, Any]:
     """Ours and Optuna's TPE, which runs trial by trial."""
     rows = {"random": Random(), "tpe": Tpe(), "gp_critic": GpCritic()}
-    found = compared(rows, args.seeds, args.seed, 200, args.out / "peers")
-    print(printed(found))
-    return found
+    results = compare_searchers(rows, args.seeds, args.seed, 200, args.out / "peers")
+    print(format_results(results))
+    return results
 
 
 def warm(args: argparse.Namespace) -> dict[str, Any]:
@@ -158,25 +167,26 @@ def warm(args: argparse.Namespace) -> dict[str, Any]:
         for first in range(args.seed, args.seed + args.seeds, 20)
     ]
     parts: dict[tuple[str, str], list[np.ndarray]] = {}
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepared) as pool:
-        for (target, kind, _), rewards in zip(jobs, pool.map(informed, jobs), strict=True):
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
+        for (target, kind, _), rewards in zip(jobs, pool.map(run_informed, jobs), strict=True):
             parts.setdefault((target, kind), []).append(rewards)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for target in SETS:
-        best = table(target).best
-        curves = {kind: best_so_far(np.concatenate(parts[target, kind])) for where, kind in parts if where == target}
+        best = load_benchmark(target).best
+        kinds = [kind for data_set, kind in parts if data_set == target]
+        curves = {kind: best_so_far(np.concatenate(parts[target, kind])) for kind in kinds}
         for kind, curve in curves.items():
             record = {f"found_{stop}": float((curve[:, stop - 1] >= best).mean()) for stop in (25, 50, 100)}
             record |= {
                 f"difference_to_cold_{stop}": list(interval(curve[:, stop - 1] - curves["cold"][:, stop - 1]))
                 for stop in (25, 50, 100)
             }
-            found.setdefault(target, {})[kind] = record
+            results.setdefault(target, {})[kind] = record
             print(target, kind, json.dumps(record))
-    return found
+    return results
 
 
-def informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
+def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     """The rewards [S, 100] of searches of one data set, told of a search of the other one, or of something else."""
     import jax
     import jax.numpy as jnp
@@ -187,43 +197,43 @@ def informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     from l2l.searchers.gp.state import Source, ranked
 
     target, kind, seeds = job
-    ours, theirs = (table(name) for name in (target, *(name for name in SETS if name != target)))
+    ours, theirs = (load_benchmark(name) for name in (target, *(name for name in SETS if name != target)))
     searcher, keys = GpCritic(), jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
 
-    def run(of: Table, sources: Any) -> np.ndarray:
-        known = jnp.asarray(of.rows), jnp.asarray(of.rewards, jnp.float32)
-        return np.asarray(searched(searcher, of.encoding, *known, keys, 100, sources=sources))
+    def run(benchmark: Table, sources: Any) -> np.ndarray:
+        arrays = jnp.asarray(benchmark.rows), jnp.asarray(benchmark.rewards, jnp.float32)
+        return np.asarray(searched(searcher, benchmark.encoding, *arrays, keys, 100, sources=sources))
 
     if kind == "cold":
         return ours.rewards[run(ours, None)]
     tables, rows = ours.encoding.tables, run(theirs, None)  # a search of its own, of 100 trials
-    told = theirs.rewards[rows]
+    rewards = theirs.rewards[rows]
     if kind == "negated":
-        told = -told
+        rewards = -rewards
     elif kind == "noise":
-        told = np.random.default_rng(seeds[0]).normal(size=told.shape)
+        rewards = np.random.default_rng(seeds[0]).normal(size=rewards.shape)
     elif kind == "latency":
         from l2l.tasks.tabular import read
 
-        told = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
+        rewards = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
     assert rows.shape[1] <= MOST
     codes = np.zeros((*rows.shape, len(tables.valid)), np.int32)
     order = np.argsort(ours.rows)  # the place of each row among all codes
-    codes[:] = np.stack(np.unravel_index(order[rows], [len(each) for each in ours.encoding.decisions]), -1)
+    codes[:] = np.stack(np.unravel_index(order[rows], [len(options) for options in ours.encoding.decisions]), -1)
 
     def source(codes: Any, scores: Any) -> Source:
         points = inside(tables, codes, jnp.zeros(codes.shape))
         everything = jnp.ones(len(codes), bool)
         return Source(points, ranked(scores, everything), jnp.ones(len(codes), jnp.int32))
 
-    return ours.rewards[run(ours, jax.vmap(source)(jnp.asarray(codes), jnp.asarray(told, jnp.float32)))]
+    return ours.rewards[run(ours, jax.vmap(source)(jnp.asarray(codes), jnp.asarray(rewards, jnp.float32)))]
 
 
 LATENCY = "latency_1080ti_1"
 """What a search of something else has measured: milliseconds."""
 
 
-def prepared() -> None:
+def prepare_worker() -> None:
     """Before a worker's first job: one thread."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -235,30 +245,31 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
 
     from l2l.searchers.core.compiled_search import searched
 
-    searcher, known, trials = Controller(), table("cifar10"), 500
+    searcher, benchmark, trials = Controller(), load_benchmark("cifar10"), 500
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seed, args.seed + args.seeds, dtype=jnp.uint32))
-    arrays = jnp.asarray(known.rows), jnp.asarray(known.rewards, jnp.float32)
+    arrays = jnp.asarray(benchmark.rows), jnp.asarray(benchmark.rewards, jnp.float32)
     seconds: list[float] = []
     for _ in range(6):
         started = time.perf_counter()
-        rows = np.asarray(searched(searcher, known.encoding, *arrays, keys, trials))
+        rows = np.asarray(searched(searcher, benchmark.encoding, *arrays, keys, trials))
         seconds.append(time.perf_counter() - started)
-    few = range(args.seed, args.seed + 5)
-    alone(searcher, known, few[0], 20, 1)  # compiles
+    sample = range(args.seed, args.seed + 5)
+    alone(searcher, benchmark, sample[0], 20, 1)  # compiles
     started = time.perf_counter()
-    loop = np.stack([alone(searcher, known, seed, trials, 1) for seed in few])
-    each = (time.perf_counter() - started) / len(few)
+    loop = np.stack([alone(searcher, benchmark, seed, trials, 1) for seed in sample])
+    loop_seconds = (time.perf_counter() - started) / len(sample)
     after = float(np.median(seconds[1:]))
     record = {
         "seeds": args.seeds, "trials": trials, "first_call_seconds": seconds[0], "seconds": after,
-        "spread": [min(seconds[1:]), max(seconds[1:])], "loop_seconds_a_search": each,
-        "times_faster": each * args.seeds / after, "equal_searches": float((rows[: len(few)] == loop).all(1).mean()),
+        "spread": [min(seconds[1:]), max(seconds[1:])], "loop_seconds_a_search": loop_seconds,
+        "times_faster": loop_seconds * args.seeds / after,
+        "equal_searches": float((rows[: len(sample)] == loop).all(1).mean()),
     }  # fmt: skip
     print(json.dumps(record, indent=2))
     return record
 
 
-def figure(out: Path) -> None:
+def copy_figures(out: Path) -> None:
     """Both data sets side by side, from what `compare` drew."""
     for name in SETS:
         (HERE / f"{name}.svg").write_text((out / name / "compare.svg").read_text())
@@ -278,14 +289,14 @@ def main() -> None:
     args = parser.parse_args()
     machine, started = about.announce(), time.perf_counter()
     os.environ.update(compilation_cache())  # the processes of the second data set need not compile again
-    found = PARTS[args.part](args)
-    kept = json.loads(args.json.read_text()) if args.json.exists() else {}
-    kept[args.part] = {
-        "about": machine, "command": about.read_command(), "seconds": time.perf_counter() - started, "found": found,
+    results = PARTS[args.part](args)
+    records = json.loads(args.json.read_text()) if args.json.exists() else {}
+    records[args.part] = {
+        "about": machine, "command": about.read_command(), "seconds": time.perf_counter() - started, "found": results,
     }  # fmt: skip
-    args.json.write_text(json.dumps(kept, indent=2) + "\n")
+    args.json.write_text(json.dumps(records, indent=2) + "\n")
     if args.part == "main":
-        figure(args.out)
+        copy_figures(args.out)
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -27,22 +27,23 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import about
 
 
-def rows(run: Path) -> list[dict[str, float]]:
+def measure_members(run: Path) -> list[dict[str, float]]:
     """What was stated and what is found, by member."""
     task = TinyShakespeare()
     x = task.load("validation")[0][:1]
-    found = list[dict[str, float]]()
-    for each in json.loads((run / "result.json").read_text())["front"]["members"]:
-        model: Any = l2l.load(run / each["folder"])
+    rows = list[dict[str, float]]()
+    for member in json.loads((run / "result.json").read_text())["front"]["members"]:
+        model: Any = l2l.load(run / member["folder"])
         graph, state = nnx.split(model)
         traced = jax.make_jaxpr(lambda x, graph=graph, state=state: nnx.merge(graph, state)(x))(x)
         compiled = jax.jit(lambda x, model=model: model(x)).lower(x).compile().cost_analysis()
-        found.append({
-            "trial": each["number"], "bits": each["metrics"]["bits"], "flops": each["metrics"]["flops"],
-            "parameters": each["metrics"]["parameters"], "bits_loaded": l2l.evaluate(model, task, "validation")["bits"],
+        rows.append({
+            "trial": member["number"], "bits": member["metrics"]["bits"], "flops": member["metrics"]["flops"],
+            "parameters": member["metrics"]["parameters"],
+            "bits_loaded": l2l.evaluate(model, task, "validation")["bits"],
             "flops_loaded": count(traced.jaxpr), "flops_xla": float((compiled or {})["flops"]),
         })  # fmt: skip
-    return found
+    return rows
 
 
 def main() -> None:
@@ -50,26 +51,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     machine = about.announce()
-    found = rows(given.run)
+    members = measure_members(args.run)
     print("| trial | parameters | bits: stated | loaded | operations: stated | loaded | by XLA |")
     print("|---" * 7 + "|")
-    for row in found:
+    for row in members:
         print(
             f"| {row['trial']} | {row['parameters']:,.0f} | {row['bits']:.6f} | {row['bits_loaded']:.6f} "
             f"| {row['flops']:,.0f} | {row['flops_loaded']:,.0f} | {row['flops_xla']:,.0f} |"
         )
-    if given.json:
-        given.json.write_text(
-            json.dumps({"about": machine, "command": about.read_command(), "members": found}, indent=2) + "\n"
+    if args.json:
+        args.json.write_text(
+            json.dumps({"about": machine, "command": about.read_command(), "members": members}, indent=2) + "\n"
         )
-    wrong = [
-        row["trial"] for row in found
+    mismatches = [
+        row["trial"] for row in members
         if row["flops"] != row["flops_loaded"] or abs(row["bits"] - row["bits_loaded"]) > 1e-5
     ]  # fmt: skip
-    if wrong:
-        raise SystemExit(f"Not what was stated: {', '.join(map(str, wrong))}.")
+    if mismatches:
+        raise SystemExit(f"Not what was stated: {', '.join(map(str, mismatches))}.")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ SPACE: SearchSpace[Any] = SearchSpace(
 )
 
 
-def points(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+def load_points(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """The table's objectives `[N, 2]`, larger better, scaled to their range over the reference; and each code's row."""
     with np.load(Path(os.environ["L2L_DATA"]) / "nasbench201/nasbench201.npz") as table:
         accuracy, cost, ops = (np.asarray(table[name]) for name in (*problem, "ops"))
@@ -77,32 +77,32 @@ def points(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     scaled = np.stack([
         (accuracy.astype(float) - FLOOR) / (accuracy.max() - FLOOR), (cost.max() - cost) / (cost.max() - cost.min())
     ], 1)  # fmt: skip
-    places = np.zeros(OPS**6, int)
-    places[ops.astype(int) @ OPS ** np.arange(6)] = np.arange(len(ops))
-    return scaled, places
+    rows = np.zeros(OPS**6, int)
+    rows[ops.astype(int) @ OPS ** np.arange(6)] = np.arange(len(ops))
+    return scaled, rows
 
 
-def volumes(job: tuple[str, Problem, int]) -> list[float]:
+def compute_volumes(job: tuple[str, Problem, int]) -> list[float]:
     """The hypervolume after each stop of one search, as a share of the true front's."""
     import jax
 
     name, problem, seed = job
-    values, places = points(problem)
-    whole = hypervolume(values[front(values.tolist())].tolist(), [0.0, 0.0])
+    values, row_of = load_points(problem)
+    full = hypervolume(values[front(values.tolist())].tolist(), [0.0, 0.0])
     searcher, key = ROWS[name], jax.random.key(seed)
-    state, seen, found = searcher.init(SPACE, key), list[tuple[float, ...]](), list[float]()
+    state, rewards_so_far, shares = searcher.init(SPACE, key), list[tuple[float, ...]](), list[float]()
     for first in range(0, STOPS[-1], BATCH):
-        asked = searcher.ask(state, jax.random.fold_in(key, first + 1), BATCH)
-        rows = [places[sum(int(each.values[f"ops{n}"]) * OPS**n for n in range(6))] for each in asked]
+        candidates = searcher.ask(state, jax.random.fold_in(key, first + 1), BATCH)
+        rows = [row_of[sum(int(candidate.values[f"ops{n}"]) * OPS**n for n in range(6))] for candidate in candidates]
         rewards = [tuple(values[row].tolist()) for row in rows]
         state = searcher.tell(state, [
-            Trial(first + n, each, (first, BATCH), (first + n,), Status.COMPLETE, Outcome(), reward)
-            for n, (each, reward) in enumerate(zip(asked, rewards, strict=True))
+            Trial(first + n, candidate, (first, BATCH), (first + n,), Status.COMPLETE, Outcome(), reward)
+            for n, (candidate, reward) in enumerate(zip(candidates, rewards, strict=True))
         ])  # fmt: skip
-        seen += rewards
+        rewards_so_far += rewards
         if first + BATCH in STOPS:
-            found.append(hypervolume(seen, [0.0, 0.0]) / whole)
-    return found
+            shares.append(hypervolume(rewards_so_far, [0.0, 0.0]) / full)
+    return shares
 
 
 def main() -> None:
@@ -111,26 +111,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=HERE / "results.json")
-    given = parser.parse_args()
+    args = parser.parse_args()
     machine, started = about.announce(), time.perf_counter()
     record: dict[str, Any] = {
         "about": machine,
         "command": about.read_command(),
-        "seeds": given.seeds,
+        "seeds": args.seeds,
         "stops": STOPS,
         "problems": [],
     }
-    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         for problem in PROBLEMS:
-            jobs = [(name, problem, seed) for name in ROWS for seed in range(given.seeds)]
-            found = np.asarray(list(pool.map(volumes, jobs, chunksize=5))).reshape(len(ROWS), given.seeds, len(STOPS))
-            rows = dict(zip(ROWS, found, strict=True))
-            print(f"\n{problem.accuracy} and {problem.cost}, {given.seeds} seeds: share of the true front's volume\n")
+            jobs = [(name, problem, seed) for name in ROWS for seed in range(args.seeds)]
+            shares = np.asarray(list(pool.map(compute_volumes, jobs, chunksize=5))).reshape(
+                len(ROWS), args.seeds, len(STOPS)
+            )
+            rows = dict(zip(ROWS, shares, strict=True))
+            print(f"\n{problem.accuracy} and {problem.cost}, {args.seeds} seeds: share of the true front's volume\n")
             print(f"| searcher | {' | '.join(f'after {stop}' for stop in STOPS)} | difference to random | to nsga2 |")
             print("|---" * (len(STOPS) + 3) + "|")
             record["problems"].append({**problem._asdict(), "rows": {}})
             for name, volume in rows.items():
-                cells = [f"{each:.3f}" for each in volume.mean(0)]
+                cells = [f"{share:.3f}" for share in volume.mean(0)]
                 row: dict[str, Any] = {"volume": volume.mean(0).tolist(), "std": volume.std(0, ddof=1).tolist()}
                 for other in ("random", "nsga2"):
                     difference = volume[:, -1] - rows[other][:, -1]
@@ -140,7 +142,7 @@ def main() -> None:
                 record["problems"][-1]["rows"][name] = row
                 print(f"| {name} | {' | '.join(cells)} |", flush=True)
             record["seconds"] = time.perf_counter() - started
-            given.json.write_text(json.dumps(record, indent=2) + "\n")
+            args.json.write_text(json.dumps(record, indent=2) + "\n")
     print(f"\n{record['seconds']:.0f} s")
 
 

@@ -32,42 +32,42 @@ from l2l.types import Rungs
 from search_spaces import mixed
 
 
-def measure(rungs: Rungs | None, seed: int, trials: int, batch: int, epochs: int, cache: Path) -> dict[str, Any]:
+def run_search(rungs: Rungs | None, seed: int, trials: int, batch: int, epochs: int, cache: Path) -> dict[str, Any]:
     """One search: the best validation accuracy, wall seconds, and the share of all epochs that were trained."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)  # the workers' own
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        found = search(
+        started = time.perf_counter()
+        result = search(
             mixed.space(), Digits(), Random(), objective=functools.partial(Trained, epochs=epochs), rungs=rungs,
             executor=Local(), tracker={}, final=None, trials=trials, batch=batch, seed=seed, out=Path(folder) / "run",
         )  # fmt: skip
-        seconds = time.perf_counter() - began
-    assert found.best.reward is not None
-    curves = [trial.outcome.curve if trial.outcome else {} for trial in found.trials]
+        seconds = time.perf_counter() - started
+    assert result.best.reward is not None
+    curves = [trial.outcome.curve if trial.outcome else {} for trial in result.trials]
     trained = sum(max(map(len, curve.values()), default=0) for curve in curves)
     return {
-        "best": found.best.reward[0],
-        "number": found.best.number,
+        "best": result.best.reward[0],
+        "number": result.best.number,
         "seconds": seconds,
         "share": trained / (trials * epochs),
-        "trials": found.record["trials"],
-        "ledger": found.record["seconds"],
-        "candidates": [trial.candidate.key for trial in found.trials],
+        "trials": result.record["trials"],
+        "ledger": result.record["seconds"],
+        "candidates": [trial.candidate.key for trial in result.trials],
     }
 
 
-def pair(seed: int, options: argparse.Namespace, caches: Path) -> dict[str, dict[str, Any]]:
+def run_pair(seed: int, options: argparse.Namespace, caches: Path) -> dict[str, dict[str, Any]]:
     """Both sides on one seed, first the one and then the other in turn."""
     sides: dict[str, Rungs | None] = {"full": None, "asha": Asha(eta=options.eta)}
     sizes = (seed, options.trials, options.batch, options.epochs)
     if options.warm:
-        measure(None, *sizes, caches / "warm")
-    made: dict[str, dict[str, Any]] = {}
+        run_search(None, *sizes, caches / "warm")
+    measurements: dict[str, dict[str, Any]] = {}
     for name in sorted(sides, reverse=bool(seed % 2)):
-        made[name] = measure(sides[name], *sizes, caches / ("warm" if options.warm else f"{name}-{seed}"))
-    if made["full"].pop("candidates") != made["asha"].pop("candidates"):
+        measurements[name] = run_search(sides[name], *sizes, caches / ("warm" if options.warm else f"{name}-{seed}"))
+    if measurements["full"].pop("candidates") != measurements["asha"].pop("candidates"):
         raise SystemExit("the two sides were not given the same candidates")
-    return made
+    return measurements
 
 
 def main() -> None:
@@ -85,22 +85,22 @@ def main() -> None:
     rows: list[dict[str, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as caches:
         for seed in range(options.seeds):
-            row = pair(seed, options, Path(caches))
+            row = run_pair(seed, options, Path(caches))
             full, asha = row["full"], row["asha"]
             rows.append(row)
             figures = [f"{full['best']:.4f}", f"{asha['best']:.4f}", f"{full['seconds']:.1f}", f"{asha['seconds']:.1f}"]
             figures += [f"{asha['share']:.1%}", str(asha["trials"]["complete"])]
             print(f"| {seed} | {' | '.join(figures)} |", flush=True)
     best, seconds = ([[row[side][key] for side in ("asha", "full")] for row in rows] for key in ("best", "seconds"))
-    apart, slower = -np.diff(best)[:, 0], -np.diff(np.log(seconds))[:, 0]
-    difference = [float(apart.mean()), *student(apart)]
+    gains, slower = -np.diff(best)[:, 0], -np.diff(np.log(seconds))[:, 0]
+    difference = [float(gains.mean()), *student(gains)]
     ratio = np.exp([slower.mean(), *student(slower)]).tolist()
     print("\nasha - full, best accuracy: {:+.4f} [{:+.4f}, {:+.4f}]".format(*difference))
     print("asha / full, seconds: {:.3f} [{:.3f}, {:.3f}]".format(*ratio))
     if options.json:
-        given = {name: value for name, value in vars(options).items() if name != "json"}
-        made = {"options": given, "environment": about, "difference": difference, "ratio": ratio, "rows": rows}
-        text = json.dumps(made, indent=2).replace("NaN", "null")
+        settings = {name: value for name, value in vars(options).items() if name != "json"}
+        record = {"options": settings, "environment": about, "difference": difference, "ratio": ratio, "rows": rows}
+        text = json.dumps(record, indent=2).replace("NaN", "null")
         options.json.write_text(text + "\n")
 
 

@@ -54,27 +54,27 @@ def layers(trial: optuna.Trial) -> float:
 def svc(trial: optuna.Trial) -> float:
     """A support vector machine on digits."""
     kernel = trial.suggest_categorical("kernel", ["linear", "rbf", "poly", "sigmoid"])
-    c = _rounded(trial.suggest_float("C", 1e-3, 1e3, log=True))
-    gamma = _rounded(trial.suggest_float("gamma", 1e-6, 1e-1, log=True)) if kernel != "linear" else 1.0
+    c = _round_to_grid(trial.suggest_float("C", 1e-3, 1e3, log=True))
+    gamma = _round_to_grid(trial.suggest_float("gamma", 1e-6, 1e-1, log=True)) if kernel != "linear" else 1.0
     degree = trial.suggest_int("degree", 2, 5) if kernel == "poly" else 3
     return _score("svc", kernel=kernel, C=c, gamma=gamma, degree=degree)
 
 
 def sgd(trial: optuna.Trial) -> float:
     """A linear classifier of digits by stochastic gradients."""
-    made: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "loss": trial.suggest_categorical("loss", ["hinge", "log_loss", "modified_huber", "perceptron"]),
         "penalty": trial.suggest_categorical("penalty", ["l2", "l1", "elasticnet"]),
-        "alpha": _rounded(trial.suggest_float("alpha", 1e-7, 1, log=True)),
+        "alpha": _round_to_grid(trial.suggest_float("alpha", 1e-7, 1, log=True)),
         "learning_rate": trial.suggest_categorical("schedule", ["optimal", "constant", "invscaling", "adaptive"]),
     }
-    if made["penalty"] == "elasticnet":
-        made["l1_ratio"] = round(trial.suggest_float("l1_ratio", 0, 1), 1)
-    if made["learning_rate"] != "optimal":
-        made["eta0"] = _rounded(trial.suggest_float("eta0", 1e-5, 10, log=True))
-    if made["learning_rate"] == "invscaling":
-        made["power_t"] = round(trial.suggest_float("power_t", 0.1, 0.9), 1)
-    return _score("sgd", **made)
+    if settings["penalty"] == "elasticnet":
+        settings["l1_ratio"] = round(trial.suggest_float("l1_ratio", 0, 1), 1)
+    if settings["learning_rate"] != "optimal":
+        settings["eta0"] = _round_to_grid(trial.suggest_float("eta0", 1e-5, 10, log=True))
+    if settings["learning_rate"] == "invscaling":
+        settings["power_t"] = round(trial.suggest_float("power_t", 0.1, 0.9), 1)
+    return _score("sgd", **settings)
 
 
 def boosting(trial: optuna.Trial) -> float:
@@ -82,7 +82,7 @@ def boosting(trial: optuna.Trial) -> float:
     return _score(
         "boosting",
         n_estimators=trial.suggest_int("trees", 10, 150, step=10),
-        learning_rate=_rounded(trial.suggest_float("rate", 1e-3, 1, log=True)),
+        learning_rate=_round_to_grid(trial.suggest_float("rate", 1e-3, 1, log=True)),
         max_depth=trial.suggest_int("depth", 1, 6),
         min_samples_leaf=trial.suggest_int("leaf", 1, 64, log=True),
         subsample=trial.suggest_float("subsample", 0.3, 1, step=0.1),
@@ -90,11 +90,11 @@ def boosting(trial: optuna.Trial) -> float:
 
 
 PROBLEMS: dict[str, Callable[[optuna.Trial], float]] = {
-    each.__name__: each for each in (optimizers, layers, svc, sgd, boosting)
+    problem.__name__: problem for problem in (optimizers, layers, svc, sgd, boosting)
 }
 
 
-def _rounded(number: float) -> float:
+def _round_to_grid(number: float) -> float:
     """The nearest of eight numbers to a decade."""
     return 10 ** (round(8 * math.log10(number)) / 8)
 
@@ -105,10 +105,10 @@ def _score(kind: str, **settings: Any) -> float:
     if kind == "boosting":
         data = load_diabetes(return_X_y=True)
         return float(cross_val_score(GradientBoostingRegressor(random_state=0, **settings), *data, cv=3).mean())
-    inputs, targets = (each[:EXAMPLES] for each in load_digits(return_X_y=True))
-    made = SVC(**settings) if kind == "svc" else SGDClassifier(max_iter=15, random_state=0, **settings)
+    inputs, targets = (array[:EXAMPLES] for array in load_digits(return_X_y=True))
+    estimator = SVC(**settings) if kind == "svc" else SGDClassifier(max_iter=15, random_state=0, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fifteen epochs are the budget
         warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large scores like chance
-        model = make_pipeline(StandardScaler(), made)
+        model = make_pipeline(StandardScaler(), estimator)
         return float(cross_val_score(model, inputs, targets, cv=3, error_score=0.0).mean())

@@ -39,30 +39,30 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 PEERS = ("random", "tpe")
 
 
-def measure(sampler: BaseSampler, objective: Callable[[optuna.Trial], float], trials: int) -> dict[str, Any]:
+def run_study(sampler: BaseSampler, objective: Callable[[optuna.Trial], float], trials: int) -> dict[str, Any]:
     """One study: the best value after each trial, and the seconds that it took in all and for the objective."""
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    began = time.perf_counter()
+    started = time.perf_counter()
     study.optimize(objective, n_trials=trials)
     best = np.maximum.accumulate([trial.value for trial in study.trials])
-    return {"best": best.round(6).tolist(), "seconds": round(time.perf_counter() - began, 3)}
+    return {"best": best.round(6).tolist(), "seconds": round(time.perf_counter() - started, 3)}
 
 
-def told(differences: Sequence[float]) -> str:
+def describe_difference(differences: Sequence[float]) -> str:
     """A difference in words."""
-    found = interval(np.asarray(differences))
-    figures = f"{statistics.fmean(differences):+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    bounds = interval(np.asarray(differences))
+    figures = f"{statistics.fmean(differences):+.4f} [{bounds.low:+.4f}, {bounds.high:+.4f}]"
     return f"{figures}, {verdict(np.asarray(differences))}"
 
 
-def table(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+def format_table(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Mean best value, and paired differences to the peers, of each problem and sampler."""
     lines = ["| problem | sampler | best | minus random | minus tpe |", "|---|---|---|---|---|"]
-    for problem, found in rows.items():
-        bests = {name: [each["best"][-1] for each in studies] for name, studies in found.items()}
+    for problem, studies_of in rows.items():
+        bests = {name: [study["best"][-1] for study in studies] for name, studies in studies_of.items()}
         for name, values in bests.items():
             cells = [
-                told([a - b for a, b in zip(values, bests[peer], strict=True)])
+                describe_difference([a - b for a, b in zip(values, bests[peer], strict=True)])
                 if peer in bests and peer != name
                 else ""
                 for peer in PEERS
@@ -85,18 +85,19 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     about = environment(Inline())
     print(f"command: {' '.join(sys.argv)}\nmachine: {json.dumps(about)}\n", flush=True)
-    given = {name: each for name, each in vars(options).items() if name != "json"}
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for problem in options.problems:
         rows[problem] = {name: [] for name in options.samplers}
         for seed in range(options.seeds):
             for name in options.samplers:
-                rows[problem][name].append(measure(SAMPLERS[name](seed), PROBLEMS[problem], options.trials))
-            made = {"options": given, "environment": about, "rows": rows}
-            options.json.write_text(json.dumps(made) + "\n")
-        spent = {name: round(sum(each["seconds"] for each in studies), 1) for name, studies in rows[problem].items()}
-        print(f"{problem}: seconds {spent}", flush=True)
-    print("\n" + table(rows))
+                rows[problem][name].append(run_study(SAMPLERS[name](seed), PROBLEMS[problem], options.trials))
+            record = {"options": settings, "environment": about, "rows": rows}
+            options.json.write_text(json.dumps(record) + "\n")
+        studies_of = rows[problem].items()
+        seconds = {name: round(sum(study["seconds"] for study in studies), 1) for name, studies in studies_of}
+        print(f"{problem}: seconds {seconds}", flush=True)
+    print("\n" + format_table(rows))
 
 
 if __name__ == "__main__":

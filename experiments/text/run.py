@@ -55,34 +55,34 @@ LAYERS: Mapping[str, list[Mapping[str, Any]]] = {
 MORE: Mapping[str, Mapping[str, Any]] = {"transformer": {"activation": "gelu", "tied": True}}
 
 
-def default(name: str, rate: float) -> Mapping[str, Any]:
+def make_default(name: str, rate: float) -> Mapping[str, Any]:
     """The values of the hand-made candidate of a space, with this learning rate."""
-    layers = {f"layer{n}_{key}": each for n, layer in enumerate(LAYERS[name], 1) for key, each in layer.items()}
+    layers = {f"layer{n}_{key}": value for n, layer in enumerate(LAYERS[name], 1) for key, value in layer.items()}
     return {**RECIPE, "adamw_learning_rate": rate, **MORE.get(name, {}), **layers}
 
 
-def searched(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
+def run_search(name: str, seed: int, trials: int, out: Path) -> dict[str, Any]:
     """What the command found and took."""
     folder = out / f"{name}-{seed}"
     words = f"search space={name} task=tiny_shakespeare searcher=reinforce trials={trials} seed={seed} out={folder}"
     # Of a search that has ended this only shows the result, and it refuses a folder of another one.
     subprocess.run([str(Path(sys.executable).with_name("l2l")), *shlex.split(words)], check=True)
-    found = json.loads((folder / "result.json").read_text())
+    record = json.loads((folder / "result.json").read_text())
     return {
-        "bits": found["best"]["metrics"]["bits"], **found["test"], "seconds": found["seconds"]["total"],
-        "parameters": found["best"]["metrics"]["parameters"],
+        "bits": record["best"]["metrics"]["bits"], **record["test"], "seconds": record["seconds"]["total"],
+        "parameters": record["best"]["metrics"]["parameters"],
     }  # fmt: skip
 
 
-def trained(name: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
+def train_default(name: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
     """The same of the default, trained as a search trains a winner."""
     folder = out / f"{name}-{seed}-default-{rate:g}"
-    kept = folder.with_name(f"{folder.name}.json")
+    file = folder.with_name(f"{folder.name}.json")
     task = TinyShakespeare()
     space = importlib.import_module(f"search_spaces.{name}").space()
-    candidate = space.candidate(default(name, rate))
+    candidate = space.candidate(make_default(name, rate))
     values = json.loads(json.dumps(candidate.values))
-    if kept.is_file() and (row := json.loads(kept.read_text()))["values"] == values:
+    if file.is_file() and (row := json.loads(file.read_text()))["values"] == values:
         return row
     objective = Trained(space=space, task=task, seed=seed)
     trial = Trial(1 << 15, candidate, (0, 1), (1 << 15,), Status.COMPLETE)
@@ -95,7 +95,7 @@ def trained(name: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
         "bits": first.outcome.metrics["bits"], **held_out(task.metric, first, metrics),
         "parameters": first.outcome.metrics["parameters"], "values": values,
     }  # fmt: skip
-    kept.write_text(json.dumps(row) + "\n")
+    file.write_text(json.dumps(row) + "\n")
     return row
 
 
@@ -116,8 +116,8 @@ def main() -> None:
     for name in args.spaces:
         rows = [
             {
-                "seed": seed, "searched": searched(name, seed, args.trials, args.out),
-                "default": trained(name, seed, args.rate, args.out),
+                "seed": seed, "searched": run_search(name, seed, args.trials, args.out),
+                "default": train_default(name, seed, args.rate, args.out),
             }
             for seed in range(args.first, args.first + args.seeds)
         ]  # fmt: skip

@@ -38,9 +38,9 @@ LOOKS = {
 Record = Mapping[str, Any]
 
 
-def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+def merge_records(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
     """All records by workload and number of candidates; a new one takes the place of an old one."""
-    by_key = {(each["workload"], each["candidates"]): each for each in (*old, *new)}
+    by_key = {(record["workload"], record["candidates"]): record for record in (*old, *new)}
     return [by_key[key] for key in sorted(by_key)]
 
 
@@ -51,14 +51,14 @@ def draw(records: Sequence[Record], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = sorted({each["workload"] for each in records})
+    names = sorted({record["workload"] for record in records})
     # The same records give the same file.
     with pyplot.rc_context({"svg.hashsalt": "throughput", "font.size": 9}):
         size = (1.2 + 3.6 * len(names), 3.8)
         figure, grid = pyplot.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, layout="constrained")
         panels = list(grid[0])
         for panel, name in zip(panels, names, strict=True):
-            _panel(panel, name, [each for each in records if each["workload"] == name])
+            _panel(panel, name, [record for record in records if record["workload"] == name])
         panels[0].set_ylabel("candidates a minute")
         labels = dict(
             pair for panel in panels for pair in zip(*reversed(panel.get_legend_handles_labels()), strict=True)
@@ -70,32 +70,32 @@ def draw(records: Sequence[Record], path: Path) -> None:
 
 
 def _panel(panel: Any, name: str, records: Sequence[Record]) -> None:
-    for peer, look in LOOKS.items():
-        having = [each for each in records if peer in each["seconds"]]
-        if not having:
+    for peer, style in LOOKS.items():
+        measured = [record for record in records if peer in record["seconds"]]
+        if not measured:
             continue
-        counts = [each["candidates"] for each in having]
-        rates = [each["candidates_per_minute"][peer] for each in having]
-        every = [[60 * each["candidates"] / s for s in each["seconds"][peer]["all"]] for each in having]
-        spread = [[r - min(e) for r, e in zip(rates, every)], [max(e) - r for r, e in zip(rates, every)]]  # noqa: B905
-        panel.errorbar(counts, rates, yerr=spread, capsize=2, markersize=5, label=label(peer), **look)
+        counts = [record["candidates"] for record in measured]
+        rates = [record["candidates_per_minute"][peer] for record in measured]
+        all_rates = [[60 * record["candidates"] / s for s in record["seconds"][peer]["all"]] for record in measured]
+        errors = [[r - min(e) for r, e in zip(rates, all_rates)], [max(e) - r for r, e in zip(rates, all_rates)]]  # noqa: B905
+        panel.errorbar(counts, rates, yerr=errors, capsize=2, markersize=5, label=format_label(peer), **style)
     panel.set(xscale="log", yscale="log", title=f"workload {name}", xlabel="candidates")
-    counts = sorted({each["candidates"] for each in records})
-    panel.set_xticks(counts, [f"{each:,}" for each in counts])
+    counts = sorted({record["candidates"] for record in records})
+    panel.set_xticks(counts, [f"{record:,}" for record in counts])
     panel.minorticks_off()
     low, high = panel.get_ylim()
     ticks = [tick * 10**power for power in range(7) for tick in (1, 2, 5) if low <= tick * 10**power <= high]
-    panel.set_yticks(ticks, [f"{each:,}" for each in ticks])
+    panel.set_yticks(ticks, [f"{record:,}" for record in ticks])
     panel.margins(x=0.15)
     panel.grid(alpha=0.3)
 
 
-def label(peer: str) -> str:
+def format_label(peer: str) -> str:
     """The name of a peer without Markdown."""
     return table.NAMES.get(peer, peer).replace("*", "")
 
 
-def tables(records: Sequence[Record]) -> str:
+def format_tables(records: Sequence[Record]) -> str:
     """Machine, floor, table and quality of every record, as Markdown."""
     parts: list[str] = []
     for record in records:
@@ -114,28 +114,28 @@ def tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def written(text: str, made: str) -> str:
+def replace_tables(text: str, tables: str) -> str:
     """The README with new tables between its markers. Raises: ValueError if they are not there once each."""
     pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
     if text.count(BEGIN) != 1 or len(pattern.findall(text)) != 1:
         raise ValueError(f"expected one {BEGIN!r} and one {END!r} behind it; put them where the tables belong.")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{made}\n\n{END}", text)
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{tables}\n\n{END}", text)
 
 
 def main(files: Sequence[str], here: Path = HERE) -> None:
     """Merges, draws and writes."""
     store = here / "results.json"
     old = json.loads(store.read_text())["records"] if store.exists() else []
-    records = merged(old, [json.loads(Path(each).read_text()) for each in files])
+    records = merge_records(old, [json.loads(Path(file).read_text()) for file in files])
     if not records:
         raise SystemExit("there is no record yet: give figure.py the JSON files of benchmarks/candidates.py.")
-    if old := [f"{each['workload']}, {each['candidates']}" for each in records if "command" not in each]:
+    if old := [f"{record['workload']}, {record['candidates']}" for record in records if "command" not in record]:
         # What was measured in another way cannot stand in the same figure.
         raise SystemExit(f"records of an older benchmark ({'; '.join(old)}): measure them anew, or take them out.")
     store.write_text(json.dumps({"records": records}, indent=1) + "\n")
     draw(records, here / "figure.svg")
     readme = here / "README.md"
-    readme.write_text(written(readme.read_text(), tables(records)))
+    readme.write_text(replace_tables(readme.read_text(), format_tables(records)))
     print(f"{len(records)} records in {store}")
 
 

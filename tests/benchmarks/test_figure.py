@@ -26,7 +26,7 @@ def record(workload: str, count: int, seconds: float) -> dict[str, Any]:
 
 def test_a_record_replaces_its_like() -> None:
     new = record("A", 20, 5.0)
-    assert figure.merged([record("C", 9, 1.0), record("A", 200, 1.0), record("A", 20, 1.0)], [new]) == [
+    assert figure.merge_records([record("C", 9, 1.0), record("A", 200, 1.0), record("A", 20, 1.0)], [new]) == [
         new,
         record("A", 200, 1.0),
         record("C", 9, 1.0),
@@ -53,9 +53,9 @@ def test_files_become_results_figure_and_tables(tmp_path: Path) -> None:
 
 def test_a_readme_without_its_place_is_left_alone() -> None:
     with pytest.raises(ValueError, match="put them where the tables belong"):
-        figure.written("# Nothing here", "tables")
+        figure.replace_tables("# Nothing here", "tables")
     with pytest.raises(ValueError, match="put them where the tables belong"):
-        figure.written(f"{figure.END} {figure.BEGIN}", "tables")
+        figure.replace_tables(f"{figure.END} {figure.BEGIN}", "tables")
 
 
 def test_every_row_of_a_table_has_its_look() -> None:
