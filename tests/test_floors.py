@@ -27,7 +27,8 @@ WINGS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}
 ONLY = {
     "optuna": {
         *("l2l/store/log.py", "l2l/store/optuna_tables.py"),
-        *("l2l/searchers/optuna_samplers.py", "l2l/searchers/gp/earlier_searches.py"),
+        *("l2l/searchers/optuna_samplers.py", "l2l/searchers/optuna_replay.py"),
+        "l2l/searchers/gp/earlier_searches.py",
         *("l2l/optuna_sampler/sampler.py", "l2l/optuna_sampler/inferred_space.py"),
     },
     "wandb": {"l2l/trackers/wandb.py"},

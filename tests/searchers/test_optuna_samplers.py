@@ -12,13 +12,14 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler
 
-import l2l.searchers.optuna_samplers as wrapped
 from l2l.errors import InputError
-from l2l.searchers.optuna_samplers import CmaEs, Nsga2, OptunaState, Qmc, Tpe
+from l2l.searchers import optuna_replay
+from l2l.searchers.optuna_replay import OptunaState
+from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.space import Candidate, Categorical, Real, SearchSpace
 from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
 
-Wrapped = Tpe | Nsga2 | Qmc | CmaEs
+OptunaWrapper = Tpe | Nsga2 | Qmc | CmaEs
 ALL = pytest.mark.parametrize("searcher", [Tpe(), Nsga2(population=8), Qmc(), CmaEs()], ids=lambda s: type(s).__name__)
 REPLAYED = pytest.mark.parametrize("searcher", [Nsga2(population=8), Qmc(), CmaEs()], ids=lambda s: type(s).__name__)
 
@@ -56,7 +57,7 @@ def _reward(candidate: Candidate) -> float:
     return toy_reward(candidate.values)
 
 
-def run(searcher: Wrapped, reward: Callable[[Candidate], float | None], batches: int = 6) -> OptunaState:
+def run(searcher: OptunaWrapper, reward: Callable[[Candidate], float | None], batches: int = 6) -> OptunaState:
     """The state after batches of 5."""
     state = searcher.init(TOY, jax.random.key(0))
     for number in range(batches):
@@ -66,10 +67,10 @@ def run(searcher: Wrapped, reward: Callable[[Candidate], float | None], batches:
 
 
 @REPLAYED
-def test_a_replay_gives_what_the_running_search_gives(searcher: Wrapped) -> None:
+def test_a_replay_gives_what_the_running_search_gives(searcher: OptunaWrapper) -> None:
     state = run(searcher, lambda candidate: None if candidate.values["a"] == 0 else _reward(candidate))
     running = searcher.ask(state, jax.random.key(0), 5)
-    wrapped._SESSIONS.clear()
+    optuna_replay._SESSIONS.clear()
     assert searcher.ask(state, jax.random.key(0), 5) == running
 
 
@@ -78,34 +79,37 @@ def test_a_running_search_never_replays(kind: type[Nsga2 | Qmc | CmaEs]) -> None
     seeds: list[int] = []
 
     class Counted(kind):  # type: ignore[misc, valid-type]
-        def sampler(self, seed: int) -> BaseSampler:
+        def create_sampler(self, seed: int) -> BaseSampler:
             seeds.append(seed)
-            return super().sampler(seed)
+            return super().create_sampler(seed)
 
     run(Counted(), _reward)
     assert len(seeds) == 1
 
 
 @REPLAYED
-def test_two_searches_at_once_do_not_mix(searcher: Wrapped) -> None:
+def test_two_searches_at_once_do_not_mix(searcher: OptunaWrapper) -> None:
     alone = run(searcher, _reward, 4)
-    wrapped._SESSIONS.clear()
+    optuna_replay._SESSIONS.clear()
     states = [searcher.init(TOY, jax.random.key(0))] * 2
     for number in range(4):
         asked = [searcher.ask(state, jax.random.key(number), 5) for state in states]
-        states = [searcher.tell(s, finished(a, 5 * number, _reward)) for s, a in zip(states, asked, strict=True)]
+        states = [
+            searcher.tell(state, finished(candidates, 5 * number, _reward))
+            for state, candidates in zip(states, asked, strict=True)
+        ]
     assert states[0] == states[1] == alone
-    assert len(wrapped._SESSIONS) <= 8
+    assert len(optuna_replay._SESSIONS) <= 8
 
 
 @ALL
-def test_seeds_differ(searcher: Wrapped) -> None:
+def test_seeds_differ(searcher: OptunaWrapper) -> None:
     asked = [searcher.ask(searcher.init(TOY, jax.random.key(seed)), jax.random.key(seed), 8) for seed in range(2)]
     assert asked[0] != asked[1]
 
 
 @ALL
-def test_candidates_of_a_batch_differ(searcher: Wrapped) -> None:
+def test_candidates_of_a_batch_differ(searcher: OptunaWrapper) -> None:
     state = run(searcher, _reward)
     assert len({candidate.key for candidate in searcher.ask(state, jax.random.key(1), 8)}) > 4
 
@@ -114,8 +118,8 @@ def test_a_batch_sees_its_own_running_trials() -> None:
     # Without the constant lie, TPE would propose the middle of the good region again and again.
     space = SearchSpace({"x": Real(low=0, high=1)}, lambda values, spec: None)
     state = Tpe().init(space, jax.random.key(0))
-    told = [Candidate({"x": i / 20}) for i in range(21)]
-    state = Tpe().tell(state, finished(told, 0, lambda candidate: -abs(candidate.values["x"] - 0.5)))  # type: ignore
+    grid = [Candidate({"x": i / 20}) for i in range(21)]
+    state = Tpe().tell(state, finished(grid, 0, lambda candidate: -abs(candidate.values["x"] - 0.5)))  # type: ignore
     asked = [candidate.values["x"] for candidate in Tpe().ask(state, jax.random.key(1), 12)]
     assert max(asked) - min(asked) > 0.05  # type: ignore[operator]
 
@@ -128,26 +132,29 @@ def test_tpe_avoids_what_fails() -> None:
 
 def test_true_and_one_are_different_options() -> None:
     state = Tpe().init(SPACES["plain"], jax.random.key(0))
-    told = [Candidate({"flag": flag, "off": None}) for flag in (True, 1, 1.5, None, "x")] * 4
+    candidates = [Candidate({"flag": flag, "off": None}) for flag in (True, 1, 1.5, None, "x")] * 4
     for first in range(0, 20, 5):
-        batch = finished(told[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True))
+        batch = finished(candidates[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True))
         state = Tpe().tell(state, batch)
     late = [candidate.values["flag"] for candidate in Tpe().ask(state, jax.random.key(1), 20)]
     assert sum(flag is True for flag in late) > 10
 
 
 @pytest.mark.parametrize("searcher", [Tpe(), Nsga2(population=8), Qmc()], ids=lambda s: type(s).__name__)
-def test_several_objectives(searcher: Wrapped) -> None:
+def test_several_objectives(searcher: OptunaWrapper) -> None:
     state = searcher.init(TOY, jax.random.key(0))
     for number in range(4):
         asked = searcher.ask(state, jax.random.key(number), 5)
         trials = finished(asked, 5 * number, _reward)
-        trials = [replace(t, reward=(_reward(t.candidate), -float(t.candidate.values["d"]))) for t in trials]  # type: ignore
+        trials = [
+            replace(trial, reward=(_reward(trial.candidate), -float(trial.candidate.values["d"])))  # type: ignore
+            for trial in trials
+        ]
         trials[0] = finished([asked[0]], 5 * number, lambda candidate: None)[0]
         state = searcher.tell(state, trials)
     asked = searcher.ask(state, jax.random.key(9), 5)
     assert all(TOY.candidate(candidate.values) == candidate for candidate in asked)
-    wrapped._SESSIONS.clear()
+    optuna_replay._SESSIONS.clear()
     assert searcher.ask(state, jax.random.key(9), 5) == asked
     with pytest.raises(InputError, match=r"^every reward of a search must have the same length: expected 2, got 1\.$"):
         searcher.tell(state, finished(asked, 20, _reward))
