@@ -68,7 +68,7 @@ def find_front(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def _sort_lexicographic(values: Floats) -> npt.NDArray[np.intp]:
-    """The indices of the points `[N, M]` in descending lexicographic order: a point comes after all that dominate it."""
+    """The indices of the points `[N, M]` in descending lexicographic order, in which dominators come first."""
     return np.lexsort(tuple(-values[:, axis] for axis in range(values.shape[1] - 1, -1, -1)))
 
 

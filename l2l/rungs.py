@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.pareto import sort_best_first
 from l2l.types import Status, Trial
 
@@ -28,8 +28,8 @@ class Halving:
     first: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("eta", self.eta, 2)
-        _at_least("first", self.first, 1)
+        check_integer("rungs.eta", self.eta, 2)
+        check_integer("rungs.first", self.first, 1)
 
     def check(self, total: int, objectives: int, batch: int) -> None:
         """Rejects trainings that end at the first rung, and batches too small to stop a trial. Raises: InputError."""
@@ -109,7 +109,7 @@ class Median:
 
     def __post_init__(self) -> None:
         for name in ("first", "every", "startup"):
-            _at_least(name, getattr(self, name), 1)
+            check_integer(f"rungs.{name}", getattr(self, name), 1)
 
     def check(self, total: int, objectives: int, batch: int) -> None:
         """Rejects trainings that end at the first rung, and several objectives. Raises: InputError."""
@@ -158,11 +158,6 @@ def _list_powers(first: int, eta: int, total: int) -> list[int]:
         epochs.append(first)
         first *= eta
     return epochs
-
-
-def _at_least(name: str, value: object, low: int) -> None:
-    if type(value) is not int or value < low:
-        raise InputError(f"rungs.{name} must be a whole number of at least {low}, got {value!r}.")
 
 
 def _check_first_rung(first: int, total: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2l.pareto import front, hypervolume, knee
+from l2l.pareto import find_front, find_knee, hypervolume
 
 WHOLE = st.integers(0, 6)
 POINTS = st.integers(1, 3).flatmap(lambda axes: st.lists(st.tuples(*[WHOLE] * axes), min_size=1, max_size=9))
@@ -29,7 +29,7 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> N
     def beaten(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
-    found = front(points)
+    found = find_front(points)
     assert {points[place] for place in found} == {p for p in points if not any(beaten(p, q) for q in points)}
     assert len({points[place] for place in found}) == len(found)
     assert [points[place][0] for place in found] == sorted((points[place][0] for place in found), reverse=True)
@@ -39,7 +39,7 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> N
 @given(POINTS)
 def test_the_volume_is_that_of_its_cells(points: list[tuple[int, ...]]) -> None:
     assert hypervolume(points, [0] * len(points[0])) == cells(points)
-    assert hypervolume([points[place] for place in front(points)], [0] * len(points[0])) == cells(points)
+    assert hypervolume([points[place] for place in find_front(points)], [0] * len(points[0])) == cells(points)
 
 
 @given(POINTS, st.data())
@@ -66,6 +66,6 @@ def test_nothing_has_no_volume() -> None:
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (1e-6, 1e9), (3.0, 0.01)])
 def test_the_knee_is_where_the_front_bends_in_any_units(scale: tuple[float, float]) -> None:
     points = np.array([(0.0, 10.0), (4.0, 9.5), (9.0, 9.0), (9.5, 4.0), (10.0, 0.0)]) * scale
-    assert knee(points.tolist()) == 2
-    assert knee([(1.0, 1.0)]) == 0
-    assert knee([(0.0, 5.0), (1.0, 5.0)]) == 1
+    assert find_knee(points.tolist()) == 2
+    assert find_knee([(1.0, 1.0)]) == 0
+    assert find_knee([(0.0, 5.0), (1.0, 5.0)]) == 1

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
-from l2l.reward import Constrained, LatencyPenalised, Metric, Several, best, check, gate, named
+from l2l.reward import Constrained, LatencyPenalised, Metric, Several, check_metrics, complete_reward, find_best, gate
 from l2l.space import Candidate
 from l2l.types import Outcome, Status, Trial
 
@@ -45,18 +45,20 @@ def test_metric() -> None:
     assert Metric("accuracy")(MEASURED) == (0.5,)
     assert Metric("loss", maximise=False)(MEASURED) == (-2.0,)
     assert Metric()(Outcome({"only": 0.25})) == (0.25,)
-    assert named(Metric(), "accuracy")(MEASURED) == (0.5,)
-    assert named(Metric("loss"), "accuracy") == Metric("loss", maximise=False)
-    assert named(Metric("train_loss"), "bits", maximise=False)(Outcome({"train_loss": 2.0})) == (-2.0,)
-    assert named(Metric("loss", maximise=True), "accuracy").maximise is True
-    assert named(Metric("made_up"), "loss", maximise=False).maximise is True
-    assert named(LatencyPenalised(target=1.0), "accuracy") == LatencyPenalised(1.0, name="accuracy", maximise=True)
-    assert named(Metric(), "loss", maximise=False)(MEASURED) == (-2.0,)
-    assert named(Metric("accuracy"), "loss", maximise=False)(MEASURED) == (0.5,)
-    assert named(Metric(maximise=True), "loss", maximise=False)(MEASURED) == (2.0,)
-    assert named(LatencyPenalised(target=4.0, cost="accuracy"), "loss", maximise=False).maximise is False
+    assert complete_reward(Metric(), "accuracy")(MEASURED) == (0.5,)
+    assert complete_reward(Metric("loss"), "accuracy") == Metric("loss", maximise=False)
+    assert complete_reward(Metric("train_loss"), "bits", maximise=False)(Outcome({"train_loss": 2.0})) == (-2.0,)
+    assert complete_reward(Metric("loss", maximise=True), "accuracy").maximise is True
+    assert complete_reward(Metric("made_up"), "loss", maximise=False).maximise is True
+    assert complete_reward(LatencyPenalised(target=1.0), "accuracy") == LatencyPenalised(
+        1.0, name="accuracy", maximise=True
+    )
+    assert complete_reward(Metric(), "loss", maximise=False)(MEASURED) == (-2.0,)
+    assert complete_reward(Metric("accuracy"), "loss", maximise=False)(MEASURED) == (0.5,)
+    assert complete_reward(Metric(maximise=True), "loss", maximise=False)(MEASURED) == (2.0,)
+    assert complete_reward(LatencyPenalised(target=4.0, cost="accuracy"), "loss", maximise=False).maximise is False
     own = Returns((1.0,))
-    assert named(own, "accuracy") is own
+    assert complete_reward(own, "accuracy") is own
 
 
 def test_a_missing_metric_is_named_with_those_there_are() -> None:
@@ -160,11 +162,11 @@ def test_no_reward_gets_through_that_is_not_finite(raw: list[Any], length: int, 
     trial = gate(run(MEASURED), Returns(wrapped, length), low=-10.0, high=10.0)
     if trial.reward is None:
         assert trial.status is Status.FAILED
-        assert best([trial]) is None
+        assert find_best([trial]) is None
     else:
         assert len(trial.reward) == length
         assert all(type(value) is float and -10 <= value <= 10 for value in trial.reward)
-        assert best([trial]) is trial
+        assert find_best([trial]) is trial
 
 
 def test_the_gate_says_why() -> None:
@@ -202,9 +204,9 @@ def test_best_is_the_first_of_the_largest() -> None:
         replace(TRIAL, number=i, reward=None if reward is None else (reward, float(i)))
         for i, reward in enumerate(rewards)
     ]
-    assert best(reversed(trials)) is trials[1]
-    assert best([]) is None
-    assert best(trials[2:3]) is None
+    assert find_best(reversed(trials)) is trials[1]
+    assert find_best([]) is None
+    assert find_best(trials[2:3]) is None
 
 
 @pytest.mark.parametrize(
@@ -225,10 +227,10 @@ def test_the_yaml_says_what_the_constructor_says(name: str, made: Any) -> None:
 def test_a_metric_that_no_run_has_is_refused_at_once() -> None:
     names = ["accuracy", "loss", "parameters"]
     for fine in (Metric("loss"), LatencyPenalised(target=1.0, name="accuracy"), Returns([1.0])):
-        check(fine, names)
+        check_metrics(fine, names)
     for wrong in (Metric("los"), LatencyPenalised(target=1.0, cost="los"), Constrained(limit=1.0, name="los")):
         with pytest.raises(InputError, match=r"there is no metric 'los': .*loss"):
-            check(wrong, names)
+            check_metrics(wrong, names)
 
 
 def test_several_metrics_are_an_objective_each() -> None:
@@ -237,11 +239,11 @@ def test_several_metrics_are_an_objective_each() -> None:
     assert reward(MEASURED) == (0.5, -2.0)
     trial = gate(run(MEASURED), reward)
     assert (trial.status, trial.reward) == (Status.COMPLETE, (0.5, -2.0))
-    check(reward, ["accuracy", "loss"])
+    check_metrics(reward, ["accuracy", "loss"])
     with pytest.raises(InputError, match=r"no metric 'flops': ask for it with objective\.costs=\[flops\]\.$"):
-        check(Several({"accuracy": True, "flops": False}), ["accuracy", "loss", "parameters"])
+        check_metrics(Several({"accuracy": True, "flops": False}), ["accuracy", "loss", "parameters"])
     with pytest.raises(InputError, match="there is no metric 'loss'"):
-        check(reward, ["accuracy", "flops"])
+        check_metrics(reward, ["accuracy", "flops"])
 
 
 @pytest.mark.parametrize(

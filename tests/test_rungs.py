@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
-from l2l.pareto import best_first, crowding, ranks
+from l2l.pareto import measure_crowding, rank_fronts, sort_best_first
 from l2l.rungs import Asha, Halving, Hyperband, Median
 from l2l.space import Candidate
 from l2l.types import Status, Trial
@@ -40,21 +40,21 @@ def test_fronts_are_what_is_left_when_those_before_are_taken_away(points: list[t
         best = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
         found |= dict.fromkeys(best, front)
         left, front = left - best, front + 1
-    assert ranks(points) == [found[place] for place in range(len(points))]
+    assert rank_fronts(points) == [found[place] for place in range(len(points))]
 
 
 def test_of_one_front_the_ends_and_then_the_least_crowded_come_first() -> None:
     front = [(0.0, 10.0), (1.0, 9.0), (2.0, 8.0), (6.0, 4.0), (10.0, 0.0)]
-    assert crowding(front) == pytest.approx([float("inf"), 0.4, 1.0, 1.6, float("inf")])
-    assert best_first([*front, (0.0, 0.0)]) == [0, 4, 3, 2, 1, 5]
-    assert crowding([(1.0, 1.0)] * 3) == [0, 0, 0]
-    assert best_first([(0.5,), (0.7,), (0.5,), (0.9,)]) == [3, 1, 0, 2]
+    assert measure_crowding(front) == pytest.approx([float("inf"), 0.4, 1.0, 1.6, float("inf")])
+    assert sort_best_first([*front, (0.0, 0.0)]) == [0, 4, 3, 2, 1, 5]
+    assert measure_crowding([(1.0, 1.0)] * 3) == [0, 0, 0]
+    assert sort_best_first([(0.5,), (0.7,), (0.5,), (0.9,)]) == [3, 1, 0, 2]
 
 
 @given(POINTS)
 def test_one_objective_is_a_ranking(points: list[tuple[float, ...]]) -> None:
     values = [(point[0],) for point in points]
-    assert best_first(values) == sorted(range(len(values)), key=lambda place: -values[place][0])
+    assert sort_best_first(values) == sorted(range(len(values)), key=lambda place: -values[place][0])
 
 
 def test_halving_keeps_the_best_of_its_batch() -> None:
@@ -137,7 +137,7 @@ def test_the_unit_of_the_scores_decides_nothing(rule: Any, seed: int) -> None:
     ],
 )  # fmt: skip
 def test_bad_arguments(rule: Any, name: str, value: Any, low: int) -> None:
-    with pytest.raises(InputError, match=rf"^rungs\.{name} must be a whole number of at least {low}, got {value!r}\.$"):
+    with pytest.raises(InputError, match=rf"^rungs\.{name} must be an integer of at least {low}, got {value!r}\.$"):
         rule(**{name: value})
 
 

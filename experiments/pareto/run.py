@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from l2l.compare.bootstrap import interval, verdict
-from l2l.pareto import front, hypervolume
+from l2l.pareto import find_front, hypervolume
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
@@ -88,7 +88,7 @@ def compute_volumes(job: tuple[str, Problem, int]) -> list[float]:
 
     name, problem, seed = job
     values, row_of = load_points(problem)
-    full = hypervolume(values[front(values.tolist())].tolist(), [0.0, 0.0])
+    full = hypervolume(values[find_front(values.tolist())].tolist(), [0.0, 0.0])
     searcher, key = ROWS[name], jax.random.key(seed)
     state, rewards_so_far, shares = searcher.init(SPACE, key), list[tuple[float, ...]](), list[float]()
     for first in range(0, STOPS[-1], BATCH):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from l2l.cohorts import shared
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.reward import Metric, check, gate, named
+from l2l.reward import Metric, check_metrics, complete_reward, gate
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Outcome, Reward, Status, Trial
 
@@ -76,8 +76,8 @@ class Rules:
         if len(known) > 1 and getattr(self.gauge, "name", "") is None:
             raise InputError(f"the objective measures {', '.join(known)}; say which as reward=Metric(NAME).")
         if known:
-            self.gauge = named(self.gauge, known[0])
-            check(self.gauge, known)
+            self.gauge = complete_reward(self.gauge, known[0])
+            check_metrics(self.gauge, known)
 
     def judge(self, candidates: Sequence[Candidate], first: int) -> list[Trial]:
         """The trials of candidates, numbered from `first` on, run in one call and with their rewards."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l.pareto import front, hypervolume, knee
+from l2l.pareto import find_front, find_knee, hypervolume
 from l2l.run.result import describe
 from l2l.types import Reward, Status, Trial
 
@@ -25,7 +25,7 @@ def complete(trials: Sequence[Trial]) -> list[Trial]:
 def members(trials: Sequence[Trial]) -> list[Trial]:
     """The trials of the front, the best by the first objective first."""
     found = complete(trials)
-    return [found[place] for place in front([trial.reward or () for trial in found])] if found else []
+    return [found[place] for place in find_front([trial.reward or () for trial in found])] if found else []
 
 
 def folder(trial: Trial) -> str:
@@ -47,7 +47,7 @@ def record(trials: Sequence[Trial], found: Sequence[Trial], tests: Sequence[Mapp
         each |= {"folder": folder(trial), "test": test["trial"], "reproduced": test["reproduced"]}
     return {
         "members": listed,
-        "knee": found[knee(scaled)].number,
+        "knee": found[find_knee(scaled)].number,
         "hypervolume": hypervolume(scaled, [0.0] * points.shape[1]),
     }
 

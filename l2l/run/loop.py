@@ -20,7 +20,7 @@ from l2l import files
 from l2l.cohorts import shared
 from l2l.errors import InputError, SearchError
 from l2l.interrupts import interruptible
-from l2l.reward import best, by_epoch, check, gate, named
+from l2l.reward import check_metrics, complete_reward, compute_epoch_rewards, find_best, gate
 from l2l.run import front
 from l2l.run.early_stopping import Climb, joined, staged
 from l2l.run.result import VERSION, common_reason, describe, environment, held_out, title
@@ -114,7 +114,9 @@ class _Search:
             if self.rungs is not None:
                 ended = joined(self.log.trials()[trial.number], ended)
             if ended.status is Status.COMPLETE:
-                ended = replace(ended, scores={**ended.scores, **by_epoch(ended.outcome or Outcome(), self.reward)})
+                ended = replace(
+                    ended, scores={**ended.scores, **compute_epoch_rewards(ended.outcome or Outcome(), self.reward)}
+                )
             if ended.status is not Status.COMPLETE or trial.until is None:
                 self.close(ended)
             else:
@@ -173,7 +175,7 @@ def search(
     """
     started = time.perf_counter()
     _check_parts(space=space, task=task, searcher=searcher, reward=reward, executor=executor, store=store)
-    reward = named(reward, task.metric, task.maximise)
+    reward = complete_reward(reward, task.metric, task.maximise)
     made, settings = _checked(space, task, searcher, objective, reward, executor, rungs, trials, batch, seed)
     if final is not None:
         final(objective=made, directory=Path())  # refuses its arguments before there is a folder
@@ -209,7 +211,7 @@ def search(
 def _winner(trials: Sequence[Trial], objectives: int) -> Trial:
     """The best trial, of several objectives by the first. Raises: SearchError if all have failed."""
     several = front.members(trials) if objectives > 1 else []
-    if (winner := several[0] if several else best(trials)) is None:
+    if (winner := several[0] if several else find_best(trials)) is None:
         failed = [trial for trial in trials if trial.status is Status.FAILED]
         why = common_reason((trial.outcome or Outcome()).error for trial in failed or trials)
         if len(failed) == len(trials) == 1:
@@ -249,7 +251,7 @@ def _checked(
     task.check()
     made = objective(space=space, task=task, seed=seed)
     if names := made.check():
-        check(reward, names)
+        check_metrics(reward, names)
     executor.check(made)
     if rungs is not None:
         Climb(rungs, staged(made)).check(reward.length, min(batch, trials))
@@ -298,7 +300,7 @@ def _conclude(held: _Search, run: Run, task: Task, final: Objective | None, seed
         return record
     files.replace(run.directory / "trials.csv", write_csv(done, held.space))
     several = front.members(done) if held.reward.length > 1 else []
-    winner = several[0] if several else best(done)
+    winner = several[0] if several else find_best(done)
     test = None
     if winner is not None and final is not None:
         test = _finished(held, *_together(held, final, [winner])[0], task.metric)

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, QMCSampler, TPESampler
 from optuna.trial import TrialState
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer, check_number
 from l2l.searchers.optuna_replay import (
     OptunaSearcher,
     OptunaState,
@@ -52,8 +52,8 @@ class Tpe(OptunaSearcher):
     """Whether choices that are active together are modelled together."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "startup", 0)
-        _at_least(self, "candidates", 1)
+        check_integer("Tpe's startup", self.startup, 0)
+        check_integer("Tpe's candidates", self.candidates, 1)
 
     def ask(self, state: OptunaState, key: Key, count: int) -> list[Candidate]:
         """`count` candidates, from a study of all trials of the state and a sampler seeded by the key."""
@@ -94,9 +94,8 @@ class Nsga2(ReplayedSearcher):
     """Probability that a child has two parents."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "population", 2)
-        if not 0 <= self.crossover <= 1:
-            raise InputError(f"Nsga2's crossover must be in [0, 1], got {self.crossover!r}.")
+        check_integer("Nsga2's population", self.population, 2)
+        check_number("Nsga2's crossover", self.crossover, 0, 1)
 
     def create_sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler, as it starts."""
@@ -154,8 +153,7 @@ class CmaEs(_UnitCube):
     def __post_init__(self) -> None:
         if importlib.util.find_spec("cmaes") is None:
             raise InputError("searcher cmaes needs a package that is not installed: pip install 'l2l[cmaes]'")
-        if self.population is not None:
-            _at_least(self, "population", 2)
+        check_integer("CmaEs's population", self.population, 2, optional=True)
 
     def create_sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler, as it starts."""
@@ -169,9 +167,3 @@ class CmaEs(_UnitCube):
                     f"CmaEs maximises one number, got a reward of {len(trial.reward)}; use nsga2 or tpe instead."
                 )
         return super().tell(state, trials)
-
-
-def _at_least(searcher: Any, name: str, low: int) -> None:
-    value = getattr(searcher, name)
-    if type(value) is not int or value < low:
-        raise InputError(f"{type(searcher).__name__}'s {name} must be a whole number, {low} or more, got {value!r}.")

@@ -24,7 +24,7 @@ from l2l.errors import InputError
 from l2l.nn.moe import MixtureOfExperts
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained, reason
-from l2l.reward import Metric, best, gate
+from l2l.reward import Metric, find_best, gate
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_its_step() -> None:
     assert 1 < int(error.rsplit(" ", 1)[1]) <= 1077 // 128
     closed = [gate(wild, Metric("accuracy")), gate(replace(calm, number=1), Metric("accuracy"))]
     assert (closed[0].status, closed[0].reward) == (Status.FAILED, None)
-    assert best(closed) == closed[1]
+    assert find_best(closed) == closed[1]
 
 
 def test_a_cohort_that_crashes_fails_with_the_reason() -> None:

@@ -134,7 +134,9 @@ def test_true_and_one_are_different_options() -> None:
     state = Tpe().init(SPACES["plain"], jax.random.key(0))
     candidates = [Candidate({"flag": flag, "off": None}) for flag in (True, 1, 1.5, None, "x")] * 4
     for first in range(0, 20, 5):
-        batch = finished(candidates[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True))
+        batch = finished(
+            candidates[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True)
+        )
         state = Tpe().tell(state, batch)
     late = [candidate.values["flag"] for candidate in Tpe().ask(state, jax.random.key(1), 20)]
     assert sum(flag is True for flag in late) > 10
@@ -197,11 +199,11 @@ def test_a_missing_cmaes_is_refused_with_the_command_that_helps(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Tpe(startup=-1), "Tpe's startup must be a whole number, 0 or more, got -1."),
-        (lambda: Tpe(candidates=0), "Tpe's candidates must be a whole number, 1 or more, got 0."),
-        (lambda: Nsga2(population=1), "Nsga2's population must be a whole number, 2 or more, got 1."),
-        (lambda: Nsga2(crossover=2), "Nsga2's crossover must be in [0, 1], got 2."),
-        (lambda: CmaEs(population=1), "CmaEs's population must be a whole number, 2 or more, got 1."),
+        (lambda: Tpe(startup=-1), "Tpe's startup must be an integer of at least 0, got -1."),
+        (lambda: Tpe(candidates=0), "Tpe's candidates must be an integer of at least 1, got 0."),
+        (lambda: Nsga2(population=1), "Nsga2's population must be an integer of at least 2, got 1."),
+        (lambda: Nsga2(crossover=2), "Nsga2's crossover must be a number of at least 0 and of at most 1, got 2."),
+        (lambda: CmaEs(population=1), "CmaEs's population must be an integer of at least 2 or null, got 1."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(make: Callable[[], object], sentence: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
-from l2l.pareto import front
+from l2l.pareto import find_front
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.preferences import Preferences, weights
@@ -89,7 +89,7 @@ def test_replayed_tells_give_the_same_asks() -> None:
 def test_the_front_is_reached_from_end_to_end() -> None:
     _, done = searched(Preferences(count=5))
     late = [concave(each.candidate.values["x"]) for each in done[160:]]  # pyright: ignore
-    assert len({late[place] for place in front(late)}) >= 5
+    assert len({late[place] for place in find_front(late)}) >= 5
 
 
 def test_what_an_earlier_search_told_is_part_of_it() -> None:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.pareto import best_first
+from l2l.pareto import sort_best_first
 from l2l.space import Value
 
 MOST = 128
@@ -101,7 +101,7 @@ def earlier(place: str | Path) -> list[Earlier]:
         raise InputError(f"prior={place} has no trial that succeeded, so there is nothing to learn from it.")
     if len(signs) == 1:
         return [Earlier(values, score[0]) for values, score in found]
-    order = best_first([score for _, score in found])
+    order = sort_best_first([score for _, score in found])
     ranks = {row: -float(rank) for rank, row in enumerate(order)}
     return [Earlier(values, ranks[row]) for row, (values, _) in enumerate(found)]
 

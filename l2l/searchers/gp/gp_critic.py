@@ -18,7 +18,7 @@ import numpy as np
 
 from l2l.encoding import Encoding, Tables
 from l2l.errors import InputError
-from l2l.pareto import best_first
+from l2l.pareto import sort_best_first
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.ppo import Ppo
 from l2l.searchers.core.base import Coded, CodedState, Proposal
@@ -118,7 +118,7 @@ class GpCritic(Coded):
         told = (*(state.rewards or (None,) * state.told), *(trial.reward for trial in trials))
         ended = [row for row, reward in enumerate(told) if reward is not None]
         scores = np.full(len(told), np.nan, np.float32)
-        order = best_first([told[row] or () for row in ended])
+        order = sort_best_first([told[row] or () for row in ended])
         scores[[ended[place] for place in order]] = -np.arange(len(order), dtype=np.float32)
         single = [
             trial if trial.reward is None else replace(trial, reward=(float(score),))
