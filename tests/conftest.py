@@ -1,4 +1,4 @@
-"""What all tests share: programs compiled once, and nothing written outside the test's own folder."""
+"""What all tests share: programs compiled once, two processes that share the work, and a folder for each test."""
 
 from __future__ import annotations
 
@@ -12,16 +12,36 @@ from pathlib import Path
 import pytest
 from commands import Ended, Run
 
-from l2l.machine import compilation_cache
+from l2l.machine import compilation_cache, cores
 
-# Before any test imports JAX: its programs come from the cache of earlier runs.
+# Before any test imports JAX: its programs come from the cache of earlier runs, and of the other processes of this one.
 os.environ.update(compilation_cache())
 os.environ.setdefault("WANDB_MODE", "offline")
 
 MAPS = Path("/proc/self/maps")
-
+SLOWEST = (
+    *("test_kill.py", "search_spaces/test_transformers.py", "search_spaces/test_spaces.py", "gp/test_gp_critic.py"),
+    *("engine/test_population.py", "engine/test_devices.py", "optuna_sampler/test_sampler.py", "nn/test_moe.py"),
+    *("controllers/test_controller.py", "executors/test_local.py", "objectives/test_trained.py"),
+)
+"""Ends of the names of the files that take longest: they begin, so that no process waits for them in the end."""
 
 _ran = itertools.count(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for each core; files and tests that are named on the command line run in this one."""
+    return 0 if config.option.file_or_dir else cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, in the order of their list; the others as they come."""
+
+    def rank(item: pytest.Item) -> int:
+        file = item.path.as_posix()
+        return next((i for i, end in enumerate(SLOWEST) if file.endswith(end)), len(SLOWEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)
