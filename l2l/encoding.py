@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2l.errors import InputError
-from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed, options
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
 from l2l.types import Trial
 
 Codes = npt.NDArray[np.int32]
@@ -72,7 +72,7 @@ class Decision:
         """The value of a code; `uniform` in [0, 1) places it inside a bin."""
         if not self.bins:
             return self.values[code]
-        value = self.bins[code].at(uniform)
+        value = self.bins[code].value_at(uniform)
         if isinstance(value, float) and code + 1 < len(self.bins):
             # Rounding may reach the next bin's edge; the code of the value must stay this one.
             return min(value, math.nextafter(self.bins[code + 1].low, -math.inf))
@@ -204,7 +204,7 @@ def _decision(name: str, choice: Choice, bins: int, is_parent: bool) -> Decision
             )
         return Decision(name, choice, values=options(choice))
     # Narrow ranges have fewer distinct edges than bins.
-    edges = [choice.low, *sorted({edge for i in range(1, bins) if (edge := choice.at(i / bins)) > choice.low})]
+    edges = [choice.low, *sorted({edge for i in range(1, bins) if (edge := choice.value_at(i / bins)) > choice.low})]
     if isinstance(choice, Real):
         ends = [*edges[1:], choice.high]
         parts: list[Integer | Real] = [
@@ -225,7 +225,7 @@ def _tables(decisions: Sequence[Decision]) -> Tables:
         for parent in decision.choice.when:
             column = rows[parent]
             above = decisions[column]
-            codes = [above.code(above.choice.read(each)) for each in allowed(decision.choice.when, parent)]
+            codes = [above.code(above.choice.read(each)) for each in allowed_values(decision.choice.when, parent)]
             # An inactive parent makes an inactive child: its own conditions are the child's too.
             table[row] &= table[column]
             table[row, column] &= np.isin(np.arange(width), codes)

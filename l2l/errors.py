@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from types import UnionType
 from typing import TypeGuard
 
 
@@ -81,14 +82,14 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_part(name: str, value: object, expected: str, kind: type | str) -> None:
-    """Checks that `value` is a part of the right kind: an instance of a class, or an object with this method.
+def check_part(name: str, value: object, expected: str, kind: type | UnionType | str) -> None:
+    """Checks that `value` is a part of the right kind: an instance of `kind`, or an object with the method `kind`.
 
     `expected` says what belongs here, for example "a Searcher, such as l2l.searchers.Evolution()".
 
     Raises: InputError if it is not; a class in the place of its instance is refused too.
     """
-    if isinstance(kind, type):
+    if not isinstance(kind, str):
         is_part = isinstance(value, kind)
     else:
         is_part = not isinstance(value, type) and callable(getattr(value, kind, None))

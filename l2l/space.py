@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from l2l.errors import InputError, suggest_names
+from l2l.errors import InputError, check_integer, check_number, check_part, is_number, suggest_names
 
 Value: TypeAlias = bool | int | float | str | None
 When: TypeAlias = Mapping[str, Any]
@@ -19,18 +19,14 @@ When: TypeAlias = Mapping[str, Any]
 Built = TypeVar("Built")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _same(left: object, right: object) -> bool:
-    """Equality that tells 1 from True and from 1.0, as JSON does."""
+def _is_same(left: object, right: object) -> bool:
+    """Whether two values are equal and of one type: 1, True and 1.0 all differ, as in JSON."""
     return type(left) is type(right) and left == right
 
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """One of a few named options.
+    """One of a few options.
 
     Raises: InputError if there is no option, or one stands twice or is not a plain value.
     """
@@ -51,7 +47,7 @@ class Categorical:
                 raise InputError(f"a Categorical's options are bool, int, float, str or None, got {option!r}.")
             if isinstance(option, float) and not math.isfinite(option):
                 raise InputError(f"a Categorical's options must be finite, got {option!r}.")
-            if any(_same(option, other) for other in self.options[:position]):
+            if any(_is_same(option, other) for other in self.options[:position]):
                 raise InputError(f"a Categorical's options must differ, {option!r} stands twice.")
         _check_padding(self.pad, self.traced, self.options)
 
@@ -59,21 +55,21 @@ class Categorical:
         """How many values there are."""
         return len(self.options)
 
-    def at(self, quantile: float) -> Value:
+    def value_at(self, quantile: float) -> Value:
         """The value at a quantile in [0, 1)."""
         return self.options[min(int(quantile * len(self.options)), len(self.options) - 1)]
 
     def quantile(self, value: Value) -> float:
-        """The middle of the quantiles that `at` maps to `value`."""
-        return (next(i for i, each in enumerate(self.options) if _same(each, value)) + 0.5) / len(self.options)
+        """The middle of the quantiles that `value_at` maps to `value`."""
+        return (next(i for i, option in enumerate(self.options) if _is_same(option, value)) + 0.5) / len(self.options)
 
     def read(self, value: Any) -> Value:
         """`value` as this choice holds it. Raises: InputError if it is not an option."""
         for option in self.options:
-            if _same(option, value):
+            if _is_same(option, value):
                 return option
         for option in self.options:
-            if _is_number(option) and _is_number(value) and option == value:
+            if is_number(option) and is_number(value) and option == value:
                 return option
         raise InputError(f"expected one of {list(self.options)}, got {value!r}")
 
@@ -84,7 +80,7 @@ class Categorical:
 
 @dataclass(frozen=True, kw_only=True)
 class Integer:
-    """A whole number in `low..high` (both included), every `step`, spread evenly or in the logarithm.
+    """An integer from `low` to `high` (both included) in steps of `step`, uniform or, with `log`, log-uniform.
 
     Raises: InputError if the range is empty or the logarithm does not exist.
     """
@@ -100,8 +96,7 @@ class Integer:
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
-            if type(getattr(self, name)) is not int:
-                raise InputError(f"an Integer's {name} must be a whole number, got {getattr(self, name)!r}.")
+            check_integer(f"an Integer's {name}", getattr(self, name))
         if self.low > self.high:
             raise InputError(f"an Integer needs low <= high, got low={self.low} and high={self.high}.")
         if self.step < 1:
@@ -111,14 +106,14 @@ class Integer:
         _check_padding(self.pad, self.traced, (self.low,))
         if self.repeats and (self.traced or self.pad is not None or self.low < 1):
             raise InputError("an Integer that repeats is at least 1 and neither traced nor padded.")
-        # The highest value that a step reaches, so that `high` itself is always a value.
+        # Lowered to the highest value that the steps reach, so that `high` itself is a value.
         object.__setattr__(self, "high", self.low + (self.high - self.low) // self.step * self.step)
 
     def count(self) -> int:
         """How many values there are."""
         return (self.high - self.low) // self.step + 1
 
-    def at(self, quantile: float) -> int:
+    def value_at(self, quantile: float) -> int:
         """The value at a quantile in [0, 1)."""
         if self.log:
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -126,7 +121,7 @@ class Integer:
         return self.low + self.step * min(int(quantile * self.count()), self.count() - 1)
 
     def quantile(self, value: Value) -> float:
-        """The middle of the quantiles that `at` maps to `value`."""
+        """The middle of the quantiles that `value_at` maps to `value`."""
         assert isinstance(value, int)
         if self.log:
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -135,8 +130,8 @@ class Integer:
 
     def read(self, value: Any) -> int:
         """`value` as this choice holds it. Raises: InputError if it is out of range or off the step."""
-        if not _is_number(value) or value != int(value):
-            raise InputError(f"expected a whole number, got {value!r}")
+        if not is_number(value) or value != int(value):
+            raise InputError(f"expected an integer, got {value!r}")
         if not self.low <= value <= self.high or (int(value) - self.low) % self.step:
             raise InputError(f"expected {self.low} to {self.high} in steps of {self.step}, got {value!r}")
         return int(value)
@@ -151,7 +146,7 @@ class Integer:
 
 @dataclass(frozen=True, kw_only=True)
 class Real:
-    """A number in `[low, high]`, spread evenly or in the logarithm; traced unless said otherwise.
+    """A number from `low` to `high`, uniform or, with `log`, log-uniform.
 
     Raises: InputError if the range is empty or the logarithm does not exist.
     """
@@ -164,8 +159,7 @@ class Real:
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            if not _is_number(getattr(self, name)):
-                raise InputError(f"a Real's {name} must be a finite number, got {getattr(self, name)!r}.")
+            check_number(f"a Real's {name}", getattr(self, name))
             object.__setattr__(self, name, float(getattr(self, name)))
         if self.low > self.high:
             raise InputError(f"a Real needs low <= high, got low={self.low} and high={self.high}.")
@@ -176,7 +170,7 @@ class Real:
         """How many values there are: infinitely many, or one."""
         return math.inf if self.low < self.high else 1
 
-    def at(self, quantile: float) -> float:
+    def value_at(self, quantile: float) -> float:
         """The value at a quantile in [0, 1)."""
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
@@ -186,7 +180,7 @@ class Real:
         return min(max(value, self.low), self.high)
 
     def quantile(self, value: Value) -> float:
-        """The quantile that `at` maps to `value`."""
+        """The quantile that `value_at` maps to `value`."""
         assert isinstance(value, float)
         if self.low == self.high:
             return 0.5
@@ -196,7 +190,7 @@ class Real:
 
     def read(self, value: Any) -> float:
         """`value` as this choice holds it. Raises: InputError if it is out of range."""
-        if not _is_number(value) or not self.low <= value <= self.high:
+        if not is_number(value) or not self.low <= value <= self.high:
             raise InputError(f"expected a number from {self.low} to {self.high}, got {value!r}")
         return float(value)
 
@@ -209,7 +203,7 @@ Choice: TypeAlias = Categorical | Integer | Real
 
 
 def _describe(choice: Choice) -> dict[str, Any]:
-    when = {parent: list(allowed(choice.when, parent)) for parent in choice.when}
+    when = {parent: list(allowed_values(choice.when, parent)) for parent in choice.when}
     pad = {} if isinstance(choice, Real) or choice.pad is None else {"pad": choice.pad}
     return {"traced": choice.traced, "when": when, **pad}
 
@@ -222,10 +216,10 @@ def _check_padding(pad: str | None, traced: bool, sizes: Sequence[Value]) -> Non
     if traced:
         raise InputError(f"a choice is padded (pad={pad!r}) or traced, not both: a size is not traced.")
     if any(type(size) is not int or size < 1 for size in sizes):
-        raise InputError(f"a choice that is padded (pad={pad!r}) needs whole numbers of at least 1.")
+        raise InputError(f"a choice that is padded (pad={pad!r}) needs integers of at least 1.")
 
 
-def allowed(when: When, parent: str) -> tuple[Value, ...]:
+def allowed_values(when: When, parent: str) -> tuple[Value, ...]:
     """The values of `parent` for which a choice with the condition `when` is active."""
     values = when[parent]
     return tuple(values) if isinstance(values, list | tuple) else (values,)
@@ -233,12 +227,12 @@ def allowed(when: When, parent: str) -> tuple[Value, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One point of a space: the active choices in space order, and the searcher's remark."""
+    """One point of a space: the values of the active choices in space order, and the searcher's metadata."""
 
     values: Mapping[str, Value]
-    note: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     key: str = field(init=False, default="")
-    """Digest of the canonical values: what two equal candidates share."""
+    """Digest of the values; equal for equal candidates."""
 
     def __post_init__(self) -> None:
         canonical = json.dumps(dict(self.values), sort_keys=True, allow_nan=False)
@@ -253,10 +247,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchSpace(Generic[Built]):
-    """Named choices, a parent before its children, and what a set of values builds.
+    """Choices by name, a parent before its children, and the function that builds a model from their values.
 
     `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a
-    `Learner`. Only static values may be branched on: a traced number arrives as an array, any
+    `Learner`. It may branch on static values only: a traced number arrives as an array, any
     other traced option as a `Picked`.
 
     Raises: InputError if a condition names a later or unknown choice, or a value it cannot have.
@@ -271,8 +265,7 @@ class SearchSpace(Generic[Built]):
         if not self.choices:
             raise InputError(f"space {self.name!r} has no choices; give it at least one.")
         for position, (name, choice) in enumerate(self.choices.items()):
-            if not isinstance(choice, Categorical | Integer | Real):
-                raise InputError(f"choice {name!r} must be a Categorical, Integer or Real, got {choice!r}.")
+            check_part(f"choice {name!r}", choice, "a Categorical, Integer or Real", Categorical | Integer | Real)
             for parent in choice.when:
                 self._check_condition(name, choice, parent, list(self.choices)[:position])
 
@@ -284,7 +277,7 @@ class SearchSpace(Generic[Built]):
             raise InputError(f"choice {name!r} is conditional on {parent!r}, which is unknown or later: {reason}")
         if isinstance(self.choices[parent], Real):
             raise InputError(f"choice {name!r} is conditional on the Real {parent!r}; use a Categorical or an Integer.")
-        values = allowed(choice.when, parent)
+        values = allowed_values(choice.when, parent)
         if not values:
             raise InputError(f"choice {name!r} is conditional on no value of {parent!r}, so it could never be active.")
         for value in values:
@@ -298,23 +291,23 @@ class SearchSpace(Generic[Built]):
         when = self.choices[name].when
         return all(
             parent in values
-            and any(_same(values[parent], self.choices[parent].read(each)) for each in allowed(when, parent))
+            and any(_is_same(values[parent], self.choices[parent].read(v)) for v in allowed_values(when, parent))
             for parent in when
         )
 
-    def complete(self, pick: Callable[[str, Choice], Value], note: Mapping[str, Any] | None = None) -> Candidate:
-        """The candidate whose active choices are picked in space order, each exactly once."""
+    def complete(self, pick: Callable[[str, Choice], Value], metadata: Mapping[str, Any] | None = None) -> Candidate:
+        """The candidate whose active choices get their values from `pick`, in space order, once per choice."""
         values: dict[str, Value] = {}
         for name, choice in self.choices.items():
             if self.is_active(name, values):
                 values[name] = pick(name, choice)
-        return Candidate(values, note or {})
+        return Candidate(values, metadata or {})
 
-    def sample(self, draw: random.Random) -> Candidate:
-        """A candidate drawn uniformly, choice by choice."""
-        return self.complete(lambda name, choice: choice.at(draw.random()))
+    def sample(self, rng: random.Random) -> Candidate:
+        """A candidate sampled uniformly, choice by choice."""
+        return self.complete(lambda name, choice: choice.value_at(rng.random()))
 
-    def candidate(self, values: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> Candidate:
+    def candidate(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> Candidate:
         """The candidate with these values. Raises: InputError if one is missing, unknown, inactive or out of range."""
 
         def pick(name: str, choice: Choice) -> Value:
@@ -325,67 +318,67 @@ class SearchSpace(Generic[Built]):
             except InputError as error:
                 raise InputError(f"space {self.name!r}, choice {name!r}: {error}.") from None
 
-        found = self.complete(pick, note)
+        candidate = self.complete(pick, metadata)
         for name in values:
             if name not in self.choices:
                 raise InputError(f"space {self.name!r} has no choice {name!r}: {suggest_names(name, self.choices)}")
-            if name not in found.values:
+            if name not in candidate.values:
                 raise InputError(f"space {self.name!r}: the choice {name!r} is not active here; leave it out.")
-        return found
+        return candidate
 
-    def static(self, candidate: Candidate) -> dict[str, Value]:
-        """The values that fix the compiled program: candidates that agree in them can share one."""
+    def static_values(self, candidate: Candidate) -> dict[str, Value]:
+        """The values that fix the compiled program; candidates that agree in them can share a program."""
         return {name: value for name, value in candidate.values.items() if not self.choices[name].traced}
 
-    def traced(self, candidate: Candidate) -> dict[str, Value]:
+    def traced_values(self, candidate: Candidate) -> dict[str, Value]:
         """The values that are only numbers in the program."""
         return {name: value for name, value in candidate.values.items() if self.choices[name].traced}
 
     def count(self, discrete: bool = False) -> float:
-        """How many candidates there are: infinity where a Real is free, unless only what is `discrete` counts."""
-        # Only the parents that later choices ask for can still change the count.
-        last = {parent: place for place, choice in enumerate(self.choices.values()) for parent in choice.when}
-        ways: dict[Any, tuple[dict[str, Value], float]] = {(): ({}, 1)}
-        for place, (name, choice) in enumerate(self.choices.items()):
-            found: dict[Any, tuple[dict[str, Value], float]] = {}
-            for values, times in ways.values():
+        """How many candidates there are: infinity if a Real has a range, unless `discrete` leaves Reals out."""
+        # Candidates are counted in groups that agree in the parents that later choices depend on.
+        last_child = {parent: index for index, choice in enumerate(self.choices.values()) for parent in choice.when}
+        groups: dict[Any, tuple[dict[str, Value], float]] = {(): ({}, 1)}
+        for index, (name, choice) in enumerate(self.choices.items()):
+            next_groups: dict[Any, tuple[dict[str, Value], float]] = {}
+            for values, count in groups.values():
                 branches: list[dict[str, Value]] = [{}]
                 if self.is_active(name, values):
                     if isinstance(choice, Real):
-                        times = times if discrete else times * choice.count()
-                    elif name in last:
+                        count = count if discrete else count * choice.count()
+                    elif name in last_child:
                         branches = [{name: value} for value in options(choice)]
                     else:
-                        times *= choice.count()
+                        count *= choice.count()
                 for branch in branches:
-                    held = {parent: value for parent, value in (values | branch).items() if last[parent] > place}
-                    known = tuple((parent, repr(value)) for parent, value in held.items())
-                    found[known] = held, times + found.get(known, (held, 0))[1]
-            ways = found
-        return sum(times for _, times in ways.values())
+                    parents = {parent: v for parent, v in (values | branch).items() if last_child[parent] > index}
+                    key = tuple((parent, repr(value)) for parent, value in parents.items())
+                    next_groups[key] = parents, count + next_groups.get(key, (parents, 0))[1]
+            groups = next_groups
+        return sum(count for _, count in groups.values())
 
     def cover(self) -> Iterator[Candidate]:
         """A few candidates in which every option, and both ends of every range, appear where they can."""
         for seed, (name, choice) in enumerate(self.choices.items()):
-            ends = options(choice) if isinstance(choice, Categorical) else (choice.at(0.0), choice.at(1.0))
+            ends = options(choice) if isinstance(choice, Categorical) else (choice.value_at(0.0), choice.value_at(1.0))
             for value in ends:
-                yield self._with(name, value, random.Random(seed))
+                yield self._sample_with(name, value, random.Random(seed))
 
-    def _with(self, target: str, value: Value, draw: random.Random) -> Candidate:
+    def _sample_with(self, target: str, value: Value, rng: random.Random) -> Candidate:
         """A random candidate in which `target` is active and has `value`."""
-        fits: dict[str, list[Value]] = {}
+        parent_values: dict[str, list[Value]] = {}
         pending = [target]
         while pending:
             when = self.choices[pending.pop()].when
             for parent in when:
-                values = [self.choices[parent].read(each) for each in allowed(when, parent)]
-                if parent in fits:  # Several choices on the way ask for this parent: what suits them all.
-                    fits[parent] = [each for each in fits[parent] if any(_same(each, other) for other in values)]
+                values = [self.choices[parent].read(v) for v in allowed_values(when, parent)]
+                if parent in parent_values:  # Several choices depend on this parent: only values that suit all of them.
+                    values = [v for v in parent_values[parent] if any(_is_same(v, other) for other in values)]
                 else:
-                    fits[parent] = values
                     pending.append(parent)
-        wanted = {name: values[0] for name, values in fits.items() if values} | {target: value}
-        return self.complete(lambda name, choice: wanted.get(name, choice.at(draw.random())))
+                parent_values[parent] = values
+        fixed = {name: values[0] for name, values in parent_values.items() if values} | {target: value}
+        return self.complete(lambda name, choice: fixed.get(name, choice.value_at(rng.random())))
 
     def describe(self) -> dict[str, Any]:
         """The choices as plain JSON values, in order."""

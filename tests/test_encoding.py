@@ -110,7 +110,7 @@ def test_a_quantile_between_two_edges_has_that_code(space: SearchSpace[None], bi
         # Rounding may send a quantile at an edge to either side of it.
         if np.abs(edges - quantile).min() > 1e-5:
             code = int(np.searchsorted(edges[1 : len(decision)], quantile, "right"))
-            assert decision.code(decision.choice.at(quantile)) == code
+            assert decision.code(decision.choice.value_at(quantile)) == code
 
 
 @given(space=spaces, seed=seeds, bins=st.integers(1, 40))
@@ -148,11 +148,11 @@ def test_kinds_of_decisions_are_told_apart() -> None:
 def test_a_grain_is_another_value(low: int, size: int, log: bool, uniform: float) -> None:
     choice = Integer(low=low, high=low + size, log=log)
     encoding = Encoding(space(n=choice))
-    value = choice.at(uniform)
+    value = choice.value_at(uniform)
     place = choice.quantile(value)
     grain = float(encoding.tables.grains[0, encoding.decisions[0].code(value)]) + 1e-6
     for other in (place - grain, place + grain):
-        assert not 0 <= other < 1 or choice.at(other) != value
+        assert not 0 <= other < 1 or choice.value_at(other) != value
 
 
 def test_bags_are_the_options_that_several_categories_share() -> None:
@@ -198,7 +198,7 @@ def test_conditions_are_closed_over_ancestors() -> None:
 def test_notes_travel_with_the_candidates() -> None:
     encoding = Encoding(SPACES["single"])
     found = encoding.decode(np.zeros((2, 1), np.int32), np.zeros((2, 1)), [{"a": 1}, {"a": 2}])
-    assert [each.note for each in found] == [{"a": 1}, {"a": 2}]
+    assert [each.metadata for each in found] == [{"a": 1}, {"a": 2}]
 
 
 def test_an_encoding_is_a_value() -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.nn.padded import Padded, Picked
-from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed, options
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
 
 Ladders = Mapping[str, tuple[int, ...]]
 """Sizes to pad to, ascending, by the name that padded choices share; the largest covers every option."""
@@ -58,7 +58,7 @@ def exact(candidate: Candidate) -> Bucket:
 
 def plain(space: SearchSpace[Any], candidate: Candidate) -> Bucket:
     """The bucket of all candidates of this one's true shape: only numbers are data."""
-    data = tuple(name for name in space.traced(candidate) if not is_picked(space.choices[name]))
+    data = tuple(name for name in space.traced_values(candidate) if not is_picked(space.choices[name]))
     return Bucket({name: value for name, value in candidate.values.items() if name not in data}, {}, data)
 
 
@@ -78,7 +78,8 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
     traced: list[str] = []
     for name, choice in space.choices.items():
         if not all(
-            _possible(space, parent, allowed(choice.when, parent), fixed, sizes, traced) for parent in choice.when
+            _possible(space, parent, allowed_values(choice.when, parent), fixed, sizes, traced)
+            for parent in choice.when
         ):
             continue
         pad = padding(choice)
@@ -89,7 +90,7 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
         elif choice.traced:
             traced.append(name)
         else:
-            fixed[name] = values[name] if name in values else choice.at(0.0)
+            fixed[name] = values[name] if name in values else choice.value_at(0.0)
     return Bucket(fixed, sizes, tuple(traced))
 
 
@@ -115,7 +116,7 @@ def numbers(space: SearchSpace[Any], candidate: Candidate, held: Bucket) -> dict
     found: dict[str, np.generic] = {}
     for name in (*held.sizes, *held.traced):
         choice = space.choices[name]
-        value = candidate.values[name] if name in candidate.values else choice.at(0.0)
+        value = candidate.values[name] if name in candidate.values else choice.value_at(0.0)
         if name in held.sizes:
             found[name] = np.int32(min(int(value), held.sizes[name]))  # pyright: ignore
         elif is_picked(choice):

@@ -149,7 +149,7 @@ def _last(choice: Choice) -> Value:
     if isinstance(choice, Categorical):
         numbers = [each for each in choice.options if isinstance(each, int | float) and not isinstance(each, bool)]
         return max(numbers) if len(numbers) == len(choice.options) else choice.options[-1]
-    return choice.at(1.0)
+    return choice.value_at(1.0)
 
 
 @functools.cache

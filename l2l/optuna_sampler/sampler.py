@@ -139,7 +139,7 @@ class ControllerSampler(BaseSampler):
         known = _succeeded([each for each in trials if param_name in each.params])
         if param_distribution.single() or known < max(self.startup, 1):
             draw = random.Random(f"{self._seed} {self._reseeded} {trial.number} {param_name}")
-            return value(param_distribution, choice(param_distribution).at(draw.random()))
+            return value(param_distribution, choice(param_distribution).value_at(draw.random()))
         alone = Defined({param_name: param_distribution}, {param_name: {}})
         return self._proposed(study, trial, trials, alone, param_name)[param_name]
 

@@ -111,7 +111,7 @@ class _UnitCube(ReplayedSearcher):
     def suggest_candidate(self, space: SearchSpace[Any], study: optuna.Study) -> tuple[optuna.Trial, Candidate]:
         """One candidate, and the trial that Optuna keeps of its coordinates."""
         trial = study.ask({name: FloatDistribution(0, 1) for name in space.choices})
-        return trial, space.complete(lambda name, choice: choice.at(trial.params[name]))
+        return trial, space.complete(lambda name, choice: choice.value_at(trial.params[name]))
 
     def encode_candidate(
         self, space: SearchSpace[Any], candidate: Candidate

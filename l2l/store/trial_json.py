@@ -15,7 +15,9 @@ from l2l.types import Outcome, Status, Trial
 def plain_candidate(candidate: Candidate, number: int) -> Candidate:
     """The candidate as it will be read back. Raises: ValueError if it is not made of JSON values."""
     try:
-        return Candidate(json.loads(json.dumps(dict(candidate.values))), json.loads(json.dumps(dict(candidate.note))))
+        return Candidate(
+            json.loads(json.dumps(dict(candidate.values))), json.loads(json.dumps(dict(candidate.metadata)))
+        )
     except TypeError as error:
         raise ValueError(f"the values and the note of candidate {number} must be JSON values: {error}") from error
 
@@ -30,7 +32,7 @@ def opened_json(trial: Trial) -> dict[str, Any]:
     """What is known of a trial before it runs, as JSON values."""
     return {
         "values": dict(trial.candidate.values),
-        "note": dict(trial.candidate.note),
+        "note": dict(trial.candidate.metadata),
         "batch": list(trial.batch),
         "cohort": list(trial.cohort),
     }

@@ -155,7 +155,7 @@ class SearcherContract(abc.ABC):
             found = trial.candidate
             assert space.candidate(found.values) == found
             assert list(found.values) == [name for name in space.choices if name in found.values]
-            assert json.loads(json.dumps(found.note, allow_nan=False)) == found.note
+            assert json.loads(json.dumps(found.metadata, allow_nan=False)) == found.metadata
 
     def test_asks_one_at_a_time(self) -> None:
         _, batches = self.search(TOY, _reward, 5, batch=1)
@@ -165,7 +165,7 @@ class SearcherContract(abc.ABC):
         searcher, (state, _) = self.searcher(), self.search(TOY, _reward, 24)
         before = pickle.dumps(state)
         first, again = (searcher.ask(state, jax.random.key(1), 8) for _ in range(2))
-        assert (first, [each.note for each in first]) == (again, [each.note for each in again])
+        assert (first, [each.metadata for each in first]) == (again, [each.metadata for each in again])
         searcher.ask(state, jax.random.key(2), 1)
         assert searcher.ask(state, jax.random.key(1), 8) == first
         assert pickle.dumps(state) == before
@@ -183,7 +183,8 @@ class SearcherContract(abc.ABC):
         for batch in batches:
             # The store gives back values and notes as JSON does.
             stored = [
-                TOY.candidate(json.loads(json.dumps(dict(t.candidate.values))), dict(t.candidate.note)) for t in batch
+                TOY.candidate(json.loads(json.dumps(dict(t.candidate.values))), dict(t.candidate.metadata))
+                for t in batch
             ]
             replayed = searcher.tell(replayed, finished(stored, batch[0].number, _reward))
         assert searcher.ask(replayed, jax.random.key(9), 8) == self.searcher().ask(state, jax.random.key(9), 8)

@@ -33,7 +33,7 @@ SPACE: SearchSpace[None] = SearchSpace(
 
 def exact(trial: Trial) -> str:
     """All of a trial to the last bit: `==` on trials does not look at notes, nor tell 1 from True."""
-    note = json.dumps(trial.candidate.note)
+    note = json.dumps(trial.candidate.metadata)
     return f"{list(trial.candidate.values.items())!r} {note} {replace(trial, candidate=Candidate({}))!r}"
 
 

@@ -51,7 +51,7 @@ def test_a_search_of_any_length_has_few_buckets(name: str, most: int) -> None:
 
 def test_children_of_data_are_there_whether_active_or_not() -> None:
     space = SPACES["mlp"]
-    shallow = space.complete(lambda name, choice: 1 if name == "depth" else choice.at(0.5))
+    shallow = space.complete(lambda name, choice: 1 if name == "depth" else choice.value_at(0.5))
     held = bucket(space, shallow, largest(space))
     assert {f"layer{n}_width" for n in range(1, 5)} <= set(held.sizes)
     assert {"adamw_learning_rate", "sgd_learning_rate", "lion_learning_rate"} <= set(held.traced)
@@ -63,7 +63,7 @@ def test_children_of_data_are_there_whether_active_or_not() -> None:
 
 def test_children_of_a_value_that_is_compiled_in_are_not() -> None:
     space = SPACES["mixed"]
-    perceptron = space.complete(lambda name, choice: "mlp" if name == "family" else choice.at(0.5))
+    perceptron = space.complete(lambda name, choice: "mlp" if name == "family" else choice.value_at(0.5))
     held = bucket(space, perceptron, largest(space))
     assert "filters" not in held.sizes
     assert "kernel" not in held.fixed

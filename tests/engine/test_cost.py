@@ -19,7 +19,7 @@ SPEC = Spec((8, 8, 1), 10, 1000, 5)
 
 
 def values(space: Any, **given: Any) -> dict[str, Any]:
-    return dict(space.complete(lambda name, choice: given.get(name, choice.at(0.0))).values)
+    return dict(space.complete(lambda name, choice: given.get(name, choice.value_at(0.0))).values)
 
 
 def test_operations_of_a_perceptron() -> None:

@@ -28,7 +28,7 @@ space = mixed.space(families=(family,), filters=(8,), kernels=(3,), widths=(16,)
 population = Population(space, Digits(epochs=2), None)
 draw = random.Random(0)
 # Steps short enough that what rounding changes does not grow.
-drawn = [space.complete(lambda name, c: c.at(0.1 if "rate" in name else draw.random())) for _ in range(lanes)]
+drawn = [space.complete(lambda name, c: c.value_at(0.1 if "rate" in name else draw.random())) for _ in range(lanes)]
 members = [(candidate, jax.random.key(number)) for number, candidate in enumerate(drawn)]
 held = population.bucket(members[0][0])
 assert {population.bucket(candidate).name for candidate, _ in members} == {held.name}

@@ -35,7 +35,9 @@ def siblings(space: SearchSpace, seed: int, count: int) -> list[Candidate]:
 
     def number(name: str, choice: Any) -> Any:
         # Momentum at a higher rate than this is chaotic: a last digit doubles every few steps.
-        return min(choice.at(draw.random()), 0.1) if name == "sgd_learning_rate" else choice.at(draw.random())
+        return (
+            min(choice.value_at(draw.random()), 0.1) if name == "sgd_learning_rate" else choice.value_at(draw.random())
+        )
 
     return [space.complete(lambda n, c: fixed[n] if n in fixed else number(n, c)) for _ in range(count)]
 
@@ -115,7 +117,7 @@ def test_divergence_is_noticed_at_its_step() -> None:
     space = SPACES["mlp"]
     candidate = space.complete(
         lambda n, c: {"optimizer": "sgd", "depth": 1, "layer1_normalisation": "none", "schedule": "constant"}.get(
-            n, c.at(0.0)
+            n, c.value_at(0.0)
         )
     )
     wild = replace(candidate, values={**candidate.values, "sgd_learning_rate": 1e30})

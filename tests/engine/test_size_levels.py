@@ -72,7 +72,7 @@ def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
 
     def build(values: Any, spec: Spec) -> Any:
         width = next(value for name, value in values.items() if name.endswith("_width"))
-        smallest = dict(whole.complete(lambda name, choice: choice.at(0.0)).values)
+        smallest = dict(whole.complete(lambda name, choice: choice.value_at(0.0)).values)
         return whole.build({**smallest, "layer1_width": width}, spec)
 
     space = SearchSpace(choices, build)

@@ -332,7 +332,9 @@ def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
     for batch in toy.batches:
         assert {trial.batch for trial in batch} == {(batch[0].number, len(batch))}
         for trial in batch:
-            alike = [each.number for each in batch if TOY.static(each.candidate) == TOY.static(trial.candidate)]
+            alike = [
+                each.number for each in batch if TOY.static_values(each.candidate) == TOY.static_values(trial.candidate)
+            ]
             assert trial.cohort == tuple(alike)
 
 

@@ -64,11 +64,11 @@ def space(widths=(8,)):
 def batch(count: int) -> list[Trial]:
     """A batch that is one cohort: its candidates differ in traced values."""
     first = SPACE.sample(random.Random(0))
-    fixed = SPACE.static(first)
+    fixed = SPACE.static_values(first)
 
     def draw(seed: int) -> Candidate:
         numbers = random.Random(seed)
-        return SPACE.complete(lambda name, choice: fixed.get(name, choice.at(numbers.random())))
+        return SPACE.complete(lambda name, choice: fixed.get(name, choice.value_at(numbers.random())))
 
     numbers = tuple(range(count))
     return [Trial(n, draw(n), (0, count), numbers) for n in numbers]

@@ -37,7 +37,7 @@ def test_a_value_lies_in_its_range_and_finds_its_place_again(distribution: BaseD
     within = choice(distribution)
     draw = random.Random(0)
     for quantile in (0.0, 1 - 2**-53, *(draw.random() for _ in range(300))):
-        where = within.at(quantile)
+        where = within.value_at(quantile)
         found = value(distribution, where)
         stored = distribution.to_internal_repr(found)
         assert distribution._contains(stored)

@@ -85,7 +85,7 @@ class TestOwn(SpaceContract):
 def test_a_layer_that_may_pool_is_skipped_only_where_it_does_not() -> None:
     for poolings in (("max", "none"), ("none", "average")):
         space = cnn.space(poolings=poolings)
-        assert space.choices["layer2_pooling"].at(0.0) == "none"
+        assert space.choices["layer2_pooling"].value_at(0.0) == "none"
         assert space.choices["depth"] == Integer(low=1, high=4, repeats=True)
     assert cnn.space(poolings=("max",)).choices["depth"] == Integer(low=1, high=4)
 

@@ -122,9 +122,9 @@ def test_random_until_the_population_is_full_then_children_of_winners() -> None:
     asked = searcher.ask(state, jax.random.key(1), 3)
     state = searcher.tell(state, finished(asked, 0, lambda c: toy_reward(c.values)))
     first, *others = searcher.ask(state, jax.random.key(2), 8)
-    assert first.note == {}
+    assert first.metadata == {}
     best = max(asked, key=lambda c: toy_reward(c.values))
-    assert {each.note["parent"] for each in others} == {asked.index(best)}
+    assert {each.metadata["parent"] for each in others} == {asked.index(best)}
 
 
 def test_categories_are_left_for_each_other_option_alike() -> None:

@@ -38,7 +38,7 @@ def test_numbers_are_drawn_evenly_over_their_quantiles(name: str, bins: int) -> 
     found = Random(bins=bins).ask(Random(bins=bins).init(space, jax.random.key(0)), jax.random.key(1), 2000)
     # Against the space's own draws at evenly spread quantiles.
     found = np.sort([float(each.values[name]) for each in found])
-    even = np.sort([float(choice.at((i + 0.5) / 2000)) for i in range(2000)])
+    even = np.sort([float(choice.value_at((i + 0.5) / 2000)) for i in range(2000)])
     apart = [np.abs(np.searchsorted(found, x, "right") - np.searchsorted(even, x, "right")).max() for x in even[::50]]
     assert max(apart) / 2000 < 0.045
 

@@ -105,7 +105,7 @@ def test_every_built_in_space_is_drawn(name: str, tmp_path: Path) -> None:
     more = {"experts": (4,)} if name == "moe" else {}
     space, spec = importlib.import_module(f"search_spaces.{name}").space(depth=(3, 3), **more), NAMES[name]
     draw = random.Random(5)
-    values = space.complete(lambda _, choice: choice.at(draw.random())).values
+    values = space.complete(lambda _, choice: choice.value_at(draw.random())).values
     model = found(space, values, spec, tmp_path / "best")
     total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     size = measure(space, values, spec)
@@ -209,7 +209,7 @@ OWN = SearchSpace(
 def test_a_space_of_ones_own_with_any_names(odd: int, tmp_path: Path) -> None:
     name = "<odd> & \x1bname"
     depth = 40 if odd == 1 else 2
-    values = {"depth": depth, name: OWN.choices[name].at(odd / 4), "learning_rate": 0.125}
+    values = {"depth": depth, name: OWN.choices[name].value_at(odd / 4), "learning_rate": 0.125}
     found(OWN, values, IMAGES, tmp_path / "best")
     told = architecture.architecture(str(tmp_path), space=OWN)
     svg = tmp_path / "architecture.svg"

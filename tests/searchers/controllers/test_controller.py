@@ -151,14 +151,14 @@ def test_a_space_of_one_candidate_teaches_nothing(policy: Lstm, update: Update) 
     state = searcher.init(SPACES["single"], jax.random.key(0))
     for first in (0, 2, 4):
         asked = searcher.ask(state, jax.random.key(first), 2)
-        assert [(each.values, each.note) for each in asked] == [({"only": "one"}, {"log_prob": 0})] * 2
+        assert [(each.values, each.metadata) for each in asked] == [({"only": "one"}, {"log_prob": 0})] * 2
         state = searcher.tell(state, finished(asked, first, lambda _: 0.25))
     assert searcher.summary(state) == {"reward": 0.25, "baseline": 0.25, "entropy": 0}
 
 
 def test_notes_hold_the_log_probability() -> None:
     state = Controller().init(COIN, jax.random.key(0))
-    assert [each.note for each in Controller().ask(state, jax.random.key(1), 2)] == [
+    assert [each.metadata for each in Controller().ask(state, jax.random.key(1), 2)] == [
         {"log_prob": pytest.approx(-math.log(2))}
     ] * 2
 
