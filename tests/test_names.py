@@ -1,0 +1,194 @@
+"""The rule for names, held against the source: functions are verbs, variables are named after what they hold.
+
+python tests/test_names.py [FOLDER]    # prints what breaks the rule, one name a line
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("l2l", "search_spaces")
+
+IRREGULAR = set(
+    """
+    begun bound built brought bought caught chosen cut dealt done drawn driven fed felt found given gone got grown held
+    hidden hung kept known laid learnt led left lent lost made meant met paid put read said seen sent set shown shut
+    sought spelt spent spoken stood struck sunk taken taught thought told torn understood won worn written
+    """.split()
+) - {"cut", "put", "read", "set", "left", "bound"}
+"""Participles without -ed; some words are verbs, or name something (a bound) as they stand."""
+
+ADJECTIVES = set(
+    """
+    able absent accelerated active actual alike alive alone any apart arbitrary asleep awake bad bare best better big
+    both broken clean complete cheap close common dead deep different distinct early earlier easy either empty equal
+    every exact exclusive existing few first flat foreign free fresh full given good greedy half hanging hidden high
+    honest idle joint large larger largest last late later latest lazy likely little loaded long loose low lower
+    main many missing more most much narrow neat new next normal old only own pending plain positive possible precise
+    private public quick random ready real remaining right roomy running safe same several short silent single small
+    smaller smallest spare static strict sure tall thick thin tiny total true unreadable usual valid visible vivid
+    waiting warm whole wide worse worst wrong
+    """.split()
+) - {"clean", "close", "free", "complete", "main", "empty", "next", "total", "equal", "lower", "normal"}
+"""Some of these are verbs too (clean, close), the name that Python gives (main, next), or field terms (normal)."""
+
+ADVERBS = set(
+    """
+    about above after again ahead along around aside away backward backwards behind below beside between beyond by
+    down far forth forward forwards here inside off once out outside over there through together towards under up
+    upwards with within without
+    """.split()
+) - {"forward", "backward"}
+"""Words of place and time; the two passes through a model are named so in every library."""
+
+NOUNS = {
+    *(
+        "bed",
+        "breed",
+        "embed",
+        "exceed",
+        "feed",
+        "need",
+        "proceed",
+        "red",
+        "reseed",
+        "seed",
+        "shed",
+        "speed",
+        "spread",
+        "succeed",
+    ),
+    *("children", "garden", "happen", "kitchen", "listen", "open", "shorten", "lengthen", "then", "token", "widen"),
+}
+"""Words that end in -ed or -en and are no participles."""
+
+EXCEPTIONS: dict[str, str] = {}
+"""Names of functions that break the rule, each with its reason."""
+
+VARIABLES = {
+    *("found", "held", "kept", "made", "each", "given", "told"),
+    *("own", "ours", "done", "several", "wanted", "said", "drawn"),
+}
+"""What tells how a thing came about, and not what it is."""
+
+LEFT = {
+    "l2l": 33,
+    "l2l/cli": 32,
+    "l2l/compare": 62,
+    "l2l/engine": 150,
+    "l2l/envs": 12,
+    "l2l/executors": 12,
+    "l2l/export": 8,
+    "l2l/nn": 106,
+    "l2l/objectives": 50,
+    "l2l/optuna_sampler": 40,
+    "l2l/run": 41,
+    "l2l/searchers": 23,
+    "l2l/searchers/controllers": 19,
+    "l2l/searchers/core": 35,
+    "l2l/searchers/gp": 57,
+    "l2l/show": 65,
+    "l2l/store": 56,
+    "l2l/tasks": 36,
+    "l2l/testing": 28,
+    "l2l/trackers": 17,
+    "search_spaces": 49,
+}
+"""What is left to rename, by room. It may only become less, and in the end nothing."""
+
+
+def is_no_verb(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function's name begins with a participle, an adjective or an adverb."""
+    first, *rest = function.name.strip("_").split("_")
+    if function.name.startswith("__") or first in NOUNS or (first == "with" and rest):  # as in Python's `with_name`
+        return False
+    is_property = any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
+    if is_property and rest:  # a noun that an adjective belongs to
+        return False
+    return first.endswith(("ed", "en")) or first in IRREGULAR | ADJECTIVES | ADVERBS
+
+
+def functions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of every function whose name breaks the rule."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_no_verb(node):
+            yield node.lineno, node.name
+
+
+def variables(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of every variable, argument and attribute whose name breaks the rule."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.Attribute(attr=name, ctx=ast.Store()):
+                if name.strip("_") in VARIABLES:
+                    yield node.lineno, name
+            case _:
+                pass
+
+
+def source_files() -> list[Path]:
+    """Every source file."""
+    return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def broken_rules(path: Path) -> list[str]:
+    """What breaks the rule in a file, one sentence for each name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    file = path.relative_to(ROOT)
+    sentences = [
+        f"{file}:{line}: function {name} is no verb" for line, name in functions(tree) if name not in EXCEPTIONS
+    ]
+    return sentences + [f"{file}:{line}: variable {name} does not say what it holds" for line, name in variables(tree)]
+
+
+def room(path: Path) -> str:
+    """The room of a file: `l2l/nn` for `l2l/nn/conv.py`, `l2l` for a loose module."""
+    return path.parent.relative_to(ROOT).as_posix()
+
+
+def test_names_say_what_things_are() -> None:
+    sentences = {path: broken_rules(path) for path in source_files()}
+    counts = Counter({room(path): 0 for path in sentences})
+    for path, lines in sentences.items():
+        counts[room(path)] += len(lines)
+    more = {name: count for name, count in counts.items() if count > LEFT.get(name, 0)}
+    lines = [line for path, lines in sentences.items() if room(path) in more for line in lines]
+    assert not more, "\n".join(lines)
+
+
+def test_the_rule_sees_what_it_should() -> None:
+    tree = ast.parse(
+        """
+def kept(given, values):
+    each = [1 for found in values]
+    values.held = each
+    def seed_key(): pass
+    def open_file(): pass
+    def drawn_points(): pass
+class Thing:
+    told: int = 0
+    def _largest(self): pass
+    @property
+    def public_name(self): pass
+    @property
+    def hidden(self): pass
+    def with_seed(self): pass
+    def has_found(self): pass
+    def __enter__(self): pass
+"""
+    )
+    assert [name for _, name in functions(tree)] == ["kept", "drawn_points", "_largest", "hidden"]
+    assert sorted(name for _, name in variables(tree)) == ["each", "found", "given", "held", "told"]
+
+
+if __name__ == "__main__":
+    folders = sys.argv[1:] or FOLDERS
+    files = [path for path in source_files() if any(path.is_relative_to((ROOT / name).resolve()) for name in folders)]
+    lines = [line for path in files for line in broken_rules(path)]
+    print("\n".join([*lines, f"{len(lines)} names"]))
+    sys.exit(bool(lines))
