@@ -14,66 +14,47 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("l2l", "search_spaces")
 
-IRREGULAR = set(
-    """
-    begun bound built brought bought caught chosen cut dealt done drawn driven fed felt found given gone got grown held
-    hidden hung kept known laid learnt led left lent lost made meant met paid put read said seen sent set shown shut
-    sought spelt spent spoken stood struck sunk taken taught thought told torn understood won worn written
-    """.split()
-) - {"cut", "put", "read", "set", "left", "bound"}
-"""Participles without -ed; some words are verbs, or name something (a bound) as they stand."""
 
-ADJECTIVES = set(
-    """
+def words(text: str) -> set[str]:
+    """The words of a text."""
+    return set(text.split())
+
+
+IRREGULAR = words("""
+    begun built brought bought caught chosen dealt done drawn driven fed felt found given gone got grown held hidden
+    hung kept known laid learnt led lent lost made meant met paid said seen sent shown shut sought spelt spent spoken
+    stood struck sunk taken taught thought told torn understood won worn written
+""")
+"""Participles without -ed; not those that are verbs or nouns as they stand (put, read, bound)."""
+
+ADJECTIVES = words("""
     able absent accelerated active actual alike alive alone any apart arbitrary asleep awake bad bare best better big
-    both broken clean complete cheap close common dead deep different distinct early earlier easy either empty equal
-    every exact exclusive existing few first flat foreign free fresh full given good greedy half hanging hidden high
-    honest idle joint large larger largest last late later latest lazy likely little loaded long loose low lower
-    main many missing more most much narrow neat new next normal old only own pending plain positive possible precise
-    private public quick random ready real remaining right roomy running safe same several short silent single small
-    smaller smallest spare static strict sure tall thick thin tiny total true unreadable usual valid visible vivid
-    waiting warm whole wide worse worst wrong
-    """.split()
-) - {"clean", "close", "free", "complete", "main", "empty", "next", "total", "equal", "lower", "normal"}
-"""Some of these are verbs too (clean, close), the name that Python gives (main, next), or field terms (normal)."""
+    both broken cheap common dead deep different distinct early earlier easy either every exact exclusive existing few
+    first flat foreign fresh full good greedy half hanging hidden high honest idle joint large larger largest last late
+    later latest lazy likely little loaded long loose low many missing more most much narrow neat new old only own
+    pending plain positive possible precise private public quick random ready real remaining right roomy running safe
+    same several short silent single small smaller smallest spare static strict sure tall thick thin tiny true
+    unreadable usual valid visible vivid waiting warm whole wide worse worst wrong
+""")
+"""Not those that are verbs too (clean, close), that Python itself gives (main, next), or field terms (normal)."""
 
-ADVERBS = set(
-    """
-    about above after again ahead along around aside away backward backwards behind below beside between beyond by
-    down far forth forward forwards here inside off once out outside over there through together towards under up
-    upwards with within without
-    """.split()
-) - {"forward", "backward"}
-"""Words of place and time; the two passes through a model are named so in every library."""
+ADVERBS = words("""
+    about above after again ahead along around aside away backwards behind below beside between beyond by down far
+    forth forwards here inside off once out outside over there through together towards under up upwards with within
+    without
+""")
+"""Words of place and time; not the two passes through a model, which every library calls forward and backward."""
 
-NOUNS = {
-    *(
-        "bed",
-        "breed",
-        "embed",
-        "exceed",
-        "feed",
-        "need",
-        "proceed",
-        "red",
-        "reseed",
-        "seed",
-        "shed",
-        "speed",
-        "spread",
-        "succeed",
-    ),
-    *("children", "garden", "happen", "kitchen", "listen", "open", "shorten", "lengthen", "then", "token", "widen"),
-}
+NOUNS = words("""
+    bed breed children embed exceed feed garden happen lengthen listen need open proceed red reseed seed shed shorten
+    speed spread succeed then token widen
+""")
 """Words that end in -ed or -en and are no participles."""
 
 EXCEPTIONS: dict[str, str] = {}
 """Names of functions that break the rule, each with its reason."""
 
-VARIABLES = {
-    *("found", "held", "kept", "made", "each", "given", "told"),
-    *("own", "ours", "done", "several", "wanted", "said", "drawn"),
-}
+VARIABLES = words("found held kept made each given told own ours done several wanted said drawn")
 """What tells how a thing came about, and not what it is."""
 
 LEFT = {
