@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
 from l2l.types import Trial
 
@@ -100,8 +100,7 @@ class Encoding:
     """What two encodings of equal choices share."""
 
     def __post_init__(self) -> None:
-        if type(self.bins) is not int or self.bins < 1:
-            raise InputError(f"an Encoding's bins must be a whole number of at least 1, got {self.bins!r}.")
+        check_integer("an Encoding's bins", self.bins, 1)
         object.__setattr__(self, "space", unbuilt(self.space))
         asked = {parent for choice in self.space.choices.values() for parent in choice.when}
         decisions = tuple(

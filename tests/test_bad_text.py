@@ -46,8 +46,8 @@ BAD = {
     f"{TEXT}gone.txt": "there is no text gone.txt; give the path of a text file, or set L2L_DATA to the folder that it "
     "is relative to.",
     f"{TEXT}good.txt task.unit=word": "good: unit must be one of character, byte, got 'word'.",
-    f"{TEXT}good.txt task.context=0": "good: context must be a whole number of at least 1, got 0.",
-    f"{TEXT}good.txt task.context=64.5": "task.context must be a whole number, got 64.5.",
+    f"{TEXT}good.txt task.context=0": "good: context must be an integer of at least 1, got 0.",
+    f"{TEXT}good.txt task.context=64.5": "task.context must be an integer, got 64.5.",
     f"{TEXT}good.txt task.test=1": "good: validation and test must be shares above 0 whose sum is below 1, got 0.05 "
     "and 1.",
     f"{LABELLED}plain.txt": "HERE/plain.txt: line 2 has no tab; expected a label, a tab and a text.",

@@ -228,7 +228,7 @@ def test_rewards_of_trials() -> None:
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^an Encoding's bins must be a whole number of at least 1, got 0\.$"):
+    with pytest.raises(InputError, match=r"^an Encoding's bins must be an integer of at least 1, got 0\.$"):
         Encoding(SPACES["plain"], bins=0)
     many = space(seed=Integer(low=0, high=10**6), child=Real(low=0, high=1, when={"seed": 0}))
     with pytest.raises(InputError, match=r"^choice 'seed' has 1000001 values and others are conditional on it; "):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from l2l.cohorts import shared
 from l2l.encoding import Encoding
-from l2l.errors import InputError
+from l2l.errors import InputError, check_number, check_part
 from l2l.reward import Metric, check_metrics, complete_reward, gate
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Outcome, Reward, Status, Trial
@@ -46,24 +46,17 @@ class Rules:
     """The reward that is used."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.space, SearchSpace):
-            raise InputError(f"space must be a SearchSpace, got {self.space!r:.80}.")
-        if isinstance(self.objective, type) or not callable(self.objective):
-            raise InputError(
-                f"objective must be an Objective, such as Tabular(space=..., ...), got {self.objective!r:.80}."
-            )
-        if isinstance(self.reward, type) or (self.reward is not None and not callable(self.reward)):
-            raise InputError(f"reward must be a Reward, such as l2l.reward.Metric(), got {self.reward!r:.80}.")
+        check_part("space", self.space, "a SearchSpace", SearchSpace)
+        check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", "__call__")
+        if self.reward is not None:
+            check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", "__call__")
         own = getattr(self.objective, "space", self.space)
         if isinstance(own, SearchSpace) and own.choices != self.space.choices:
             raise InputError(
                 f"the objective was made for another space, of {', '.join(own.choices)}, where this one is of "
                 f"{', '.join(self.space.choices)}; give both the same one, names and values alike."
             )
-        if self.failed is not None and (
-            isinstance(self.failed, bool) or not isinstance(self.failed, int | float) or not math.isfinite(self.failed)
-        ):
-            raise InputError(f"failed must be a finite number or None, got {self.failed!r}.")
+        check_number("failed", self.failed, optional=True)
         if self.invalid not in ("refuse", "fail"):
             raise InputError(f"invalid must be 'refuse' or 'fail', got {self.invalid!r}.")
         if self.invalid == "fail" and self.failed is None:

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from l2l.envs.episode import Episode, Observation, Rules, Run, told
 from l2l.envs.search import spaces
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.space import SearchSpace
 from l2l.types import Reward, Trial
 
@@ -43,8 +43,7 @@ class VectorSearch(VectorEnv[Observation, npt.NDArray[Any], npt.NDArray[Any]]):
         bins: int = 16,
         num_envs: int = 1,
     ) -> None:
-        if type(num_envs) is not int or num_envs < 1:
-            raise InputError(f"num_envs must be a whole number of at least 1, got {num_envs!r}.")
+        check_integer("num_envs", num_envs, 1)
         self.rules = Rules(space, objective, reward, failed, invalid, bins)
         self.episodes = [Episode(self.rules) for _ in range(num_envs)]
         self.draws = [seeding.np_random(None)[0] for _ in range(num_envs)]

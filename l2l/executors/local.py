@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import cloudpickle
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.executors.scheduling import Piece, choose, pieces
 from l2l.machine import LANES, accelerated, compilation_cache, cores, gpus, memory
 from l2l.types import Objective, Outcome, Trial
@@ -94,9 +94,7 @@ class Local:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"executor.{name} must be a whole number of at least 1, got {value!r}.")
+            check_integer(f"executor.{name}", getattr(self, name), 1, optional=True)
         self.workers = self.workers or len(gpus()) or (1 if accelerated() else max(min(cores(), memory() // ROOM), 1))
         self.threads = self.threads or max(cores() // self.workers, 1)
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, frozen, pick
+from l2l.errors import InputError, check_integer
+from l2l.tasks.classification import Classification, frozen, pick
 from l2l.tasks.data_files import AGAIN, opened, sought
 from l2l.types import Split
 
@@ -57,7 +57,8 @@ class Adult(Classification):
     normalise: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        check_counts(self.name, validation=self.validation, epochs=self.epochs)
+        check_integer(f"{self.name}: validation", self.validation, 1)
+        check_integer(f"{self.name}: epochs", self.epochs, 1)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -152,7 +153,7 @@ def _person(where: str, line: str) -> dict[str, str]:
     found["label"] = found["label"].removesuffix(".")  # as adult.test ends its lines
     for name in NUMBERS:
         if not found[name].isdecimal():
-            raise InputError(f"{where} has {name} {found[name]!r}, expected a whole number; {AGAIN}.")
+            raise InputError(f"{where} has {name} {found[name]!r}, expected an integer; {AGAIN}.")
     if found["label"] not in LABELS:
         raise InputError(f"{where} has the label {fields[-1]!r}, expected {' or '.join(LABELS)}; {AGAIN}.")
     return found

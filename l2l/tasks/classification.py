@@ -63,10 +63,10 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, classes: int, source: object) -> None:
-    """Refuses labels `[N]` that are not whole numbers from 0 to `classes` - 1. Raises: InputError."""
+    """Refuses labels `[N]` that are not integers from 0 to `classes` - 1. Raises: InputError."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"{source}: expected one whole number per example as label, "
+            f"{source}: expected one integer per example as label, "
             f"got {labels.dtype} of shape {list(labels.shape)}; convert the classes to 0 to {classes - 1}."
         )
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
@@ -75,13 +75,6 @@ def check_labels(labels: np.ndarray, classes: int, source: object) -> None:
             f"{source}: expected labels from 0 to {classes - 1}, got {low if low < 0 else high}; "
             f"correct the file or the task's number of classes (outputs={classes})."
         )
-
-
-def check_counts(name: str, lowest: int = 1, **counts: object) -> None:
-    """Refuses an argument that is not a whole number of at least `lowest`. Raises: InputError."""
-    for key, value in counts.items():
-        if type(value) is not int or value < lowest:
-            raise InputError(f"{name}: {key} must be a whole number of at least {lowest}, got {value!r}.")
 
 
 def check_shares(name: str, validation: object, test: object) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, frozen, pick
+from l2l.errors import InputError, check_integer
+from l2l.tasks.classification import Classification, frozen, pick
 from l2l.types import Split
 
 _EXAMPLES = 1797
@@ -35,7 +35,9 @@ class Digits(Classification):
     normalise: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        check_counts(self.name, validation=self.validation, test=self.test, epochs=self.epochs)
+        check_integer(f"{self.name}: validation", self.validation, 1)
+        check_integer(f"{self.name}: test", self.test, 1)
+        check_integer(f"{self.name}: epochs", self.epochs, 1)
         if self.validation + self.test >= _EXAMPLES:
             raise InputError(
                 f"{self.name}: validation={self.validation} and test={self.test} leave nothing to train on; "

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, check_labels, frozen, pick
+from l2l.errors import InputError, check_integer
+from l2l.tasks.classification import Classification, check_labels, frozen, pick
 from l2l.tasks.data_files import AGAIN, opened, sought
 from l2l.types import Split
 
@@ -44,8 +44,9 @@ class IdxImages(Classification):
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
             raise InputError(f"an idx task's name must be a plain folder name such as 'mnist', got {self.name!r}.")
-        check_counts(self.name, validation=self.validation, epochs=self.epochs)
-        check_counts(self.name, lowest=2, outputs=self.outputs)
+        check_integer(f"{self.name}: validation", self.validation, 1)
+        check_integer(f"{self.name}: epochs", self.epochs, 1)
+        check_integer(f"{self.name}: outputs", self.outputs, 2)
 
     def check(self) -> None:
         """Refuses a missing file or a wrong header without reading the images. Raises: InputError."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, check_shares, frozen, pick
+from l2l.errors import InputError, check_integer
+from l2l.tasks.classification import Classification, check_shares, frozen, pick
 from l2l.tasks.data_files import cache, content, decoded, fetched, located
 from l2l.types import Array, Split
 
@@ -40,7 +40,8 @@ class TextFile(Classification):
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike):
             raise InputError(f"task.path must be the path of a file of text, got {self.path!r}.")
-        check_counts(self.name, context=self.context, epochs=self.epochs)
+        check_integer(f"{self.name}: context", self.context, 1)
+        check_integer(f"{self.name}: epochs", self.epochs, 1)
         if self.unit not in UNITS:
             raise InputError(f"{self.name}: unit must be one of {', '.join(UNITS)}, got {self.unit!r}.")
         check_shares(self.name, self.validation, self.test)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 
 LIMIT = 1_000_000
 """The most candidates of a landscape."""
@@ -36,14 +36,10 @@ def landscape(decisions: int = 6, options: int = 5, seed: int = 0, ruggedness: i
     Raises: InputError if a size is out of range.
     Source: Kauffman and Weinberger 1989, The NK model of rugged fitness landscapes, J. Theor. Biol. 141, section 2.
     """
-    highest = {"decisions": 20, "options": 100, "seed": 2**32 - 1, "ruggedness": decisions - 1}
-    lowest = {"decisions": 1, "options": 2, "seed": 0, "ruggedness": 0}
-    given = {"decisions": decisions, "options": options, "seed": seed, "ruggedness": ruggedness}
-    for name, value in given.items():
-        if type(value) is not int or not lowest[name] <= value <= highest[name]:
-            raise InputError(
-                f"landscape: {name} must be a whole number from {lowest[name]} to {highest[name]}, got {value!r}."
-            )
+    check_integer("landscape: decisions", decisions, 1, 20)
+    check_integer("landscape: options", options, 2, 100)
+    check_integer("landscape: seed", seed, 0, 2**32 - 1)
+    check_integer("landscape: ruggedness", ruggedness, 0, decisions - 1)
     if (size := options**decisions) > LIMIT:
         raise InputError(f"landscape: {options} ** {decisions} candidates are more than {LIMIT}; choose fewer.")
     codes = np.stack(np.unravel_index(np.arange(size), (options,) * decisions), -1)

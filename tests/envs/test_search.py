@@ -241,10 +241,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no length": ({"reward": len}, "the reward's length must be 1, got None"),
     "no such metric": ({"reward": Metric("scores")}, "there is no metric 'scores': did you mean 'score'?"),
     "no such cost": ({"reward": LatencyPenalised(1.0)}, "there is no metric 'parameters'"),
-    "failed": ({"failed": math.nan}, "failed must be a finite number or None, got nan"),
+    "failed": ({"failed": math.nan}, "failed must be a finite number or null, got nan"),
     "worthless": ({"invalid": "fail"}, "invalid='fail' needs failed=NUMBER: what an episode is worth that ends so."),
     "invalid": ({"invalid": "raise"}, "invalid must be 'refuse' or 'fail', got 'raise'"),
-    "bins": ({"bins": 0}, "bins must be a whole number of at least 1, got 0"),
+    "bins": ({"bins": 0}, "bins must be an integer of at least 1, got 0"),
 }
 
 
@@ -364,5 +364,5 @@ def test_many_refuse_together_and_fail_apart() -> None:
     assert (rewards.tolist(), ended.tolist()) == ([0, 0, 0], [False] * 3)
     assert info["action_mask"].sum(-1).tolist() == [16, 5, 16]
     assert envs.unwrapped.action_masks().sum(-1).tolist() == [16, 5, 16]  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(InputError, match="num_envs must be a whole number of at least 1, got 0"):
+    with pytest.raises(InputError, match="num_envs must be an integer of at least 1, got 0"):
         VectorSearch(TOY, toy, num_envs=0)

@@ -142,8 +142,8 @@ def spoilt(old: str, new: str, line: int = 2) -> list[str]:
 DAMAGED = {
     "fields": (spoilt(", Sales", ""), r"adult\.data: line 3 has 14 fields, expected 15"),
     "more fields": (spoilt("Sales", "Sales, Sales"), "line 3 has 16 fields"),
-    "number": (spoilt("22,", "young,"), "line 3 has age 'young', expected a whole number"),
-    "missing number": (spoilt(" 200,", " ?,"), r"line 3 has capital-gain '\?', expected a whole number"),
+    "number": (spoilt("22,", "young,"), "line 3 has age 'young', expected an integer"),
+    "missing number": (spoilt(" 200,", " ?,"), r"line 3 has capital-gain '\?', expected an integer"),
     "label": (spoilt("<=50K", "50K"), "line 3 has the label '50K', expected <=50K or >50K"),
     "empty": ([], "expected a line for each person, got none"),
     "page": (["<html>not here</html>"], "line 1 has 1 fields"),

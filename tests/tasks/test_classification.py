@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_counts, check_labels, pick
+from l2l.tasks.classification import Classification, check_labels, pick
+from l2l.tasks.digits import Digits
 
 TASK = Classification()
 LOGITS = jnp.asarray(np.random.RandomState(0).normal(size=(7, 5)), jnp.float32)
@@ -60,5 +61,5 @@ def test_an_unknown_split_and_a_bad_count_say_what_is_expected() -> None:
     with pytest.raises(InputError, match="did you mean 'validation'"):
         pick({"train": 1, "validation": 2, "test": 3}, "valid", "digits")
     for value in (0, True, 2.0, "3"):
-        with pytest.raises(InputError, match="epochs must be a whole number of at least 1"):
-            check_counts("digits", epochs=value)
+        with pytest.raises(InputError, match=r"^digits: epochs must be an integer of at least 1"):
+            Digits(epochs=value)  # pyright: ignore[reportArgumentType]

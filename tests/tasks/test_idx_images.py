@@ -179,7 +179,7 @@ def test_a_fault_of_the_contents_is_found_on_loading(
         ({"name": ""}, "plain folder name"),
         ({"validation": 0}, "validation must be"),
         ({"epochs": -1}, "epochs must be"),
-        ({"outputs": 1}, "outputs must be a whole number of at least 2"),
+        ({"outputs": 1}, "outputs must be an integer of at least 2"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], reason: str) -> None:

@@ -104,8 +104,8 @@ def test_a_text_that_cannot_be_learnt_is_one_sentence(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"context": 0}, "context must be a whole number of at least 1, got 0"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
+        ({"context": 0}, "context must be an integer of at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
         ({"path": 5}, r"task\.path must be the path of a file of text, got 5\.$"),
         ({"unit": "word"}, "unit must be one of character, byte, got 'word'"),
         ({"validation": 0.0}, "validation and test must be shares above 0"),
