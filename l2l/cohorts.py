@@ -18,7 +18,7 @@ def shared(
     """
     named = getattr(objective, "program", None)
     groups: dict[str, list[int]] = {}
-    names = [str(named(each)) if callable(named) else json.dumps(space.static_values(each)) for each in candidates]
+    names = [str(named(each)) if callable(named) else json.dumps(space.select_static(each)) for each in candidates]
     for number, name in enumerate(names, first):
         groups.setdefault(name, []).append(number)
     return [tuple(groups[name]) for name in names]

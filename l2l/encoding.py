@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2l.errors import InputError, check_integer
-from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, list_allowed_values, options
 from l2l.types import Trial
 
 Codes = npt.NDArray[np.int32]
@@ -224,7 +224,7 @@ def _tables(decisions: Sequence[Decision]) -> Tables:
         for parent in decision.choice.when:
             column = rows[parent]
             above = decisions[column]
-            codes = [above.code(above.choice.read(each)) for each in allowed_values(decision.choice.when, parent)]
+            codes = [above.code(above.choice.read(each)) for each in list_allowed_values(decision.choice.when, parent)]
             # An inactive parent makes an inactive child: its own conditions are the child's too.
             table[row] &= table[column]
             table[row, column] &= np.isin(np.arange(width), codes)

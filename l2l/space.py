@@ -203,7 +203,7 @@ Choice: TypeAlias = Categorical | Integer | Real
 
 
 def _describe(choice: Choice) -> dict[str, Any]:
-    when = {parent: list(allowed_values(choice.when, parent)) for parent in choice.when}
+    when = {parent: list(list_allowed_values(choice.when, parent)) for parent in choice.when}
     pad = {} if isinstance(choice, Real) or choice.pad is None else {"pad": choice.pad}
     return {"traced": choice.traced, "when": when, **pad}
 
@@ -219,7 +219,7 @@ def _check_padding(pad: str | None, traced: bool, sizes: Sequence[Value]) -> Non
         raise InputError(f"a choice that is padded (pad={pad!r}) needs integers of at least 1.")
 
 
-def allowed_values(when: When, parent: str) -> tuple[Value, ...]:
+def list_allowed_values(when: When, parent: str) -> tuple[Value, ...]:
     """The values of `parent` for which a choice with the condition `when` is active."""
     values = when[parent]
     return tuple(values) if isinstance(values, list | tuple) else (values,)
@@ -277,7 +277,7 @@ class SearchSpace(Generic[Built]):
             raise InputError(f"choice {name!r} is conditional on {parent!r}, which is unknown or later: {reason}")
         if isinstance(self.choices[parent], Real):
             raise InputError(f"choice {name!r} is conditional on the Real {parent!r}; use a Categorical or an Integer.")
-        values = allowed_values(choice.when, parent)
+        values = list_allowed_values(choice.when, parent)
         if not values:
             raise InputError(f"choice {name!r} is conditional on no value of {parent!r}, so it could never be active.")
         for value in values:
@@ -291,7 +291,7 @@ class SearchSpace(Generic[Built]):
         when = self.choices[name].when
         return all(
             parent in values
-            and any(_is_same(values[parent], self.choices[parent].read(v)) for v in allowed_values(when, parent))
+            and any(_is_same(values[parent], self.choices[parent].read(v)) for v in list_allowed_values(when, parent))
             for parent in when
         )
 
@@ -326,11 +326,11 @@ class SearchSpace(Generic[Built]):
                 raise InputError(f"space {self.name!r}: the choice {name!r} is not active here; leave it out.")
         return candidate
 
-    def static_values(self, candidate: Candidate) -> dict[str, Value]:
+    def select_static(self, candidate: Candidate) -> dict[str, Value]:
         """The values that fix the compiled program; candidates that agree in them can share a program."""
         return {name: value for name, value in candidate.values.items() if not self.choices[name].traced}
 
-    def traced_values(self, candidate: Candidate) -> dict[str, Value]:
+    def select_traced(self, candidate: Candidate) -> dict[str, Value]:
         """The values that are only numbers in the program."""
         return {name: value for name, value in candidate.values.items() if self.choices[name].traced}
 
@@ -371,7 +371,7 @@ class SearchSpace(Generic[Built]):
         while pending:
             when = self.choices[pending.pop()].when
             for parent in when:
-                values = [self.choices[parent].read(v) for v in allowed_values(when, parent)]
+                values = [self.choices[parent].read(v) for v in list_allowed_values(when, parent)]
                 if parent in parent_values:  # Several choices depend on this parent: only values that suit all of them.
                     values = [v for v in parent_values[parent] if any(_is_same(v, other) for other in values)]
                 else:

@@ -83,7 +83,7 @@ def test_a_sample_is_a_candidate_and_comes_back_from_json(space: SearchSpace[Any
     assert again.metadata == {"from": "json"}
     assert list(found.values) == [name for name in space.choices if name in found.values]
     assert all(space.is_active(name, found.values) == (name in found.values) for name in space.choices)
-    assert {**space.static_values(found), **space.traced_values(found)} == found.values
+    assert {**space.select_static(found), **space.select_traced(found)} == found.values
     json.dumps(space.describe(), allow_nan=False)
 
 
@@ -177,8 +177,8 @@ def test_a_read_gives_the_choices_own_type() -> None:
 def test_traced_choices_are_reals_unless_said_otherwise() -> None:
     mine = space(x=Real(low=0, high=1), n=Integer(low=1, high=3), c=Categorical(options=(0.1, 0.2), traced=True))
     found = mine.candidate({"x": 0.5, "n": 2, "c": 0.1})
-    assert mine.static_values(found) == {"n": 2}
-    assert mine.traced_values(found) == {"x": 0.5, "c": 0.1}
+    assert mine.select_static(found) == {"n": 2}
+    assert mine.select_traced(found) == {"x": 0.5, "c": 0.1}
 
 
 PARENT = Categorical(options=("sgd", "adam"))

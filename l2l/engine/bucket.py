@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.nn.padded import Padded, Picked
-from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
+from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, list_allowed_values, options
 
 Ladders = Mapping[str, tuple[int, ...]]
 """Sizes to pad to, ascending, by the name that padded choices share; the largest covers every option."""
@@ -58,7 +58,7 @@ def exact(candidate: Candidate) -> Bucket:
 
 def plain(space: SearchSpace[Any], candidate: Candidate) -> Bucket:
     """The bucket of all candidates of this one's true shape: only numbers are data."""
-    data = tuple(name for name in space.traced_values(candidate) if not is_picked(space.choices[name]))
+    data = tuple(name for name in space.select_traced(candidate) if not is_picked(space.choices[name]))
     return Bucket({name: value for name, value in candidate.values.items() if name not in data}, {}, data)
 
 
@@ -78,7 +78,7 @@ def bucket(space: SearchSpace[Any], candidate: Candidate, ladders: Ladders) -> B
     traced: list[str] = []
     for name, choice in space.choices.items():
         if not all(
-            _possible(space, parent, allowed_values(choice.when, parent), fixed, sizes, traced)
+            _possible(space, parent, list_allowed_values(choice.when, parent), fixed, sizes, traced)
             for parent in choice.when
         ):
             continue

@@ -193,7 +193,7 @@ def _likened(space: SearchSpace[Any], drawn: Sequence[Candidate], measured: Sequ
 def _kind(space: SearchSpace[Any], candidate: Candidate) -> str:
     """What fixes a candidate's programs beside sizes."""
     return repr([
-        value for name, value in space.static_values(candidate).items()
+        value for name, value in space.select_static(candidate).items()
         if padding(space.choices[name]) is None and not repeated(space.choices[name])
     ])  # fmt: skip
 

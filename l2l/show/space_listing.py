@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from l2l.space import Categorical, Choice, Integer, Real, SearchSpace, Value, allowed_values, options
+from l2l.space import Categorical, Choice, Integer, Real, SearchSpace, Value, list_allowed_values, options
 
 HEAD = ("choice", "options", "exists if", "programs")
 CELLS = (40, 44, 44, 30)
@@ -80,7 +80,7 @@ def _row(space: SearchSpace[Any], name: str, choice: Choice, number: str) -> _Ro
 def _asked(space: SearchSpace[Any], choice: Choice) -> dict[str, list[Value]]:
     """The values of its parents for which a choice exists."""
     return {
-        parent: [space.choices[parent].read(each) for each in allowed_values(choice.when, parent)]
+        parent: [space.choices[parent].read(each) for each in list_allowed_values(choice.when, parent)]
         for parent in choice.when
     }
 

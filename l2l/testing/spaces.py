@@ -89,7 +89,7 @@ class SpaceContract(abc.ABC):
     def programs(self) -> list[Candidate]:
         """Candidates in which every option appears, one for each choice of static values."""
         space = self.space()
-        return list({json.dumps(space.static_values(candidate)): candidate for candidate in space.cover()}.values())
+        return list({json.dumps(space.select_static(candidate)): candidate for candidate in space.cover()}.values())
 
     def few(self, count: int = 2) -> list[Candidate]:
         """Random candidates, for what takes seconds."""

@@ -333,7 +333,7 @@ def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
         assert {trial.batch for trial in batch} == {(batch[0].number, len(batch))}
         for trial in batch:
             alike = [
-                each.number for each in batch if TOY.static_values(each.candidate) == TOY.static_values(trial.candidate)
+                each.number for each in batch if TOY.select_static(each.candidate) == TOY.select_static(trial.candidate)
             ]
             assert trial.cohort == tuple(alike)
 

@@ -64,7 +64,7 @@ def space(widths=(8,)):
 def batch(count: int) -> list[Trial]:
     """A batch that is one cohort: its candidates differ in traced values."""
     first = SPACE.sample(random.Random(0))
-    fixed = SPACE.static_values(first)
+    fixed = SPACE.select_static(first)
 
     def draw(seed: int) -> Candidate:
         numbers = random.Random(seed)

@@ -291,9 +291,9 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     space = mlp.space(depth=(1, 2), widths=(8,), batch_sizes=(128,), optimizers=("adamw",), normalisations=("none",))
     draw = random.Random(1)
     candidates = [space.sample(draw) for _ in range(40)]
-    kinds = {json.dumps(space.static_values(each)): each for each in candidates}
+    kinds = {json.dumps(space.select_static(each)): each for each in candidates}
     first, second = list(kinds.values())[:2]
-    alike = [each for each in candidates if space.static_values(each) == space.static_values(first)][:3]
+    alike = [each for each in candidates if space.select_static(each) == space.select_static(first)][:3]
     cohorts = [(0, 1, 2), (3, 4, 5)]
     members = [*alike, *([second] * 3)]
     objective = Trained(space, Digits(epochs=3), lanes=4)
@@ -437,7 +437,7 @@ def test_a_programs_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker
     objective = Trained(space, Digits(epochs=1))
     draw = random.Random(0)
     drawn = [space.sample(draw) for _ in range(12)]
-    assert len({json.dumps(space.static_values(each)) for each in drawn}) > 4
+    assert len({json.dumps(space.select_static(each)) for each in drawn}) > 4
     assert len({objective.program(each) for each in drawn}) == 1
     arrived = pickle.loads(cloudpickle.dumps(objective))
     assert arrived._ladders == objective._ladders == arrived.population.ladders
