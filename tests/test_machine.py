@@ -1,4 +1,4 @@
-"""What a machine has: as much as the control groups around this process leave of it."""
+"""Cores, memory and accelerators, as far as the control groups of this process allow."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def own(groups: Path, controller: str) -> Path:
-    """The folder of this process's own group, made if it is not there."""
+def create_group(groups: Path, controller: str) -> Path:
+    """The folder of this process's control group, created if it is missing."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, kinds, path = line.split(":", 2)
         if not kinds or controller in kinds.split(","):
-            found = (groups / controller if kinds else groups) / path.strip("/")
-            found.mkdir(parents=True, exist_ok=True)
-            return found
+            folder = (groups / controller if kinds else groups) / path.strip("/")
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
     pytest.skip("no control groups here")
 
 
 @pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="needs control groups")
 def test_memory_is_what_the_groups_allow(groups: Path) -> None:
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert machine.memory() == whole
-    place = own(groups, "memory")
-    for words, expected in (("max\n", whole), ("", whole), ("1000000\n", 10**6), (f"{2 * whole}\n", whole)):
-        (place / "memory.max").write_text(words)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.memory() == total
+    folder = create_group(groups, "memory")
+    for words, expected in (("max\n", total), ("", total), ("1000000\n", 10**6), (f"{2 * total}\n", total)):
+        (folder / "memory.max").write_text(words)
         assert machine.memory() == expected
-    (place / "memory.max").unlink()
-    (place / "memory.limit_in_bytes").write_text("5000\n")
+    (folder / "memory.max").unlink()
+    (folder / "memory.limit_in_bytes").write_text("5000\n")
     assert machine.memory() == 5000
 
 
 @pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="needs control groups")
-def test_cores_are_those_whose_time_is_allotted(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_those_whose_time_is_granted(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert machine.cores() == 8
-    place = own(groups, "cpu")
+    folder = create_group(groups, "cpu")
     for words, expected in (("max 100000", 8), ("250000 100000", 3), ("5000 100000", 1), ("9900000 100000", 8)):
-        (place / "cpu.max").write_text(words)
+        (folder / "cpu.max").write_text(words)
         assert machine.cores() == expected
-    (place / "cpu.max").unlink()
-    (place / "cpu.cfs_period_us").write_text("20000")
+    (folder / "cpu.max").unlink()
+    (folder / "cpu.cfs_period_us").write_text("20000")
     for words, expected in (("-1", 8), ("80000", 4)):
-        (place / "cpu.cfs_quota_us").write_text(words)
+        (folder / "cpu.cfs_quota_us").write_text(words)
         assert machine.cores() == expected
 
 
@@ -76,16 +76,16 @@ def test_an_accelerator_is_a_device_and_its_plug_in(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     monkeypatch.setattr(machine, "plugins", lambda: [plugin])
-    assert not machine.accelerated()
+    assert not machine.has_accelerator()
     (tmp_path / device).touch()
-    assert machine.accelerated() == (cards is not None)
+    assert machine.has_accelerator() == (cards is not None)
     assert machine.gpus() == (cards or [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert machine.accelerated() == (cards is not None and "cuda" not in plugin)
+    assert machine.has_accelerator() == (cards is not None and "cuda" not in plugin)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-7")
     assert machine.gpus() == (["0", "GPU-7"] if cards is not None and "cuda" in plugin else [])
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert not machine.accelerated()
+    assert not machine.has_accelerator()
     assert machine.gpus() == []
 
 

@@ -61,7 +61,9 @@ def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
     lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
     known = _measured(space, spec, drawn[:counted], lowest, padded)
     known += _likened(space, drawn[counted:], known)
-    compile_ = COMPILE[machine.accelerated()] * (_length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0)
+    compile_ = COMPILE[machine.has_accelerator()] * (
+        _length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0
+    )
     found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
     weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
     for _ in range(2 if len(padded) > 1 else 1):
@@ -112,7 +114,7 @@ def _ladder(
         for each, share in zip(using, shares, strict=True)
     ]
     worth = HORIZON / len(drawn)
-    accelerated = machine.accelerated()
+    accelerated = machine.has_accelerator()
     above: dict[int, tuple[float, tuple[int, ...]]] = {len(steps): (0.0, ())}
     for first in reversed(range(len(steps))):
         ways: list[tuple[float, tuple[int, ...]]] = []

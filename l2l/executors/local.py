@@ -20,7 +20,7 @@ import cloudpickle
 
 from l2l.errors import InputError, check_integer
 from l2l.executors.scheduling import Piece, choose, pieces
-from l2l.machine import LANES, accelerated, compilation_cache, cores, gpus, memory
+from l2l.machine import LANES, compilation_cache, cores, gpus, has_accelerator, memory
 from l2l.types import Objective, Outcome, Trial
 
 OWN, OUTSIDE, ENOUGH = 5, 1, 10
@@ -95,7 +95,9 @@ class Local:
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
             check_integer(f"executor.{name}", getattr(self, name), 1, optional=True)
-        self.workers = self.workers or len(gpus()) or (1 if accelerated() else max(min(cores(), memory() // ROOM), 1))
+        self.workers = (
+            self.workers or len(gpus()) or (1 if has_accelerator() else max(min(cores(), memory() // ROOM), 1))
+        )
         self.threads = self.threads or max(cores() // self.workers, 1)
 
     def check(self, objective: Objective) -> None:
@@ -160,9 +162,9 @@ class Local:
         """How many trials of a cohort stay together, None for all; an objective with `lanes` says it or leaves it."""
         lanes: int | None = getattr(objective, "lanes", None)
         if lanes is None:
-            if not hasattr(objective, "lanes") or (accelerated() and self.workers == 1):
+            if not hasattr(objective, "lanes") or (has_accelerator() and self.workers == 1):
                 return None
-            lanes = LANES if accelerated() else 1
+            lanes = LANES if has_accelerator() else 1
         return 1 << (lanes.bit_length() - 1)
 
     def _chosen(self, worker: Worker, work: _Work) -> Sequence[Trial]:
