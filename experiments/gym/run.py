@@ -29,7 +29,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import l2l.envs
-from l2l.compare.bootstrap import student
+from l2l.compare.bootstrap import compute_student_interval
 from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import Metric
@@ -150,7 +150,7 @@ def print_table(rows: Mapping[str, Sequence[Curve]]) -> None:
     ends = rows["ppo"][0]["evaluations"]
     for index in sorted({ends.index(end) for end in (100, 200, 500, 1000, 2000, ends[-1]) if end in ends}):
         ours, theirs = (np.array([curve["best"][index] for curve in rows[name]]) for name in ("ppo", "random"))
-        low, high = student(ours - theirs)
+        low, high = compute_student_interval(ours - theirs)
         difference = f"{(ours - theirs).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
         for name, curves in rows.items():
             means = {key: statistics.fmean(curve[key][index] for curve in curves) for key in curves[0]}

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2l.compare.bootstrap import interval, verdict
+from l2l.compare.bootstrap import bootstrap_mean, judge_differences
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.core.base import Coded
 from l2l.searchers.evolution import Evolution
@@ -119,12 +119,15 @@ def main() -> None:
     for problem in PROBLEMS:
         rewards = {name: np.concatenate(parts[problem, name]) for name in ROWS}
         differences = rewards["gp_critic"] - rewards["local"]
-        bounds = interval(differences)
+        bounds = bootstrap_mean(differences)
         means = {name: float(values.mean()) for name, values in rewards.items()}
         results.append({**problem._asdict(), "means": means, "gp_critic_less_local": list(bounds)})
         cells = " | ".join(f"{mean:.4f}" for mean in means.values())
         label = f"{problem.decisions} of {problem.options} | {problem.ruggedness} | {problem.noise}"
-        print(f"| {label} | {cells} | {bounds.low:+.4f} to {bounds.high:+.4f}, {verdict(differences)} |", flush=True)
+        print(
+            f"| {label} | {cells} | {bounds.low:+.4f} to {bounds.high:+.4f}, {judge_differences(differences)} |",
+            flush=True,
+        )
     seconds = time.perf_counter() - started
     if args.json:
         record = {"about": machine, "command": about.read_command(), "seconds": seconds, "found": results}

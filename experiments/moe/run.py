@@ -28,7 +28,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from l2l.compare.bootstrap import student, verdict
+from l2l.compare.bootstrap import compute_student_interval, judge_differences
 from l2l.engine.cost import measure
 from l2l.engine.data import load, order, raw, specify
 from l2l.engine.data import statistics as learnt
@@ -204,8 +204,8 @@ def compare_models(runs: Runs, costs: Mapping[str, Any]) -> dict[str, dict[str, 
             **costs[name], "rate": repeats[0]["rate"], "bits": bits.tolist(), "mean": float(bits.mean()),
             "train": statistics.fmean(run["train"][-1] for run in repeats),
             "less_dense": {
-                "mean": float(differences.mean()), "student": list(student(differences)),
-                "verdict": verdict(-differences),
+                "mean": float(differences.mean()), "student": list(compute_student_interval(differences)),
+                "verdict": judge_differences(-differences),
             },
             "reached": [find_share(run, other["bits"][-1]) for run, other in pairs],
             "seconds": [run["seconds"] for run in repeats],

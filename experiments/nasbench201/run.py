@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from l2l.compare.bootstrap import best_so_far, interval
-from l2l.compare.on_benchmark import alone
+from l2l.compare.bootstrap import accumulate_best, bootstrap_mean
+from l2l.compare.on_benchmark import search_alone
 from l2l.compare.runner import compare
 from l2l.machine import compilation_cache
 from l2l.objectives.benchmark_table import Table
@@ -99,7 +99,7 @@ def compare_searchers(
     results: dict[str, Any] = {}
     for name in SETS:
         started = time.perf_counter()
-        record = compare(
+        comparison = compare(
             rows,
             **make_settings(name),
             trials=trials,
@@ -108,7 +108,11 @@ def compare_searchers(
             out=out / name,
             command=about.read_command(),
         )
-        results[name] = {"seconds": time.perf_counter() - started, "rows": record["rows"], "best": record["best"]}
+        results[name] = {
+            "seconds": time.perf_counter() - started,
+            "rows": comparison.to_json()["rows"],
+            "best": comparison.best,
+        }
     return results
 
 
@@ -174,11 +178,11 @@ def warm(args: argparse.Namespace) -> dict[str, Any]:
     for target in SETS:
         best = load_benchmark(target).best
         kinds = [kind for data_set, kind in parts if data_set == target]
-        curves = {kind: best_so_far(np.concatenate(parts[target, kind])) for kind in kinds}
+        curves = {kind: accumulate_best(np.concatenate(parts[target, kind])) for kind in kinds}
         for kind, curve in curves.items():
             record = {f"found_{stop}": float((curve[:, stop - 1] >= best).mean()) for stop in (25, 50, 100)}
             record |= {
-                f"difference_to_cold_{stop}": list(interval(curve[:, stop - 1] - curves["cold"][:, stop - 1]))
+                f"difference_to_cold_{stop}": list(bootstrap_mean(curve[:, stop - 1] - curves["cold"][:, stop - 1]))
                 for stop in (25, 50, 100)
             }
             results.setdefault(target, {})[kind] = record
@@ -254,9 +258,9 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         rows = np.asarray(searched(searcher, benchmark.encoding, *arrays, keys, trials))
         seconds.append(time.perf_counter() - started)
     sample = range(args.seed, args.seed + 5)
-    alone(searcher, benchmark, sample[0], 20, 1)  # compiles
+    search_alone(searcher, benchmark, sample[0], 20, 1)  # compiles
     started = time.perf_counter()
-    loop = np.stack([alone(searcher, benchmark, seed, trials, 1) for seed in sample])
+    loop = np.stack([search_alone(searcher, benchmark, seed, trials, 1) for seed in sample])
     loop_seconds = (time.perf_counter() - started) / len(sample)
     after = float(np.median(seconds[1:]))
     record = {

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2l.compare.bootstrap import interval, verdict
+from l2l.compare.bootstrap import bootstrap_mean, judge_differences
 from l2l.pareto import find_front, hypervolume
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.evolution import Evolution
@@ -136,9 +136,9 @@ def main() -> None:
                 row: dict[str, Any] = {"volume": volume.mean(0).tolist(), "std": volume.std(0, ddof=1).tolist()}
                 for other in ("random", "nsga2"):
                     difference = volume[:, -1] - rows[other][:, -1]
-                    low, high = interval(difference)
-                    row[other] = {"low": low, "high": high, "verdict": verdict(difference)}
-                    cells.append("" if name == other else f"{low:+.3f} to {high:+.3f}, {verdict(difference)}")
+                    low, high = bootstrap_mean(difference)
+                    row[other] = {"low": low, "high": high, "verdict": judge_differences(difference)}
+                    cells.append("" if name == other else f"{low:+.3f} to {high:+.3f}, {judge_differences(difference)}")
                 record["problems"][-1]["rows"][name] = row
                 print(f"| {name} | {' | '.join(cells)} |", flush=True)
             record["seconds"] = time.perf_counter() - started

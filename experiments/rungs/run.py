@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from l2l import search
-from l2l.compare.bootstrap import student
+from l2l.compare.bootstrap import compute_student_interval
 from l2l.executors.local import Local
 from l2l.objectives.trained import Trained
 from l2l.run.result import environment
@@ -93,8 +93,8 @@ def main() -> None:
             print(f"| {seed} | {' | '.join(figures)} |", flush=True)
     best, seconds = ([[row[side][key] for side in ("asha", "full")] for row in rows] for key in ("best", "seconds"))
     gains, slower = -np.diff(best)[:, 0], -np.diff(np.log(seconds))[:, 0]
-    difference = [float(gains.mean()), *student(gains)]
-    ratio = np.exp([slower.mean(), *student(slower)]).tolist()
+    difference = [float(gains.mean()), *compute_student_interval(gains)]
+    ratio = np.exp([slower.mean(), *compute_student_interval(slower)]).tolist()
     print("\nasha - full, best accuracy: {:+.4f} [{:+.4f}, {:+.4f}]".format(*difference))
     print("asha / full, seconds: {:.3f} [{:.3f}, {:.3f}]".format(*ratio))
     if options.json:

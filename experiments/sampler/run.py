@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from problems import PROBLEMS
 
 from l2l import ControllerSampler
-from l2l.compare.bootstrap import interval, verdict
+from l2l.compare.bootstrap import bootstrap_mean, judge_differences
 from l2l.executors.inline import Inline
 from l2l.machine import compilation_cache
 from l2l.run.result import environment
@@ -50,9 +50,9 @@ def run_study(sampler: BaseSampler, objective: Callable[[optuna.Trial], float], 
 
 def describe_difference(differences: Sequence[float]) -> str:
     """A difference in words."""
-    bounds = interval(np.asarray(differences))
+    bounds = bootstrap_mean(np.asarray(differences))
     figures = f"{statistics.fmean(differences):+.4f} [{bounds.low:+.4f}, {bounds.high:+.4f}]"
-    return f"{figures}, {verdict(np.asarray(differences))}"
+    return f"{figures}, {judge_differences(np.asarray(differences))}"
 
 
 def format_table(rows: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l.compare.bootstrap import student
+from l2l.compare.bootstrap import compute_student_interval
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.run.result import held_out
@@ -122,7 +122,7 @@ def main() -> None:
             for seed in range(args.first, args.first + args.seeds)
         ]  # fmt: skip
         gains = np.asarray([row["default"]["mean"] - row["searched"]["mean"] for row in rows])
-        ends = list(student(gains)) if len(gains) > 1 else None
+        ends = list(compute_student_interval(gains)) if len(gains) > 1 else None
         record["spaces"][name] = {"seeds": rows, "gain": float(gains.mean()), "student": ends}
         print(f"\n{name}: bits per character on the test split, mean over further seeds\n")
         print("| seed | search | default | search, seconds | parameters, search | default |\n|---|---|---|---|---|---|")

@@ -166,9 +166,9 @@ def _compare(words: list[str]) -> None:
         if not call.keywords["executor"].in_process:
             jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the workers
         out = Path(plain["out"]).resolve()
-        record = call(command=f"l2l compare {shlex.join(words)}".strip(), say=functools.partial(print, flush=True))
+        comparison = call(command=f"l2l compare {shlex.join(words)}".strip(), say=functools.partial(print, flush=True))
         print((out / "compare.md").read_text().partition("## What it took")[0])
-        print(f"recommended: {record['recommended'] or 'none, since none is better than random'}\nresults: {out}")
+        print(f"recommended: {comparison.recommended or 'none, since none is better than random'}\nresults: {out}")
 
     for word in words:
         if word in SWEEP:

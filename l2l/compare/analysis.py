@@ -1,146 +1,158 @@
-"""What may be said of searchers that were run with equal budgets and paired seeds."""
+"""Compares searchers that were run with equal budgets and paired seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from l2l.compare.bootstrap import best_so_far, chance, interval, verdict
+from l2l.compare.bootstrap import (
+    accumulate_best,
+    bootstrap_mean,
+    estimate_chance,
+    judge_differences,
+)
+from l2l.compare.comparison import Analysis, ComparedSearcher, EqualSeconds
 from l2l.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
-OURS = "gp_critic"
-"""The searcher that is recommended where it is among the rows and none of them shows it to be behind."""
+DEFAULT = "gp_critic"
+"""The searcher that is recommended where it takes part and no other is shown to be better."""
 STOPS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-"""Trials after which the rows are compared, as far as the budget reaches, and at its end."""
+"""Numbers of trials after which searchers are compared, as far as the budget reaches, and at its end."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one searcher did with each seed."""
+class Searches:
+    """The searches of one searcher, one with each seed."""
 
     rewards: Floats
     """[S, T], nan where a trial failed."""
     report: Floats | None
-    """[S, T]: the other metric, of every trial."""
+    """[S, T]: the reported metric of every trial."""
     distinct: Floats
-    """[S]: how many different candidates it tried."""
+    """[S]: the number of different candidates of each search."""
     seconds: Mapping[str, float]
-    """What its searches took: core-seconds of the searcher where candidates are looked up, else their ledgers' sum."""
+    """Seconds by part: core-seconds of the searcher where candidates are looked up, else the sum of the ledgers."""
     spent: Floats | None = None
-    """[S, T]: seconds of training and evaluating up to each trial's end; None where candidates are looked up."""
+    """[S, T]: seconds of training and evaluating up to the end of each trial; None where candidates are looked up."""
 
 
-def judged(rows: Mapping[str, Row], best: float | None) -> dict[str, Any]:
-    """What may be said of the rows; `best` is the highest reward there is, where that is known.
+def analyse(searches: Mapping[str, Searches], best: float | None) -> Analysis:
+    """Compares searchers by their searches; `best` is the highest reward of the space, where that is known.
 
-    Raises: InputError if the rows' budgets differ, or there is no random search among them.
+    Raises: InputError if the budgets differ, or no searcher is named random.
     """
-    shapes = {name: each.rewards.shape for name, each in rows.items()}
+    shapes = {name: runs.rewards.shape for name, runs in searches.items()}
     if len(set(shapes.values())) != 1:
-        listed = ", ".join(f"{name} {s} seeds of {t} trials" for name, (s, t) in shapes.items())
-        raise InputError(f"a comparison needs equal budgets, got {listed}; run every row with the same.")
-    if "random" not in rows:
-        raise InputError("a comparison needs a row of random search, called random.")
+        budgets = ", ".join(f"{name} {seeds} seeds of {trials} trials" for name, (seeds, trials) in shapes.items())
+        raise InputError(f"a comparison needs equal budgets, got {budgets}; run every searcher with the same budget.")
+    if "random" not in searches:
+        raise InputError("a comparison needs random search as one of its searchers, named random.")
     seeds, trials = next(iter(shapes.values()))
     stops = sorted({*(stop for stop in STOPS if stop < trials), trials})
-    curve = curves(rows)
-    means = {name: float(each[:, -1].mean()) for name, each in curve.items()}
-    top = max(means, key=lambda name: means[name])
-    said: dict[str, Any] = {}
-    for name, row in rows.items():
-        last = curve[name][:, -1]
-        apart = last - curve["random"][:, -1]
-        said[name] = {
-            "reward_mean": means[name], "reward_std": float(last.std(ddof=1)),
-            **_reported(row, stops),
-            "reward": {str(stop): float(curve[name][:, stop - 1].mean()) for stop in stops},
-            **(_known(curve[name], best, stops) if best is not None else {}),
-            "difference_to_random": list(interval(apart)),
-            "difference_to_best": list(interval(last - curve[top][:, -1])),
-            "verdict": verdict(apart),
-            "chance_over_random": chance(last, curve["random"][:, -1]),
-            "equal_seconds": None if row.spent is None else _timed(row, rows),
-            "distinct": float(row.distinct.mean()),
-            "failed": int(np.isnan(row.rewards).sum()),
-            "seconds": dict(row.seconds),
-        }  # fmt: skip
-    chosen = _recommended(curve, top)
-    for name in said:
-        said[name]["difference_to_recommended"] = {
-            str(stop): list(interval(curve[name][:, stop - 1] - curve[chosen][:, stop - 1])) for stop in stops
-        } if chosen else None  # fmt: skip
-    return {
-        "recommended": chosen, "trials": trials, "seeds": seeds, "best": best, "highest": top,
-        "rows": said,
-    }  # fmt: skip
+    curves = compute_curves(searches)
+    means = {name: float(curve[:, -1].mean()) for name, curve in curves.items()}
+    highest = max(means, key=lambda name: means[name])
+    recommended = _recommend(curves, highest)
+    searchers: dict[str, ComparedSearcher] = {}
+    for name in searches:
+        searcher = _analyse_searcher(name, searches, curves, highest, best, stops)
+        if recommended is not None:
+            differences = {stop: curves[name][:, stop - 1] - curves[recommended][:, stop - 1] for stop in stops}
+            intervals = {stop: bootstrap_mean(difference) for stop, difference in differences.items()}
+            searcher = replace(searcher, difference_to_recommended=intervals)
+        searchers[name] = searcher
+    return Analysis(recommended, trials, seeds, best, highest, searchers)
 
 
-def _recommended(curve: Mapping[str, Floats], top: str) -> str | None:
-    """Ours, unless there is evidence against it; else the row with the highest mean, if it is better than random."""
+def _analyse_searcher(
+    name: str,
+    searches: Mapping[str, Searches],
+    curves: Mapping[str, Floats],
+    highest: str,
+    best: float | None,
+    stops: Sequence[int],
+) -> ComparedSearcher:
+    """Compares one searcher with random search, with the highest, and with the best reward of the space."""
+    runs, curve = searches[name], curves[name]
+    rewards, random_rewards = curve[:, -1], curves["random"][:, -1]
+    reports = {} if runs.report is None else _select_reports(runs.rewards, runs.report, stops)
+    last_report = reports.get(stops[-1])
+    return ComparedSearcher(
+        reward_mean=float(rewards.mean()),
+        reward_std=float(rewards.std(ddof=1)),
+        report_mean=None if last_report is None else float(last_report.mean()),
+        report_std=None if last_report is None else float(last_report.std(ddof=1)),
+        report={stop: float(report.mean()) for stop, report in reports.items()},
+        reward={stop: float(curve[:, stop - 1].mean()) for stop in stops},
+        regret=None if best is None else {stop: float(best - curve[:, stop - 1].mean()) for stop in stops},
+        found_best=None if best is None else {stop: float((curve[:, stop - 1] >= best).mean()) for stop in stops},
+        difference_to_random=bootstrap_mean(rewards - random_rewards),
+        difference_to_best=bootstrap_mean(rewards - curves[highest][:, -1]),
+        verdict=judge_differences(rewards - random_rewards),
+        chance_over_random=estimate_chance(rewards, random_rewards),
+        equal_seconds=_limit_seconds(name, searches) if runs.spent is not None else None,
+        distinct=float(runs.distinct.mean()),
+        failed=int(np.isnan(runs.rewards).sum()),
+        seconds=dict(runs.seconds),
+        difference_to_recommended=None,
+    )
 
-    def said(one: str, other: str) -> str:
-        return verdict(curve[one][:, -1] - curve[other][:, -1])
 
-    if OURS in curve and not any(said(name, OURS) == "better" for name in curve):
-        return OURS
-    return top if said(top, "random") == "better" else None
+def _recommend(curves: Mapping[str, Floats], highest: str) -> str | None:
+    """The default searcher, unless one is better; then the highest, if that is better than random search."""
+
+    def is_better(name: str, other: str) -> bool:
+        return judge_differences(curves[name][:, -1] - curves[other][:, -1]) == "better"
+
+    if DEFAULT in curves and not any(is_better(name, DEFAULT) for name in curves):
+        return DEFAULT
+    return highest if is_better(highest, "random") else None
 
 
-def curves(rows: Mapping[str, Row]) -> dict[str, Floats]:
-    """The best reward so far [S, T] of each row; the lowest reward of all rows where no trial has succeeded yet.
+def compute_curves(searches: Mapping[str, Searches]) -> dict[str, Floats]:
+    """The best reward so far [S, T] by searcher; before a search's first success, the lowest reward of all searches.
 
-    Raises: InputError if none of a search ever did.
+    Raises: InputError if a search has no trial that succeeded.
     """
-    found = {name: best_so_far(each.rewards) for name, each in rows.items()}
-    if any(np.isnan(curve[:, -1]).any() for curve in found.values()):
+    curves = {name: accumulate_best(runs.rewards) for name, runs in searches.items()}
+    if any(np.isnan(curve[:, -1]).any() for curve in curves.values()):
         raise InputError("a search had no trial that succeeded, so there is nothing to compare.")
-    return {name: np.where(np.isnan(curve), _lowest(rows), curve) for name, curve in found.items()}
+    return {name: np.where(np.isnan(curve), _lowest(searches), curve) for name, curve in curves.items()}
 
 
-def _lowest(rows: Mapping[str, Row]) -> float:
-    return float(min(np.nanmin(each.rewards) for each in rows.values()))
+def _lowest(searches: Mapping[str, Searches]) -> float:
+    return float(min(np.nanmin(runs.rewards) for runs in searches.values()))
 
 
-def _reported(row: Row, stops: list[int]) -> dict[str, Any]:
-    """The other metric of the candidate with the best reward so far, the first of equals."""
-    if row.report is None:
-        return {"report_mean": None, "report_std": None, "report": {}}
-    scores = np.where(np.isnan(row.rewards), -np.inf, row.rewards)
-    found = {stop: row.report[np.arange(len(scores)), scores[:, :stop].argmax(1)] for stop in stops}
-    last = found[stops[-1]]
-    means = {str(stop): float(values.mean()) for stop, values in found.items()}
-    return {"report_mean": float(last.mean()), "report_std": float(last.std(ddof=1)), "report": means}
+def _select_reports(rewards: Floats, report: Floats, stops: Sequence[int]) -> dict[int, Floats]:
+    """The reported metric [S] of the candidate with the best reward so far, the first of equals, by stop."""
+    scores = np.where(np.isnan(rewards), -np.inf, rewards)
+    return {stop: report[np.arange(len(scores)), scores[:, :stop].argmax(1)] for stop in stops}
 
 
-def _timed(row: Row, rows: Mapping[str, Row]) -> dict[str, Any]:
-    """The best reward within the seconds that every row has used up, seed by seed, and its distance to random's."""
-    limits = np.min([each.spent[:, -1:] for each in rows.values() if each.spent is not None], axis=0)
+def _limit_seconds(name: str, searches: Mapping[str, Searches]) -> EqualSeconds:
+    """Compares a searcher with random search within the seconds that every searcher used up, seed by seed."""
+    limits = np.min([runs.spent[:, -1:] for runs in searches.values() if runs.spent is not None], axis=0)
 
-    def inside(each: Row) -> npt.NDArray[np.bool_]:
-        assert each.spent is not None
-        return each.spent <= limits
+    def find_trials_within(runs: Searches) -> npt.NDArray[np.bool_]:
+        assert runs.spent is not None
+        return runs.spent <= limits
 
-    def within(each: Row) -> Floats:
-        found = best_so_far(np.where(inside(each), each.rewards, np.nan))[:, -1]
-        return np.where(np.isnan(found), _lowest(rows), found)
+    def find_best_within(runs: Searches) -> Floats:
+        best = accumulate_best(np.where(find_trials_within(runs), runs.rewards, np.nan))[:, -1]
+        return np.where(np.isnan(best), _lowest(searches), best)
 
-    apart = within(row) - within(rows["random"])
-    return {
-        "seconds": float(limits.mean()), "trials": float(inside(row).sum(1).mean()),
-        "reward_mean": float(within(row).mean()), "difference_to_random": list(interval(apart)),
-        "verdict": verdict(apart),
-    }  # fmt: skip
-
-
-def _known(curve: Floats, best: float, stops: list[int]) -> dict[str, Any]:
-    """Distance to the best there is, and how many searches have found it."""
-    return {
-        "regret": {str(stop): float(best - curve[:, stop - 1].mean()) for stop in stops},
-        "found_best": {str(stop): float((curve[:, stop - 1] >= best).mean()) for stop in stops},
-    }
+    rewards = find_best_within(searches[name])
+    differences = rewards - find_best_within(searches["random"])
+    return EqualSeconds(
+        seconds=float(limits.mean()),
+        trials=float(find_trials_within(searches[name]).sum(1).mean()),
+        reward_mean=float(rewards.mean()),
+        difference_to_random=bootstrap_mean(differences),
+        verdict=judge_differences(differences),
+    )

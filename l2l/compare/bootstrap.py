@@ -1,4 +1,4 @@
-"""What may be said of paired results: intervals by bootstrap, chances, and curves of the best so far."""
+"""Statistics of paired results: bootstrap intervals, verdicts, chances, and curves of the best reward so far."""
 
 from __future__ import annotations
 
@@ -13,30 +13,45 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 """Bootstrap samples of an interval."""
 LEVEL = 0.95
+"""The level of confidence of every interval."""
 FEWEST, MANY = 6, 30
-"""Pairs that can show a difference at all, and from how many on the bootstrap's interval is wide enough alone."""
+"""The fewest pairs that can show a difference, and the fewest for which the bootstrap's interval suffices alone."""
 NONE = "no evidence of a difference"
 
 
 class Interval(NamedTuple):
-    """Where a mean lies with 95 % confidence."""
+    """The 95 % confidence interval of a mean."""
 
     low: float
     high: float
 
 
-def interval(values: Floats, seed: int = 0) -> Interval:
+def bootstrap_mean(values: Floats, seed: int = 0) -> Interval:
     """The percentile bootstrap interval of the mean of values [S].
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
-    low, high = band(values[:, None], seed)
+    low, high = bootstrap_curves(values[:, None], seed)
     return Interval(float(low[0]), float(high[0]))
 
 
-def student(values: Floats) -> Interval:
-    """The interval of the mean of values [S] by Student's t, for small S; nan for one value."""
-    from scipy import stats  # a third of a second that a comparison does not need
+def bootstrap_curves(curves: Floats, seed: int = 0) -> tuple[Floats, Floats]:
+    """The ends [P] of the bootstrap intervals of the mean at each point of curves [S, P], with shared resamples."""
+    rng, (size, points) = np.random.default_rng(seed), curves.shape
+    means = np.empty((RESAMPLES, points))
+    centre = curves.mean(0)  # so that where all seeds agree the interval is exactly there
+    for begin in range(0, RESAMPLES, 1000):  # in parts: S may be thousands
+        count = min(1000, RESAMPLES - begin)
+        picks = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
+        often = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
+        means[begin : begin + count] = centre + often @ (curves - centre) / size
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def compute_student_interval(values: Floats) -> Interval:
+    """The interval of the mean of values [S] by Student's t distribution, for small S; nan for one value."""
+    from scipy import stats  # takes a third of a second to import
 
     mean, size = float(values.mean()), len(values)
     if size < 2:
@@ -45,45 +60,31 @@ def student(values: Floats) -> Interval:
     return Interval(mean - half, mean + half)
 
 
-def verdict(differences: Floats) -> str:
-    """Whether paired differences [S] are evidence of one, by their interval; of few pairs by Student's too.
+def judge_differences(differences: Floats) -> str:
+    """Whether paired differences [S] show a better or a worse mean: by the bootstrap, and for few pairs by Student's t.
 
-    Fewer than `FEWEST` pairs never are: that the signs of five are equal happens by chance more often than in 5 %.
+    Fewer than `FEWEST` pairs never show one: five equal signs happen by chance in more than 5 % of the cases.
     """
     if len(differences) < FEWEST:
         return NONE
-    found = [interval(differences)]
-    found += [student(differences)] if len(differences) < MANY else []
-    if all(each.low > 0 for each in found):
+    intervals = [bootstrap_mean(differences)]
+    intervals += [compute_student_interval(differences)] if len(differences) < MANY else []
+    if all(interval.low > 0 for interval in intervals):
         return "better"
-    return "worse" if all(each.high < 0 for each in found) else NONE
+    return "worse" if all(interval.high < 0 for interval in intervals) else NONE
 
 
-def band(curves: Floats, seed: int = 0) -> tuple[Floats, Floats]:
-    """The ends [P] of the intervals of `interval` at each point of curves [S, P], with the same resamples for all."""
-    draw, (size, points) = np.random.default_rng(seed), curves.shape
-    means = np.empty((RESAMPLES, points))
-    centre = curves.mean(0)  # so that where all seeds agree the interval is exactly there
-    for begin in range(0, RESAMPLES, 1000):  # in parts: S may be thousands
-        count = min(1000, RESAMPLES - begin)
-        picks = draw.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
-        often = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
-        means[begin : begin + count] = centre + often @ (curves - centre) / size
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
-
-
-def chance(ours: Floats, theirs: Floats) -> float:
-    """How often one of ours [S] beats one of theirs [S], ties counting half: the probability of improvement.
+def estimate_chance(rewards: Floats, others: Floats) -> float:
+    """The probability that one of `rewards` [S] beats one of `others` [S], ties counting half.
 
     Source: Agarwal et al. 2021, Deep RL at the Edge of the Statistical Precipice, NeurIPS, section 4.
     """
-    order = np.sort(theirs)
-    less = np.searchsorted(order, ours, "left")
-    most = np.searchsorted(order, ours, "right")
-    return float((less + most).mean() / 2 / len(theirs))
+    order = np.sort(others)
+    lower = np.searchsorted(order, rewards, "left")
+    lower_or_equal = np.searchsorted(order, rewards, "right")
+    return float((lower + lower_or_equal).mean() / 2 / len(others))
 
 
-def best_so_far(rewards: Floats) -> Floats:
-    """The highest reward up to each trial: [S, T] from rewards [S, T]; nan before the first that did not fail."""
+def accumulate_best(rewards: Floats) -> Floats:
+    """The highest reward up to each trial: [S, T] from rewards [S, T]; nan before the first trial that succeeded."""
     return np.fmax.accumulate(rewards, axis=1)

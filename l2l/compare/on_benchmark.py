@@ -1,4 +1,4 @@
-"""Searches on a table, many seeds of each searcher: as one program where it can be, else one after the other."""
+"""Searches a tabular benchmark with many seeds of each searcher: as one program where it can be, else one by one."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from l2l.objectives.benchmark_table import Table
 from l2l.searchers.core.base import Coded
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
 
-PART = 5
-"""Seeds of a program: with more of them what each step works on leaves a core's cache, and workers idle at the end."""
+SEEDS = 5
+"""Seeds of a job: with more of them the arrays of a step leave a core's cache, and workers idle at the end."""
 
 
-class Found(NamedTuple):
-    """What the searches of one searcher found."""
+class SeedRuns(NamedTuple):
+    """The searches of one searcher with several seeds."""
 
     rows: npt.NDArray[np.int32]
-    """[S, T]: the table's row of every trial."""
+    """[S, T]: the benchmark's row of every trial."""
     seconds: float
-    """Of one core, compilation included."""
+    """Core-seconds, compilation included."""
 
 
 @dataclass(frozen=True)
@@ -46,126 +46,141 @@ class Job:
     seeds: tuple[int, ...]
 
 
-def searches(
+@dataclass(frozen=True)
+class Budget:
+    """What every job searches: the benchmark, and how many trials in batches of how many."""
+
+    benchmark: Table
+    trials: int
+    batch: int
+
+
+def search_benchmark(
     searchers: Mapping[str, Searcher[Any]],
-    table: Table,
+    benchmark: Table,
     seeds: Sequence[int],
     trials: int,
     batch: int,
     workers: int | None,
-) -> dict[str, Found]:
-    """What each searcher finds with each seed; `workers` processes (None: one a core, 0: this one) share the work."""
+) -> dict[str, SeedRuns]:
+    """The searches of each searcher with each seed, in `workers` processes (None: one a core, 0: this one)."""
     jobs = [
-        Job(name, searcher, tuple(seeds[first : first + PART]))
+        Job(name, searcher, tuple(seeds[first : first + SEEDS]))
         for name, searcher in searchers.items()
-        for first in range(0, len(seeds), PART)
+        for first in range(0, len(seeds), SEEDS)
     ]
-    found: dict[tuple[str, int], Found] = {}
     count = machine.cores() if workers is None else workers
     if not count:
-        found = {(job.name, job.seeds[0]): run(job, table, trials, batch) for job in jobs}
+        results = [run_job(job, Budget(benchmark, trials, batch)) for job in jobs]
     else:
+        budget = Budget(replace(benchmark, space=unbuilt(benchmark.space)), trials, batch)
         with interruptible():
-            found = _pooled(jobs, count, replace(table, space=unbuilt(table.space)), trials, batch)
-    parts = {name: [found[name, job.seeds[0]] for job in jobs if job.name == name] for name in searchers}
-    return {
-        name: Found(np.concatenate([each.rows for each in some]), sum(each.seconds for each in some))
-        for name, some in parts.items()
-    }
+            results = _run_in_processes(jobs, budget, count)
+    runs: dict[str, SeedRuns] = {}
+    for name in searchers:
+        parts = [result for job, result in zip(jobs, results, strict=True) if job.name == name]
+        runs[name] = SeedRuns(np.concatenate([part.rows for part in parts]), sum(part.seconds for part in parts))
+    return runs
 
 
-def _pooled(jobs: Sequence[Job], count: int, *held: Any) -> dict[tuple[str, int], Found]:
-    """What the jobs find in `count` processes. Raises: SearchError if one of these dies."""
-    context, found = multiprocessing.get_context("spawn"), dict[tuple[str, int], Found]()
+def _run_in_processes(jobs: Sequence[Job], budget: Budget, count: int) -> list[SeedRuns]:
+    """The results of the jobs, in their order, run in `count` processes. Raises: SearchError if one of these dies.
+
+    Threads would not do: searchers such as Optuna's samplers are Python code, which one thread at a time runs.
+    """
+    results: dict[int, SeedRuns] = {}
     count = min(count, len(jobs))
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, context, _prepare, (os.getpid(), *held))
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _prepare_worker, (os.getpid(), budget))
     try:
-        # Programs are compiled first, each by one process, and those that take longest, which in every list of ours are
-        # the last, before the others; where there is a compilation cache they are found there by the other processes.
-        begun = {job.name: job for job in reversed(jobs)}
-        order = [*begun.values(), *(job for job in jobs if job is not begun[job.name])]
-        futures = {pool.submit(_run, job): job for job in order}
+        # The first job of each searcher compiles its program, which the compilation cache hands to the other processes.
+        # Of these jobs the last come first: in all our lists the last searchers compile for longest.
+        first_jobs = {job.name: index for index, job in reversed(list(enumerate(jobs)))}
+        order = [*first_jobs.values(), *(index for index, job in enumerate(jobs) if index != first_jobs[job.name])]
+        futures = {pool.submit(_run_in_worker, jobs[index]): index for index in order}
         for future in as_completed(futures):
-            job = futures[future]
-            found[job.name, job.seeds[0]] = future.result()
+            results[futures[future]] = future.result()
     except BrokenProcessPool:
         raise SearchError(
-            "a process of the comparison could not start or was killed, most often for want of memory: give fewer with "
-            'workers=1. In Python call compare() below `if __name__ == "__main__":`, or with workers=0.'
+            "a process of the comparison could not start or was killed, most often because memory ran out: use fewer "
+            'with workers=1. In Python call compare() below `if __name__ == "__main__":`, or with workers=0.'
         ) from None
     finally:
-        if len(found) < len(jobs):  # nobody waits for the others
-            for each in set(multiprocessing.active_children()) - before:
-                each.kill()
+        if len(results) < len(jobs):  # nobody waits for the others
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
         pool.shutdown(cancel_futures=True)
-    return found
+    return [results[index] for index in range(len(jobs))]
 
 
-def run(job: Job, table: Table, trials: int, batch: int) -> Found:
+def run_job(job: Job, budget: Budget) -> SeedRuns:
     """The searches of one job."""
     import jax
 
-    started = time.process_time()
+    benchmark, trials, batch = budget.benchmark, budget.trials, budget.batch
+    start = time.process_time()
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        if isinstance(job.searcher, Coded) and isinstance(table.rows, np.ndarray):
+        if isinstance(job.searcher, Coded) and isinstance(benchmark.rows, np.ndarray):
             from l2l.searchers.core.compiled_search import searched
 
             keys = jax.vmap(jax.random.key)(np.array(job.seeds, np.uint32))
-            known = jax.numpy.asarray(table.rows), jax.numpy.asarray(table.rewards, np.float32)
-            told = jax.tree.map(
-                lambda leaf: np.broadcast_to(leaf, (len(keys), *np.shape(leaf))), job.searcher.source(table.encoding)
+            arrays = jax.numpy.asarray(benchmark.rows), jax.numpy.asarray(benchmark.rewards, np.float32)
+            sources = jax.tree.map(
+                lambda leaf: np.broadcast_to(leaf, (len(keys), *np.shape(leaf))),
+                job.searcher.source(benchmark.encoding),
             )
-            rows = np.asarray(searched(job.searcher, table.encoding, *known, keys, trials, batch, sources=told))
+            rows = np.asarray(searched(job.searcher, benchmark.encoding, *arrays, keys, trials, batch, sources=sources))
         else:
-            rows = np.stack([alone(job.searcher, table, seed, trials, batch) for seed in job.seeds])
-    return Found(rows, time.process_time() - started)
+            rows = np.stack([search_alone(job.searcher, benchmark, seed, trials, batch) for seed in job.seeds])
+    return SeedRuns(rows, time.process_time() - start)
 
 
-def alone(searcher: Searcher[Any], table: Table, seed: int, trials: int, batch: int) -> npt.NDArray[np.int32]:
-    """The rows [T] that one search finds, asked and told as `l2l.search` does it."""
+def search_alone(
+    searcher: Searcher[Any], benchmark: Table, seed: int, trials: int, batch: int
+) -> npt.NDArray[np.int32]:
+    """The rows [T] of one search, whose searcher is asked and told as `l2l.search` does it."""
     import jax
 
-    asks = jax.random.fold_in(jax.random.key(seed), ASK)
-    state, rows = searcher.init(table.space, asks), np.zeros(0, np.int32)
+    key = jax.random.fold_in(jax.random.key(seed), ASK)
+    state, rows = searcher.init(benchmark.space, key), np.zeros(0, np.int32)
     while (first := len(rows)) < trials:
         size = min(batch, trials - first)
-        candidates = searcher.ask(state, jax.random.fold_in(asks, first + 1), size)
-        found = table.find(candidates)
+        candidates = searcher.ask(state, jax.random.fold_in(key, first + 1), size)
+        batch_rows = benchmark.find(candidates)
+        rewards = benchmark.rewards[batch_rows].tolist()
         cohort = tuple(range(first, first + size))
         state = searcher.tell(
             state,
             [
-                Trial(
-                    first + place, each, (first, size), cohort, Status.COMPLETE, Outcome(), (float(table.rewards[row]),)
-                )
-                for place, (each, row) in enumerate(zip(candidates, found, strict=True))
+                Trial(number, candidate, (first, size), cohort, Status.COMPLETE, Outcome(), (reward,))
+                for number, candidate, reward in zip(cohort, candidates, rewards, strict=True)
             ],
         )
-        rows = np.concatenate([rows, found])
+        rows = np.concatenate([rows, batch_rows])
     return rows
 
 
-_held: list[Any] = []
+_budgets: list[Budget] = []
+"""The budget of this worker process; every job of a pool has the same."""
 
 
-def _prepare(parent: int, *held: Any) -> None:
-    """Before a worker's first job: one thread, no accelerator, and an end when the parent's comes."""
+def _prepare_worker(parent: int, budget: Budget) -> None:
+    """Prepares a worker process: one thread, no accelerator, and an end when the parent ends."""
     import jax
 
-    def watch() -> None:
+    def watch_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent's to answer
-    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
+    threading.Thread(target=watch_parent, daemon=True).start()
     jax.config.update("jax_platforms", "cpu")
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-    _held[:] = held
+    _budgets[:] = [budget]
 
 
-def _run(job: Job) -> Found:
-    table, trials, batch = _held
-    return run(job, table, trials, batch)
+def _run_in_worker(job: Job) -> SeedRuns:
+    return run_job(job, _budgets[0])

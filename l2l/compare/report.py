@@ -1,4 +1,4 @@
-"""A comparison as people read it: a table with what may be said of it, and a figure of the best so far."""
+"""A comparison as people read it: tables with what may be said of it, and a figure of the best reward so far."""
 
 from __future__ import annotations
 
@@ -10,252 +10,255 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from l2l.compare.bootstrap import FEWEST, MANY, band
+from l2l.compare.bootstrap import FEWEST, MANY, Interval, bootstrap_curves
+from l2l.compare.comparison import Analysis, Comparison
 
 Floats = npt.NDArray[np.float64]
 
 DASHES = ("-", "--", ":", "-.")
-"""Of ten rows each, since there are ten colours."""
+"""Line styles; each serves ten searchers, since there are ten colours."""
 
 
-def markdown(record: Mapping[str, Any]) -> str:
-    """The comparison as Markdown: the rows, what they did on the way, what it took, and the field's checklist."""
-    rows = record["rows"]
+def write_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: ends, curves, costs, and the field's checklist."""
+    setting = comparison.setting
+    space = setting.space
     parts = [
-        f"# {len(rows)} searchers, {record['seeds']} seeds, {record['trials']} trials each",
-        f"Space: {record['space']['name']}, {record['space']['decisions']} decisions"
-        + (f", {record['space']['candidates']} candidates" if record["space"]["candidates"] else "")
-        + f". Objective: {record['objective']}. Batches of {record['batch']}; seeds {record['seed']} to "
-        f"{record['seed'] + record['seeds'] - 1}, the same for every row.",
-        f"Made by: `{record['command']}`" if record["command"] else "",
+        f"# {len(comparison.searchers)} searchers, {comparison.seeds} seeds, {comparison.trials} trials each",
+        f"Space: {space.name}, {space.decisions} decisions"
+        + (f", {space.candidates} candidates" if space.candidates else "")
+        + f". Objective: {setting.objective}. Batches of {setting.batch}; seeds {_seeds(comparison)}, the same for "
+        "every searcher.",
+        f"Made by: `{setting.command}`" if setting.command else "",
         "## Best reward at the end",
-        _ends(record),
+        _write_ends(comparison),
         "Differences are means over pairs of equal seeds with 95 % bootstrap intervals; the chance is that of beating "
-        "a random search of any seed, ties counting half." + _caution(record["seeds"]),
-        _advice(record),
+        "a random search of any seed, ties counting half." + _caution(comparison.seeds),
+        _recommendation(comparison),
         "## On the way",
-        _way(record),
+        _write_stops(comparison),
         "![best reward so far](compare.svg)",
-        *_equal_seconds(record),
+        *_write_equal_seconds(comparison),
         "## What it took",
-        _took(record),
+        _write_costs(comparison),
         "## Checklist",
         "The checklist of Lindauer and Hutter (2020), Best Practices for Scientific Research on Neural Architecture "
         "Search, JMLR 21, item by item, as far as a program can answer.",
-        *_checklist(record),
+        *_answer_checklist(comparison),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _ends(record: Mapping[str, Any]) -> str:
-    rows, best = record["rows"], record["highest"]
+def _seeds(comparison: Comparison) -> str:
+    first = comparison.setting.seed
+    return f"{first} to {first + comparison.seeds - 1}"
+
+
+def _write_ends(comparison: Comparison) -> str:
+    """The table of the best rewards at the end."""
+    highest, has_report = comparison.highest, comparison.setting.report is not None
     head = ["searcher", "mean", "std", "difference to random", "chance", "verdict"]
-    head += [f"difference to {best}"] if best != "random" else []
-    head += ["report", "report std"] if record["report"] else []
+    head += [f"difference to {highest}"] if highest != "random" else []
+    head += ["report", "report std"] if has_report else []
     lines: list[list[str]] = []
-    for name, row in rows.items():
-        verdict = "" if name == "random" else row["verdict"]
-        line = [
-            f"**{name}**" if name == record["recommended"] else name,
-            f"{row['reward_mean']:.4f}",
-            f"{row['reward_std']:.4f}",
-            _interval(row["difference_to_random"]),
-            f"{row['chance_over_random']:.2f}",
-            verdict,
-            *([_interval(row["difference_to_best"])] if best != "random" else []),
+    for name, searcher in comparison.searchers.items():
+        cells = [
+            f"**{name}**" if name == comparison.recommended else name,
+            f"{searcher.reward_mean:.4f}",
+            f"{searcher.reward_std:.4f}",
+            _format_interval(searcher.difference_to_random),
+            f"{searcher.chance_over_random:.2f}",
+            "" if name == "random" else searcher.verdict,
+            *([_format_interval(searcher.difference_to_best)] if highest != "random" else []),
         ]
-        if record["report"]:
-            line += [f"{row['report_mean']:.4f}", f"{row['report_std']:.4f}"]
-        lines.append(line)
-    return _table(head, lines)
+        if has_report:
+            cells += [f"{searcher.report_mean:.4f}", f"{searcher.report_std:.4f}"]
+        lines.append(cells)
+    return _write_table(head, lines)
 
 
 def _caution(seeds: int) -> str:
     """What few seeds mean for a verdict."""
     if seeds < FEWEST:
-        return f" Fewer than {FEWEST} seeds show no difference, whatever it is."
+        return f" Fewer than {FEWEST} seeds show no difference, however large it is."
     return "" if seeds >= MANY else f" With fewer than {MANY} seeds a verdict needs Student's interval, too."
 
 
-def _advice(record: Mapping[str, Any]) -> str:
-    """What is recommended, and why."""
-    name = record["recommended"]
+def _recommendation(comparison: Comparison) -> str:
+    """Which searcher is recommended, and why."""
+    name = comparison.recommended
     if name is None:
-        return "Recommended: none, since no row is shown to be better than random search."
-    if record["rows"][name]["verdict"] == "better":
+        return "Recommended: none, since no searcher is shown to be better than random search."
+    if comparison.searchers[name].verdict == "better":
         return f"Recommended: **{name}**, which is better than random search."
     return (
-        f"Recommended: **{name}**, by what it did elsewhere: here no row is shown to be better than it, nor it to be "
-        "better than random search."
+        f"Recommended: **{name}**, because of its results elsewhere: here no searcher is shown to be better than it, "
+        "and it is not shown to be better than random search."
     )
 
 
-def _way(record: Mapping[str, Any]) -> str:
-    """Rewards after some trials; where the best is known, how far from it and how many searches found it."""
-    rows = record["rows"]
-    stops = list(next(iter(rows.values()))["reward"])
-    known = record["best"] is not None
-    head = ["searcher", *(f"after {stop}" for stop in stops)]
+def _write_stops(comparison: Comparison) -> str:
+    """Rewards by number of trials; where the best is known, the distance to it and the share of searches at it."""
+    stops = list(comparison.searchers["random"].reward)
     lines: list[list[str]] = []
-    for name, row in rows.items():
-        if known:
-            cells = [f"{row['regret'][stop]:.3f}, {row['found_best'][stop]:.0%}" for stop in stops]
+    for name, searcher in comparison.searchers.items():
+        if searcher.regret is not None and searcher.found_best is not None:
+            cells = [f"{searcher.regret[stop]:.3f}, {searcher.found_best[stop]:.0%}" for stop in stops]
         else:
-            cells = [f"{row['reward'][stop]:.4f}" for stop in stops]
+            cells = [f"{searcher.reward[stop]:.4f}" for stop in stops]
         lines.append([name, *cells])
-    what = "Mean of the best reward so far"
-    if known:
-        best = f"{record['best']:.4f}"
-        what = f"Mean distance to the best reward there is ({best}), and the share of searches that found it"
-    return f"{what}:\n\n{_table(head, lines)}"
+    caption = "Mean of the best reward so far"
+    if comparison.best is not None:
+        best = f"{comparison.best:.4f}"
+        caption = f"Mean distance to the best reward there is ({best}), and the share of searches that found it"
+    return f"{caption}:\n\n{_write_table(['searcher', *(f'after {stop}' for stop in stops)], lines)}"
 
 
-def _equal_seconds(record: Mapping[str, Any]) -> list[str]:
-    """The rows within equal seconds of training, where candidates are trained."""
-    rows = {name: row["equal_seconds"] for name, row in record["rows"].items()}
-    if not all(rows.values()):
-        return []
+def _write_equal_seconds(comparison: Comparison) -> list[str]:
+    """The searchers within equal seconds of training, where candidates are trained."""
+    lines: list[list[str]] = []
+    seconds = 0.0
+    for name, searcher in comparison.searchers.items():
+        within = searcher.equal_seconds
+        if within is None:
+            return []
+        seconds = within.seconds
+        lines.append(
+            [
+                name,
+                f"{within.trials:.1f}",
+                f"{within.reward_mean:.4f}",
+                _format_interval(within.difference_to_random),
+                "" if name == "random" else within.verdict,
+            ]
+        )
+    return [
+        "## With equal seconds",
+        "The best reward within the seconds of training and evaluating that the quickest searcher used up, "
+        f"seed by seed: {seconds:.1f} s a search on average. Compiling is left out, since searchers share programs. "
+        "A failed trial counts the seconds that were measured of it, often none.",
+        _write_table(["searcher", "trials within", "mean", "difference to random", "verdict"], lines),
+    ]
+
+
+def _write_costs(comparison: Comparison) -> str:
+    """How much of the space each searcher tried, and the ledger of all its searches together."""
+    parts = list(comparison.searchers["random"].seconds)
+    unit = "core-seconds" if parts == ["searcher"] else "seconds"
+    head = ["searcher", "different candidates a seed", "failed trials", *(f"{part}, {unit}" for part in parts)]
+    count = comparison.setting.space.candidates
     lines = [
         [
             name,
-            f"{row['trials']:.1f}",
-            f"{row['reward_mean']:.4f}",
-            _interval(row["difference_to_random"]),
-            "" if name == "random" else row["verdict"],
+            f"{searcher.distinct:.1f}" + (f" ({searcher.distinct / count:.2%} of the space)" if count else ""),
+            str(searcher.failed),
+            *(f"{searcher.seconds[part]:.1f}" for part in parts),
         ]
-        for name, row in rows.items()
+        for name, searcher in comparison.searchers.items()
     ]
-    return [
-        "## With equal seconds",
-        "The best reward within the seconds of training and evaluating that the row which took least had used up, "
-        f"seed by seed: {next(iter(rows.values()))['seconds']:.1f} s a search on average. Compiling is left out, "
-        "since rows share programs, and a trial that failed took what was measured of it, often nothing.",
-        _table(["searcher", "trials within", "mean", "difference to random", "verdict"], lines),
-    ]
+    return _write_table(head, lines)
 
 
-def _took(record: Mapping[str, Any]) -> str:
-    """How much of the space was seen, and the ledger of all searches of a row together."""
-    rows = record["rows"]
-    parts = list(next(iter(rows.values()))["seconds"])
-    unit = "core-seconds" if parts == ["searcher"] else "seconds"
-    head = ["searcher", "different candidates a seed", "failed trials", *(f"{part}, {unit}" for part in parts)]
-    return _table(
-        head,
-        [
-            [
-                name,
-                f"{row['distinct']:.1f}{_share(row['distinct'], record)}",
-                str(row["failed"]),
-                *(f"{row['seconds'][part]:.1f}" for part in parts),
-            ]
-            for name, row in rows.items()
-        ],
-    )
+def _format_interval(interval: Interval) -> str:
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
 
 
-def _share(distinct: float, record: Mapping[str, Any]) -> str:
-    count = record["space"]["candidates"]
-    return f" ({distinct / count:.2%} of the space)" if count else ""
+def _write_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"
+def _sum_seconds(comparison: Comparison) -> float:
+    """The seconds of all searches; a ledger that has a total says it itself."""
+    ledgers = [searcher.seconds for searcher in comparison.searchers.values()]
+    return sum(ledger["total"] if "total" in ledger else sum(ledger.values()) for ledger in ledgers)
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _checklist(record: Mapping[str, Any]) -> list[str]:
-    """Question and answer."""
-    looked_up, where = record["best"] is not None, record["environment"]
-    versions = ", ".join(f"{name} {where[name]}" for name in ("l2l", "jax", "flax", "optuna", "numpy"))
-    seeds = f"{record['seed']} to {record['seed'] + record['seeds'] - 1}"
-    total = sum(sum(row["seconds"].values()) for row in record["rows"].values())
-    if "total" in next(iter(record["rows"].values()))["seconds"]:
-        total = sum(row["seconds"]["total"] for row in record["rows"].values())
+def _answer_checklist(comparison: Comparison) -> list[str]:
+    """A line for each question of the checklist, with its answer."""
+    setting, is_tabular = comparison.setting, comparison.best is not None
+    environment, has_report = setting.environment, setting.report is not None
+    versions = ", ".join(f"{name} {environment[name]}" for name in ("l2l", "jax", "flax", "optuna", "numpy"))
+    machine = f"{environment['platform']}, Python {environment['python']}, {versions}"
     settings = "`settings` in compare.json"
-    own = "what is named in it outside of l2l is yours to release"
+    custom = "custom code that it names is yours to release"
     answers = {
         "**Releasing code.** Code of the training pipeline for the final architectures": "none was trained here: the "
-        "table's makers have it." if looked_up else f"l2l's; {settings}, and {own}.",
-        "Code of the search space": f"the space {record['space']['name']}: {settings}, and {own}.",
+        "authors of the tabular benchmark have it." if is_tabular else f"l2l's; {settings}, and {custom}.",
+        "Code of the search space": f"the space {setting.space.name}: {settings}, and {custom}.",
         "Hyperparameters of the final evaluation, and its seeds": "none was run: "
-        + ("the report is a column of the table." if record["report"] else "rows are compared by the reward."),
-        "Code of the methods": f"l2l {where['l2l']}; {own}.",
-        "Hyperparameters of the methods, and their seeds": f"{settings}; seeds {seeds} for every row.",
+        + ("the report is a column of the benchmark." if has_report else "searchers are compared by the reward."),
+        "Code of the methods": f"l2l {environment['l2l']}; {custom}.",
+        "Hyperparameters of the methods, and their seeds": f"{settings}; seeds {_seeds(comparison)} for every "
+        "searcher.",
         "**Comparing methods.** The same benchmark: data, space, training code, hyperparameters": "yes, one objective, "
-        "task and space for all rows.",
-        "Confounding factors, such as hardware, versions and runtimes": f"all rows ran in one call on "
-        f"{where['platform']}, Python {where['python']}, {versions}"
-        + ("." if looked_up else "; what was continued may have run on another."),
-        "Ablation studies": "not by itself: give a row for each part that is switched off.",
+        "task and space for all searchers.",
+        "Confounding factors, such as hardware, versions and runtimes": f"all searchers ran in one call on {machine}"
+        + ("." if is_tabular else "; a search that was continued may have run on another machine."),
+        "Ablation studies": "not by itself: compare a searcher for each part that is switched off.",
         "The same protocol of evaluation": "yes: the reward chooses"
-        + (", and the report is that of the candidate with the best reward." if record["report"] else "."),
+        + (", and the report is that of the candidate with the best reward." if has_report else "."),
         "Performance over time": "yes, over trials, in the table and the figure above"
-        + ("." if looked_up else ", and within equal seconds."),
+        + ("." if is_tabular else ", and within equal seconds."),
         "Comparison with random search": "yes, with the same seeds and budget.",
-        "Several runs, with their seeds": f"{record['seeds']} a row, paired, seeds {seeds}.",
-        "Tabular or surrogate benchmarks for depth": "yes." if looked_up else "no: candidates were trained.",
+        "Several runs, with their seeds": f"{comparison.seeds} a searcher, paired, seeds {_seeds(comparison)}.",
+        "Tabular or surrogate benchmarks for depth": "yes." if is_tabular else "no: candidates were trained.",
         "**Reporting.** How hyperparameters were tuned, and what that took": "not known to this program; say so where "
         "you quote the table.",
-        "The time of the whole method, end to end": f"{total:.0f} seconds of searches in all; by part above"
-        + ("." if looked_up else ", of a search that was continued its last session's."),
-        "All details of the setup": f"{settings}, {where['platform']}, Python {where['python']}, {versions}.",
+        "The time of the whole method, end to end": f"{_sum_seconds(comparison):.0f} seconds of searches in all; by "
+        "part above" + ("." if is_tabular else ", of a search that was continued its last session's."),
+        "All details of the setup": f"{settings}, {machine}.",
     }  # fmt: skip
     return [f"- *{question}:* {answer}" for question, answer in answers.items()]
 
 
-def figure(curves: Mapping[str, Floats], record: Mapping[str, Any]) -> str:
+def draw_figure(curves: Mapping[str, Floats], analysis: Analysis) -> str:
     """The mean of the best reward so far of curves [S, T], with its 95 % interval as a band, as SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    known = record["best"] is not None
     columns = 1 if max(map(len, curves)) > 24 else 4
-    drawing = Figure(figsize=(8, 5 + 0.22 * -(-len(curves) // columns)), layout="constrained")
-    axes = drawing.add_subplot()
-    trials = np.arange(1, record["trials"] + 1)
-    points = np.unique(np.geomspace(1, record["trials"], 60).astype(int)) - 1  # an interval costs time
-    for number, (name, curve) in enumerate(curves.items()):
-        shown = record["best"] - curve if known else curve
-        low, high = band(shown[:, points])
+    figure = Figure(figsize=(8, 5 + 0.22 * -(-len(curves) // columns)), layout="constrained")
+    axes = figure.add_subplot()
+    trials = np.arange(1, analysis.trials + 1)
+    points = np.unique(np.geomspace(1, analysis.trials, 60).astype(int)) - 1  # an interval costs time
+    for index, (name, curve) in enumerate(curves.items()):
+        values = curve if analysis.best is None else analysis.best - curve
+        low, high = bootstrap_curves(values[:, points])
         (line,) = axes.plot(
-            trials, shown.mean(0), DASHES[number // 10 % len(DASHES)],
+            trials, values.mean(0), DASHES[index // 10 % len(DASHES)],
             label=textwrap.shorten(name, 90, placeholder=" ..."),
-            linewidth=2 if name == record["recommended"] else 1.2, marker="o" if len(trials) == 1 else None,
+            linewidth=2 if name == analysis.recommended else 1.2, marker="o" if len(trials) == 1 else None,
         )  # fmt: skip
         axes.fill_between(trials[points], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_xlabel("trials")
-    axes.set_ylabel("distance to the best reward" if known else "best reward so far")
-    if known:
-        _scaled(axes, curves.values(), record["best"])
+    axes.set_ylabel("best reward so far" if analysis.best is None else "distance to the best reward")
+    if analysis.best is None:
+        _limit_rewards(axes, curves.values())
     else:
-        _cut(axes, curves.values())
-    axes.set_title(f"mean over {record['seeds']} seeds, with 95 % intervals")
-    drawing.legend(loc="outside lower left", frameon=False, ncols=columns)
+        _scale_distances(axes, curves.values(), analysis.best)
+    axes.set_title(f"mean over {analysis.seeds} seeds, with 95 % intervals")
+    figure.legend(loc="outside lower left", frameon=False, ncols=columns)
     axes.grid(alpha=0.3)
-    kept = io.StringIO()
+    text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "l2l", "svg.fonttype": "none"}):
-        drawing.savefig(kept, format="svg", metadata={"Date": None})
-    return kept.getvalue()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
 
 
-def _cut(axes: Any, curves: Collection[Floats]) -> None:
-    """Leaves out what lies below every mean from the first tenth of the trials on: rows differ at their end."""
+def _limit_rewards(axes: Any, curves: Collection[Floats]) -> None:
+    """Leaves out what lies below every mean from the first tenth of the trials on: searchers differ at the end."""
     means = np.stack([curve.mean(0) for curve in curves])
     low, high = means[:, means.shape[1] // 10 :].min(), max(curve.max() for curve in curves)
     if low < high:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def _scaled(axes: Any, curves: Collection[Floats], best: float) -> None:
-    """Logarithmic distances where they reach over a power of ten or more, and linear ones else."""
+def _scale_distances(axes: Any, curves: Collection[Floats], best: float) -> None:
+    """Scales distances logarithmically where they span a power of ten or more, and linearly otherwise."""
     means = np.concatenate([best - curve.mean(0) for curve in curves])
     if means.min() < means.max() / 10:
-        spread = float(np.ptp(np.concatenate([curve[:, 0] for curve in curves])))
-        axes.set_yscale("symlog", linthresh=max(1e-3 * spread, 1e-9))
+        extent = float(np.ptp(np.concatenate([curve[:, 0] for curve in curves])))
+        axes.set_yscale("symlog", linthresh=max(1e-3 * extent, 1e-9))
     else:
         axes.set_ylim(bottom=0)

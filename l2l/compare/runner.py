@@ -1,4 +1,4 @@
-"""Searchers compared: equal budgets, paired seeds, intervals, and always a row of random search."""
+"""Compares searchers: equal budgets, paired seeds, intervals, and always random search among them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from l2l import files
 from l2l.compare import report
-from l2l.compare.analysis import Row, curves, judged
-from l2l.compare.on_benchmark import searches
-from l2l.errors import InputError, SearchError
+from l2l.compare.analysis import Searches, analyse, compute_curves
+from l2l.compare.comparison import ComparedSpace, Comparison, Setting
+from l2l.compare.on_benchmark import SeedRuns, search_benchmark
+from l2l.errors import InputError, SearchError, check_integer
 from l2l.executors.local import Local
 from l2l.objectives.benchmark_table import Table
 from l2l.reward import Metric
@@ -45,60 +45,66 @@ def compare(
     out: str | Path = "comparison",
     command: str | None = None,
     say: Callable[[str], object] | None = None,
-) -> dict[str, Any]:
-    """Compares searchers, each with the seeds from `seed` on and `trials` trials a seed, and writes what came of it.
+) -> Comparison:
+    """Compares searchers, each with the seeds from `seed` on and `trials` trials a seed, and writes the comparison.
 
-    `out` gets `compare.json`, `compare.md` and `compare.svg`. An objective that has a `table` is looked up, in
-    `workers` processes (None: one a core, 0: this one); any other is searched by `l2l.search`, whose runs stay
-    in `out/runs` and are continued by the same call; `say` hears of each that has ended.
+    `out` gets `compare.json`, `compare.md` and `compare.svg`. Candidates of a tabular benchmark, which is an
+    objective with a `table`, are looked up in `workers` processes (None: one a core, 0: this one). Any other objective
+    is searched by `l2l.search`, whose runs stay in `out/runs` and are continued by the same call; `say` gets a line for
+    each search that has ended.
 
-    Raises: InputError for bad input, such as one seed, a searcher that cannot take the space, or a folder that holds
-    a comparison with other settings.
+    Raises: InputError for bad input, such as one seed, a searcher that does not support the space, or a folder with
+    another comparison. SearchError if no trial of a search succeeds.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     _check(searcher, trials, batch, seeds, seed, workers)
-    rows = dict(searcher) if "random" in searcher else {"random": Random(), **searcher}
-    made = objective(space=space, task=task, seed=seed)
-    made.check()
+    searchers = dict(searcher) if "random" in searcher else {"random": Random(), **searcher}
+    example = objective(space=space, task=task, seed=seed)
+    example.check()
     reward, executor = reward or Metric(), executor or Local()
-    table: Table | None = getattr(made, "table", None)
-    _check_reward(reward, table)
-    said = settings(
-        searcher=rows, objective=made, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds, seed=seed,
-        skip=("space",), space=space.describe(),
+    benchmark: Table | None = getattr(example, "table", None)
+    _check_reward(reward, benchmark)
+    arguments = settings(
+        searcher=searchers, objective=example, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds,
+        seed=seed, skip=("space",), space=space.describe(),
     ) | builder(space)  # fmt: skip
     folder = Path(out)
-    _check_rows(rows, space, min(batch, trials))
-    _begin(folder, said)
-    if table is not None:
-        found = searches(rows, table, range(seed, seed + seeds), trials, batch, workers)
-        kept = {name: _looked_up(each.rows, table, each.seconds) for name, each in found.items()}
+    _check_searchers(searchers, space, min(batch, trials))
+    _begin(folder, arguments)
+    seed_range = range(seed, seed + seeds)
+    if benchmark is not None:
+        runs = search_benchmark(searchers, benchmark, seed_range, trials, batch, workers)
+        searches = {name: _look_up(seed_runs, benchmark) for name, seed_runs in runs.items()}
     else:
-        run = _Runs(folder / "runs", space, task, objective, reward, executor, trials, batch, say or (lambda _: None))
-        kept = run.rows(rows, range(seed, seed + seeds))
-    record = judged(kept, None if table is None else table.best)
+        runner = _Runner(
+            folder / "runs", space, task, objective, reward, executor, trials, batch, say or (lambda _: None)
+        )
+        searches = runner.run(searchers, seed_range)
+    analysis = analyse(searches, None if benchmark is None else benchmark.best)
     count = space.count()
-    record |= {
-        "batch": batch, "seed": seed, "settings": said, "command": command,
-        "space": {"name": space.name, "decisions": len(space.choices), "candidates": count if count < 2**53 else None},
-        "objective": type(made).__name__.lower(), "report": getattr(made, "report", None),
-        "seconds": time.perf_counter() - started, "environment": environment(executor),
-    }  # fmt: skip
-    files.replace(folder / "compare.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-    files.replace(folder / "compare.md", report.markdown(record))
-    files.replace(folder / "compare.svg", report.figure(curves(kept), record))
-    return record
+    setting = Setting(
+        batch=batch, seed=seed, settings=arguments, command=command,
+        space=ComparedSpace(space.name, len(space.choices), int(count) if count < 2**53 else None),
+        objective=type(example).__name__.lower(), report=getattr(example, "report", None),
+        seconds=time.perf_counter() - start, environment=environment(executor),
+    )  # fmt: skip
+    comparison = Comparison(**vars(analysis), setting=setting)
+    files.replace(folder / "compare.json", json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
+    files.replace(folder / "compare.md", report.write_markdown(comparison))
+    files.replace(folder / "compare.svg", report.draw_figure(compute_curves(searches), comparison))
+    return comparison
 
 
-def _looked_up(rows: npt.NDArray[np.int32], table: Table, seconds: float) -> Row:
-    distinct = np.array([len(set(each.tolist())) for each in rows], np.float64)
-    other = None if table.report is None else table.report[rows]
-    return Row(table.rewards[rows], other, distinct, {"searcher": seconds})
+def _look_up(runs: SeedRuns, benchmark: Table) -> Searches:
+    """The rewards of the rows that the searches of one searcher tried."""
+    distinct = np.array([len(set(rows.tolist())) for rows in runs.rows], np.float64)
+    reports = None if benchmark.report is None else benchmark.report[runs.rows]
+    return Searches(benchmark.rewards[runs.rows], reports, distinct, {"searcher": runs.seconds})
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """Searches that train, each in a folder of its own."""
+class _Runner:
+    """Runs searches that train, each in its own folder."""
 
     folder: Path
     space: SearchSpace[Any]
@@ -110,123 +116,124 @@ class _Runs:
     batch: int
     say: Callable[[str], object]
 
-    def rows(self, searchers: Mapping[str, Searcher[Any]], seeds: range) -> dict[str, Row]:
-        """Every searcher's row; seed by seed, so that what is interrupted has whole pairs."""
-        found: dict[str, list[Result]] = {name: [] for name in searchers}
+    def run(self, searchers: Mapping[str, Searcher[Any]], seeds: range) -> dict[str, Searches]:
+        """The searches by searcher; run seed by seed, so that an interrupted comparison has whole pairs."""
+        results: dict[str, list[Result]] = {name: [] for name in searchers}
         self.say(f"{len(searchers) * len(seeds)} searches of {self.trials} trials; a line for each that has ended")
         for seed in seeds:
             for name, searcher in searchers.items():
-                found[name].append(self._searched(name, searcher, seed))
-        return {name: self._row(some) for name, some in found.items()}
+                results[name].append(self._search(name, searcher, seed))
+        return {name: self._collect(runs) for name, runs in results.items()}
 
-    def _searched(self, name: str, searcher: Searcher[Any], seed: int) -> Result:
+    def _search(self, name: str, searcher: Searcher[Any], seed: int) -> Result:
         """One search. Raises: SearchError if none of its trials succeeds, InputError if their number is wrong."""
         try:
             result = search(
                 self.space, self.task, searcher, self.objective, self.reward, self.executor, Store(), {},
-                trials=self.trials, batch=self.batch, seed=seed, out=self.folder / f"{_file(name)}-{seed}",
+                trials=self.trials, batch=self.batch, seed=seed, out=self.folder / f"{_folder_name(name)}-{seed}",
             )  # fmt: skip
         except SearchError as error:
             raise SearchError(f"{name}, seed {seed}: {error}") from error
-        except KeyboardInterrupt as stop:
-            stop.__notes__ = []  # of the run's folder: the comparison goes on with the same command, not with that
+        except KeyboardInterrupt as interrupt:
+            interrupt.__notes__ = []  # The notes name the run folder, but the command continues the comparison.
             raise
         if len(result.trials) != self.trials:
             raise InputError(
-                f"{result.directory} has {len(result.trials)} trials and not {self.trials}: rows of unequal budgets "
-                "are not compared; choose another out=."
+                f"{result.directory} has {len(result.trials)} trials and not {self.trials}: only equal budgets are "
+                "compared; choose another out=."
             )
         best = result.best.reward
         self.say(f"{name}, seed {seed}: best {best[0] if best else float('nan'):.4f}")
         return result
 
-    def _row(self, runs: Sequence[Result]) -> Row:
-        rewards = np.array([[_first(trial) for trial in run.trials] for run in runs])
+    def _collect(self, runs: Sequence[Result]) -> Searches:
+        """The searches of one searcher, one with each seed."""
+        rewards = np.array([[_first_reward(trial) for trial in run.trials] for run in runs])
         distinct = np.array([len({trial.candidate.key for trial in run.trials}) for run in runs], np.float64)
-        used = np.array([[_seconds(trial) for trial in run.trials] for run in runs])
+        seconds = np.array([[_training_seconds(trial) for trial in run.trials] for run in runs])
         ledgers = [run.record["seconds"] for run in runs]
-        seconds = {name: float(sum(each.get(name, 0.0) for each in ledgers)) for name in ledgers[0]}
-        return Row(rewards, None, distinct, seconds, used.cumsum(1))
+        ledger = {part: float(sum(ledger.get(part, 0.0) for ledger in ledgers)) for part in ledgers[0]}
+        return Searches(rewards, None, distinct, ledger, seconds.cumsum(1))
 
 
-def _first(trial: Trial) -> float:
+def _first_reward(trial: Trial) -> float:
     """The trial's reward; nan if it failed."""
     return float("nan") if trial.reward is None else trial.reward[0]
 
 
-def _seconds(trial: Trial) -> float:
-    """What training and evaluating it took; compiling is left out, which only the first row of a process pays."""
-    spent = {} if trial.outcome is None else trial.outcome.seconds
-    return sum(spent.get(name, 0.0) for name in ("train", "evaluate"))
+def _training_seconds(trial: Trial) -> float:
+    """Seconds of training and evaluating; not of compiling, which only the first searcher of a process pays for."""
+    seconds = {} if trial.outcome is None else trial.outcome.seconds
+    return sum(seconds.get(part, 0.0) for part in ("train", "evaluate"))
 
 
-def _file(name: str) -> str:
-    """A row's name as a folder's."""
-    return "".join(each if each.isalnum() or each in "_-." else "-" for each in name)
+def _folder_name(name: str) -> str:
+    """A searcher's name as the name of a folder."""
+    return "".join(character if character.isalnum() or character in "_-." else "-" for character in name)
 
 
 def _check(
-    rows: Mapping[str, Searcher[Any]], trials: int, batch: int, seeds: int, seed: int, workers: int | None
+    searchers: Mapping[str, Searcher[Any]], trials: int, batch: int, seeds: int, seed: int, workers: int | None
 ) -> None:
-    """Refuses numbers that are none, and a row called random that is not. Raises: InputError."""
-    if not rows:
+    """Rejects invalid counts, and a searcher "random" that is not random search. Raises: InputError."""
+    if not searchers:
         raise InputError("there is nothing to compare: give searcher=[NAME,NAME].")
-    if "random" in rows and type(rows["random"]) is not Random:
+    if "random" in searchers and type(searchers["random"]) is not Random:
         raise InputError(
-            f"the row called random must be a random search, got {rows['random']!r:.80}; call it another name."
+            f"the searcher named random must be random search, got {searchers['random']!r:.80}; give it another name."
         )
-    given = {"trials": (trials, 1), "batch": (batch, 1), "seeds": (seeds, 2), "seed": (seed, 0)}
-    given |= {} if workers is None else {"workers": (workers, 0)}
-    for name, (value, low) in given.items():
-        if type(value) is not int or value < low:
-            why = "; one seed says nothing of chance" if name == "seeds" else ""
-            raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}{why}.")
+    check_integer("trials", trials, 1)
+    check_integer("batch", batch, 1)
+    check_integer("seeds", seeds, 2, reason="one seed says nothing about chance")
+    check_integer("seed", seed, 0)
+    check_integer("workers", workers, 0, optional=True)
     if seed + seeds > 2**32:
         raise InputError(f"seed + seeds must be at most {2**32}, got {seed} + {seeds}.")
 
 
-def _check_reward(reward: Reward, table: Table | None) -> None:
-    """Refuses a reward that rows cannot be ranked by. Raises: InputError."""
-    if table is not None and not (type(reward) is Metric and reward.name is None and reward.maximise is not False):
+def _check_reward(reward: Reward, benchmark: Table | None) -> None:
+    """Rejects a reward that cannot rank searchers. Raises: InputError."""
+    if benchmark is not None and not (type(reward) is Metric and reward.name is None and reward.maximise is not False):
         raise InputError(
-            "a table has its own reward, the column of objective.reward, where more is better; leave out reward=."
+            "a tabular benchmark has its own reward, the column of objective.reward, where more is better; leave out "
+            "reward=."
         )
     if (length := getattr(reward, "length", 1)) != 1:
-        raise InputError(f"rows are compared by one number, and this reward has {length}; choose one of them.")
+        raise InputError(f"searchers are compared by one number, and this reward has {length}; choose one of them.")
 
 
-def _begin(folder: Path, said: Mapping[str, Any]) -> None:
-    """Keeps the settings before anything is run. Raises: InputError if the folder holds another comparison."""
-    place = folder / "compare.json"
+def _begin(folder: Path, arguments: Mapping[str, Any]) -> None:
+    """Writes the settings before anything is run. Raises: InputError if the folder holds another comparison."""
+    path = folder / "compare.json"
     if (folder / "study.db").exists():
         raise InputError(f"{folder} is the run folder of a search; choose another out=.")
-    said = json.loads(json.dumps(said))
+    arguments = json.loads(json.dumps(arguments))
     try:
-        kept: dict[str, Any] | None = json.loads(place.read_text())["settings"]
+        stored: dict[str, Any] | None = json.loads(path.read_text())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
-        kept = None
-    before = said if kept is None else kept
-    for name in (*said, *before):
-        if before.get(name) != said.get(name):
-            differ = f"{name} {before.get(name)!r} and not {said.get(name)!r}"
-            if name.startswith("searcher.") and None in (before.get(name), said.get(name)):
-                differ = f"other rows, or other arguments of one ({name})"
+        stored = None
+    before = arguments if stored is None else stored
+    for name in (*arguments, *before):
+        if before.get(name) != arguments.get(name):
+            difference = f"{name} {before.get(name)!r} and not {arguments.get(name)!r}"
+            if name.startswith("searcher.") and None in (before.get(name), arguments.get(name)):
+                difference = f"other searchers, or other arguments of one ({name})"
             raise InputError(
-                f"{folder} holds a comparison with {differ}: rows of unequal budgets or settings are not compared; "
-                "choose another out=."
+                f"{folder} holds a comparison with {difference}: only equal budgets and settings are compared; choose "
+                "another out=."
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if kept is None:
-            files.replace(place, json.dumps({"settings": said}, indent=2) + "\n")
+        if stored is None:
+            files.replace(path, json.dumps({"settings": arguments}, indent=2) + "\n")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}); choose a place with out=FOLDER.") from None
+        raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another out=FOLDER.") from None
 
 
-def _check_rows(rows: Mapping[str, Searcher[Any]], space: SearchSpace[Any], size: int) -> None:
-    """Refuses a searcher that cannot take the space. Raises: InputError."""
-    for name, searcher in rows.items():
+def _check_searchers(searchers: Mapping[str, Searcher[Any]], space: SearchSpace[Any], batch: int) -> None:
+    """Rejects a searcher that does not support the space. Raises: InputError."""
+    for name, searcher in searchers.items():
         try:
-            rehearse(searcher, space, size, 1)
+            rehearse(searcher, space, batch, 1)
         except InputError as error:
-            raise InputError(f"the row {name}: {error}") from None
+            raise InputError(f"the searcher {name}: {error}") from None

@@ -71,9 +71,9 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
         (("searcher=[evolution population=4]",), "special signs in quotes, and those in others for the shell: "),
         (("experiment=nasbench201",), "compare takes no experiment: it has trials, "),
         (("final=null",), "there is no final to leave out here; `l2l compare --help` lists all groups."),
-        (("seeds=1",), "seeds must be a whole number of at least 2, got 1; one seed says nothing of chance."),
-        (("workers=-1",), "workers must be a whole number of at least 0, got -1."),
-        (("reward.maximise=false",), "a table has its own reward, the column of objective.reward"),
+        (("seeds=1",), "seeds must be an integer of at least 2, got 1; one seed says nothing about chance."),
+        (("workers=-1",), "workers must be an integer of at least 0 or null, got -1."),
+        (("reward.maximise=false",), "a tabular benchmark has its own reward, the column of objective.reward"),
         (("objective.reward=nothing",), "table.npz has no column 'nothing'"),
     ],
 )

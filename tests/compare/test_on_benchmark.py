@@ -1,0 +1,35 @@
+"""Searches of a tabular benchmark: jobs of several seeds give what single searches give."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from l2l.compare.on_benchmark import Budget, Job, run_job, search_alone
+from l2l.executors.inline import Inline
+from l2l.objectives.tabular import Tabular, benchmark_space
+from l2l.reward import Metric
+from l2l.run.loop import search
+from l2l.searchers.gp.gp_critic import GpCritic
+from l2l.searchers.random import Random
+from l2l.store.log import Store
+from l2l.tasks.tabular import Lookup
+
+
+def test_on_a_benchmark_too_earlier_searches_are_known(table: Path, tmp_path: Path) -> None:
+    space, task = benchmark_space(table, "codes"), Lookup(table, "reward")
+    objective = functools.partial(Tabular, path=table, codes="codes", reward="reward")
+    search(
+        space, task, Random(), objective, Metric(), Inline(), Store(), {},
+        trials=40, batch=40, final=None, out=tmp_path / "run",
+    )  # fmt: skip
+    searchers = {"cold": GpCritic(first=4), "warm": GpCritic(first=4, prior=str(tmp_path / "run"))}
+    benchmark = objective(space=space, task=task).table
+    for name, searcher in searchers.items():
+        job = Job(name, searcher, (0, 1))
+        rows = run_job(job, Budget(benchmark, 6, 1)).rows
+        assert rows.tolist() == [search_alone(searcher, benchmark, seed, 6, 1).tolist() for seed in job.seeds]
+        if name == "warm":
+            assert benchmark.rewards[rows[:, 0]].min() > np.quantile(benchmark.rewards, 0.9)
