@@ -75,7 +75,7 @@ class Bench:
         """A run of `l2l search`."""
         cache, run = self.cache("l2l", cold), self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
-        command = [sys.executable, "-c", "from l2l.cli.commands import main; main()", *self.words()]
+        command = [sys.executable, "-c", "from l2l.cli import main; main()", *self.words()]
         seconds, memory = time_commands([command], self.folder, **cache)
         with (run / "trials.csv").open() as file:
             rows = list(csv.DictReader(file))

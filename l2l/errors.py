@@ -97,6 +97,11 @@ def check_part(name: str, value: object, expected: str, kind: type | UnionType |
         raise InputError(f"{name} must be {expected}, got {value!r:.80}.")
 
 
+def flatten_message(error: BaseException) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())
+
+
 def suggest_names(name: str, names: Iterable[str]) -> str:
     """The end of a sentence about an unknown `name`: the names closest to it, or all of them."""
     names = sorted(names)

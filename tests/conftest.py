@@ -66,18 +66,18 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """Runs a command in this process, in an empty folder."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from l2l.cli import commands
+    from l2l.cli import main
+    from l2l.cli.signals import EXIT_CODES
 
-    monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    handlers = {number: signal.getsignal(number) for number in commands.INTERRUPTED}
+    handlers = {number: signal.getsignal(number) for number in EXIT_CODES}
 
     def call(*words: str) -> Ended:
         GlobalHydra.instance().clear()
         code = 0
         try:
-            commands.main(words)
+            main(words)
         except SystemExit as ended:
             code = int(ended.code or 0)
         return Ended(code, *capsys.readouterr())

@@ -62,7 +62,7 @@ class Search(NamedTuple):
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": path}
         with (self.folder / f"{run}.txt").open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from l2l.cli.commands import main; main()", *words],
+                [sys.executable, "-c", "from l2l.cli import main; main()", *words],
                 cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip

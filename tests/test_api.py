@@ -94,8 +94,8 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loop, "search", lambda *parts, **options: given.update(dict(zip(theirs, parts, strict=False))))
     l2l.search(SPACE)
     chosen = {
-        group: yaml.safe_load((config.folder() / group / f"{name}.yaml").read_text())
-        for entry in yaml.safe_load((config.folder() / "search.yaml").read_text())["defaults"]
+        group: yaml.safe_load((config.find_folder() / group / f"{name}.yaml").read_text())
+        for entry in yaml.safe_load((config.find_folder() / "search.yaml").read_text())["defaults"]
         if isinstance(entry, dict)
         for group, name in entry.items()
         if group in config.GROUPS

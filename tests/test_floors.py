@@ -34,8 +34,8 @@ ONLY = {
     },
     "wandb": {"l2l/trackers/wandb.py"},
     "ray": {"l2l/executors/ray.py"},
-    "hydra": {"l2l/cli/commands.py", "l2l/cli/overrides.py", "l2l/cli/config.py"},
-    "omegaconf": {"l2l/cli/commands.py", "l2l/cli/overrides.py", "l2l/cli/config.py"},
+    "hydra": {f"l2l/cli/{name}.py" for name in ("compose", "config", "hydra_errors", "search")},
+    "omegaconf": {"l2l/cli/compose.py", "l2l/cli/hydra_errors.py"},
     "sqlalchemy": {"l2l/store/log.py", "l2l/store/optuna_tables.py"},
     "sklearn": {"l2l/tasks/digits.py"},
     "gymnasium": {"l2l/envs/__init__.py", "l2l/envs/search.py", "l2l/envs/vector.py"},
@@ -218,7 +218,7 @@ def test_what_starts_without_jax() -> None:
     # Each in turn, so that the first to import it is the one that is named.
     program = """
 import importlib, sys
-rooms = "errors files space types cli.config cli cli.commands store.trial_json store.log".split()
+rooms = "errors files space types cli.config cli cli.entry store.trial_json store.log".split()
 for name in ("l2l", *(f"l2l.{room}" for room in rooms)):
     importlib.import_module(name)
     heavy = {"jax", "flax", "optax"} & set(sys.modules)

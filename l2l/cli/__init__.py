@@ -1,4 +1,4 @@
-"""The command line `l2l COMMAND [overrides]`."""
+"""The command line `l2l COMMAND [overrides]`; only this room reads argv, uses Hydra and prints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from l2l.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from l2l.cli.commands import main as main
+    from l2l.cli.entry import main as main
 
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "main": "l2l.cli.commands",
+        "main": "l2l.cli.entry",
     },
 )

@@ -1,4 +1,4 @@
-"""The configuration as the command line sees it: the root's types, where the YAML lies, and a check of every key."""
+"""The configuration: the types of its roots, the folder of its YAML files, and a check of every key and value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SearchConfig:
 
 @dataclass
 class CompareConfig:
-    """The root of `conf/compare.yaml`: the arguments of `l2l.compare.compare`, but that `rows` name its searchers."""
+    """The root of `conf/compare.yaml`: the arguments of `l2l.compare.compare`, with `rows` for the searchers' names."""
 
     _target_: str = "l2l.compare.compare"
     _partial_: bool = True
@@ -59,52 +59,54 @@ class CompareConfig:
     executor: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def folder() -> Path:
-    """Where the YAML files lie: inside the wheel, or at the top of a checkout."""
+def find_folder() -> Path:
+    """The folder of the YAML files: `l2l/conf` in an installed wheel, `conf` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def register() -> None:
-    """Puts the roots' schemas where `conf/search.yaml` and `conf/compare.yaml` find them."""
+def register_schemas() -> None:
+    """Registers the roots' types with Hydra, under the names that `conf/search.yaml` and `conf/compare.yaml` use."""
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name="schema", node=SearchConfig)
     ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
 
 
-def anchored(node: Any, name: str = "") -> Any:
-    """The same configuration with the files it names by absolute paths, so that a run goes on from any folder."""
+def resolve_paths(node: Any, key: str = "") -> Any:
+    """The configuration with absolute paths of the files it names, so that a run can be resumed from any folder."""
     if isinstance(node, Mapping):
-        return {key: anchored(part, key) for key, part in typing.cast("Mapping[str, Any]", node).items()}
+        return {key: resolve_paths(child, key) for key, child in typing.cast("Mapping[str, Any]", node).items()}
     if isinstance(node, list):
-        return [anchored(part, name) for part in typing.cast("list[Any]", node)]
-    if name not in ("path", "prior") or not isinstance(node, str) or not node:
+        return [resolve_paths(entry, key) for entry in typing.cast("list[Any]", node)]
+    if key not in ("path", "prior") or not isinstance(node, str) or not node:
         return node
-    scheme, mark, place = node.rpartition("sqlite:///")
-    return f"{scheme}{mark}{Path(place).resolve()}" if Path(place.partition("#")[0]).exists() else node
+    scheme, mark, path = node.rpartition("sqlite:///")
+    return f"{scheme}{mark}{Path(path).resolve()}" if Path(path.partition("#")[0]).exists() else node
 
 
 def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
-    """Holds every part of a configuration against the signature that its `_target_` names.
+    """Checks every part of a configuration against the signature of its `_target_`.
 
-    Of a comparison `searcher` holds several parts by name, as `tracker` does of a search.
+    In a comparison `searcher` has several parts by name, as `tracker` has in a search.
 
     Raises: InputError for an unknown part, one without `_target_`, a key that the target does not take, or a
         value of the wrong type.
     """
-    known = [each.name for each in fields(schema)]
-    compares = "rows" in known
-    for name in config:
-        if name not in known and not (compares and name == "searcher"):
-            raise InputError(f"the key {name!r} is unknown: {suggest_names(name, known[2:])}")
+    keys = [field.name for field in fields(schema)]
+    is_comparison = "rows" in keys
+    for key in config:
+        if key not in keys and not (is_comparison and key == "searcher"):
+            raise InputError(f"the key {key!r} is unknown: {suggest_names(key, keys[2:])}")
     for group in GROUPS:
-        if group not in known and group not in config:
+        if group not in keys and group not in config:
             continue
         node: Any = config.get(group)
-        several = group == ("searcher" if compares else "tracker") and isinstance(node, Mapping)
-        label = "the row {!r}: searcher" if compares else "tracker.{}"
-        parts = {label.format(name): part for name, part in node.items()} if several else {group: node}
+        if group == ("searcher" if is_comparison else "tracker") and isinstance(node, Mapping):
+            label = "the row {!r}: searcher" if is_comparison else "tracker.{}"
+            parts = {label.format(name): part for name, part in node.items()}
+        else:
+            parts = {group: node}
         for path, part in parts.items():
             if part is None and group in ("final", "rungs"):
                 continue
@@ -117,46 +119,47 @@ def _check_node(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
         if "_target_" in node:
             _check_call(path, typing.cast("Mapping[str, Any]", node))
-        for name, part in node.items():
-            _check_node(f"{path}.{name}", part)
+        for key, child in node.items():
+            _check_node(f"{path}.{key}", child)
 
 
 def _check_call(path: str, node: Mapping[str, Any]) -> None:
-    target = _locate(path, node["_target_"])
-    # A dataclass itself, whose inherited fields are read where their class stands.
-    called = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
+    """Checks a node's keys and values against the signature of its `_target_`."""
+    target = _import_target(path, node["_target_"])
+    # A dataclass itself, because `__init__` cannot resolve the annotations of fields that it inherits.
+    function = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
     try:
         parameters = dict(inspect.signature(target).parameters)
-        hints = typing.get_type_hints(called)
+        hints = typing.get_type_hints(function)
     except (TypeError, ValueError, NameError):
-        return  # Not a Python signature, or hints for type checkers only: the call itself will tell.
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return  # It has no Python signature, or its hints exist for type checkers only: the call itself will fail.
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    for name, value in node.items():
-        if name.startswith("_") and name.endswith("_"):
+    for key, value in node.items():
+        if key.startswith("_") and key.endswith("_"):
             continue
-        if name not in parameters:
-            advice = suggest_names(name, [*parameters, *_inner(node)]) if parameters else "it takes none."
-            raise InputError(f"{path}.{name} is unknown: {node['_target_']} does not take it; {advice}")
+        if key not in parameters:
+            advice = suggest_names(key, [*parameters, *_list_nested(node)]) if parameters else "it takes none."
+            raise InputError(f"{path}.{key} is unknown: {node['_target_']} does not take it; {advice}")
         if value == "???":
-            raise InputError(f"{path}.{name} has no value; give {path}.{name}=VALUE.")
-        if name in hints and not _fits(value, hints[name]):
-            raise InputError(f"{path}.{name} must be {_words(hints[name])}, got {value!r}.")
+            raise InputError(f"{path}.{key} has no value; give {path}.{key}=VALUE.")
+        if key in hints and not _matches(value, hints[key]):
+            raise InputError(f"{path}.{key} must be {_describe_hint(hints[key])}, got {value!r}.")
 
 
-def _inner(node: Mapping[str, Any]) -> list[str]:
-    """What the parts of a part take, as `part.argument`."""
-    found: list[str] = []
-    for name, part in node.items():
+def _list_nested(node: Mapping[str, Any]) -> list[str]:
+    """The arguments of a node's own parts, as `part.argument`."""
+    names: list[str] = []
+    for key, part in node.items():
         if isinstance(part, Mapping) and "_target_" in part:
-            target = _locate(name, typing.cast("Mapping[str, Any]", part)["_target_"])
+            target = _import_target(key, typing.cast("Mapping[str, Any]", part)["_target_"])
             with contextlib.suppress(TypeError, ValueError):  # not a Python signature
-                found += [f"{name}.{argument}" for argument in inspect.signature(target).parameters]
-    return found
+                names += [f"{key}.{argument}" for argument in inspect.signature(target).parameters]
+    return names
 
 
-def _locate(path: str, name: Any) -> Any:
-    """What a `_target_` names."""
+def _import_target(path: str, name: Any) -> Any:
+    """The class or function that a `_target_` names. Raises: InputError if it cannot be imported."""
     from hydra.utils import get_object
 
     try:
@@ -170,13 +173,13 @@ def _locate(path: str, name: Any) -> Any:
         ) from error
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain YAML value can be what the annotation says; annotations of other kinds fit everything."""
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether a plain YAML value can be what the annotation says; an annotation of another kind accepts any value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, Mapping):
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, each) for each in arguments)
+        return any(_matches(value, argument) for argument in arguments)
     if origin is typing.Literal:
         return value in arguments
     if hint is float:
@@ -186,25 +189,25 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (bool, str, types.NoneType):
         return isinstance(value, hint)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value if arguments)
+        return isinstance(value, list) and all(_matches(entry, arguments[0]) for entry in value if arguments)
     return not _is_part(hint)
 
 
 def _is_part(hint: Any) -> bool:
-    """Whether the annotation is a class of ours: no plain value is one, only a node with a `_target_` makes it."""
+    """Whether the annotation is a class of l2l: only a node with a `_target_` makes one, no plain value does."""
     return inspect.isclass(hint) and hint.__module__.startswith("l2l.")
 
 
-def _words(hint: Any) -> str:
-    """An annotation as a reader says it."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_words(each) for each in arguments)
-    if typing.get_origin(hint) is typing.Literal:
+def _describe_hint(hint: Any) -> str:
+    """An annotation in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe_hint, arguments))
+    if origin is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
-    if isinstance(typing.get_origin(hint), type) and issubclass(typing.get_origin(hint), Sequence):
-        return f"a list, each entry {_words(arguments[0])}" if arguments else "a list"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list, each entry {_describe_hint(arguments[0])}" if arguments else "a list"
     if _is_part(hint):
         return f"a node whose _target_ makes a {hint.__name__}"
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
-    return plain.get(hint) or getattr(hint, "__name__", str(hint))
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return words.get(hint) or getattr(hint, "__name__", str(hint))

@@ -17,13 +17,13 @@ import yaml
 from commands import Run, refused
 
 import l2l
-from l2l.cli import commands, config
+from l2l.cli import config, entry
 
 TINY = ("executor=inline", "tracker=none", "trials=1", "batch=1", "objective.epochs=1")
 SMALL = ("space.depth=[1,1]", "space.widths=[8]", "space.batch_sizes=[128]")
 CHILD = """
 import sys
-from l2l.cli.commands import main
+from l2l.cli import main
 main(["--help"])
 print([name for name in ("jax", "hydra", "optuna", "wandb", "numpy", "flax", "rich", "yaml") if name in sys.modules])
 """
@@ -60,7 +60,7 @@ def contents(place: Path) -> dict[str, bytes]:
 def test_help_and_version_need_nothing(run: Run) -> None:
     for words in ((), ("--help",), ("-h",), ("help",)):
         ended = run(*words)
-        assert (ended.code, ended.out, ended.err) == (0, commands.HELP, "")
+        assert (ended.code, ended.out, ended.err) == (0, entry.HELP, "")
     assert run("--version") == (0, f"l2l {l2l.__version__}\n", "")
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -69,7 +69,7 @@ def test_help_and_version_need_nothing(run: Run) -> None:
 def test_search_help_lists_every_value_of_every_group(run: Run, folder: Path) -> None:
     ended = run("search", "--help")
     assert ended.code == 0
-    for place in (path for path in config.folder().iterdir() if path.is_dir()):
+    for place in (path for path in config.find_folder().iterdir() if path.is_dir()):
         assert f"{place.name}: {', '.join(sorted(path.stem for path in place.glob('*.yaml')))}\n" in ended.out
     for name in ("trials: 64", "batch: 8", "_target_: l2l.searchers.Controller"):
         assert name in ended.out
@@ -106,8 +106,8 @@ BAD = {
     "search trials=0": "trials must be a whole number of at least 1, got 0.",
     "search trials=1,2": "trials=1,2 gives several values: add -m to sweep over them, or write a list as KEY=[A,B].",
     "search trials": "an override could not be read (Error parsing override 'trials', missing EQUAL at '<EOF>'): "
-    "expected GROUP=NAME or KEY=VALUE, special signs in quotes.",
-    "search final=3": "a group was given a value of type int: expected the name of one of its values, GROUP=NAME.",
+    "expected GROUP=NAME or KEY=VALUE, special characters in quotes.",
+    "search final=3": "final takes no such value: give final=NAME or final.ARGUMENT=VALUE.",
     "search space={a:1}": "space takes no such value: give space=NAME or space.ARGUMENT=VALUE.",
     "search space=null": "space names no _target_; choose one of the group's values: space=NAME.",
     "search final=null final.seeds=3": "final.seeds=3 has nothing to change: final=null leaves that part out.",
@@ -117,9 +117,9 @@ BAD = {
     "search space._target_=nowhere.space": "space._target_ names 'nowhere.space', which cannot be imported (No module "
     "named 'nowhere'); expected the dotted path of a class or function that Python finds from this folder.",
     "search space.depth=[3,1]": "depth must be [low, high] with 1 <= low <= high, got [3, 1].",
-    "search space.widths=8": "space.widths must be a list, each entry a whole number, got 8.",
+    "search space.widths=8": "space.widths must be a list, each entry an integer, got 8.",
     "search space.activations=[rulu]": "activation 'rulu' is unknown: did you mean 'relu' or 'elu' or 'silu'?",
-    "search executor=local executor.workers=0": "executor.workers must be a whole number of at least 1, got 0.",
+    "search executor=local executor.workers=0": "executor.workers must be an integer of at least 1 or null, got 0.",
     "search space.batch_sizes=[5000]": "a batch_size of 5000 cannot be taken from the 1077 examples of the training "
     "split of 'digits'; leave it out of the space.",
     "search space._target_=wild.space space.batch=13": "wild.space could not be called: ValueError: thirteen "
@@ -127,8 +127,8 @@ BAD = {
     "resume": "resume takes one run folder: l2l resume RUN.",
     "resume nowhere trials=9": "resume takes one run folder: l2l resume RUN. For more trials give the search's own "
     "command again, with trials=N and out=RUN.",
-    "resume nowhere": "nowhere/config.yaml is missing: expected the folder of a search that `l2l search` began; one "
-    "that was begun in Python continues with the same call of l2l.search(..., out=RUN).",
+    "resume nowhere": "nowhere/config.yaml is missing: expected the folder of a search that `l2l search` began; a "
+    "search that was begun in Python continues with the same call of l2l.search(..., out=RUN).",
 }
 
 
@@ -264,7 +264,7 @@ def test_a_users_own_space_with_arguments(run: Run, folder: Path) -> None:
     (folder / "wild.py").write_text(WILD)
     ended = run("search", *TINY, "out=run", "space._target_=wild.space", "space.rate=0.01", "final.seeds=0")
     assert ended.code == 0
-    assert "import l2l, l2l.tasks.digits, wild\n" in ended.out
+    assert "import l2l, l2l.tasks, wild\n" in ended.out
     assert f"l2l.load({str(folder / 'run/best')!r}, space=wild.space(rate=0.01))" in ended.out
 
 

@@ -24,7 +24,7 @@ from l2l.cli import config
 from l2l.errors import InputError
 from l2l.testing import landscape, write
 
-CONF = config.folder()
+CONF = config.find_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
 PARTS = [(path.parent.name, path.stem) for path in FILES if path.parent.name in config.GROUPS]
 REQUIRED = {
@@ -46,7 +46,7 @@ DATA = {"nasbench201": "nasbench201/nasbench201.npz"}
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved configuration of `l2l search` with these overrides."""
-    config.register()
+    config.register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose("search", list(overrides)), resolve=True)
@@ -159,15 +159,15 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"searcher.baseline.normalise": 1}, "searcher.baseline.normalise must be true or false, got 1."),
     ({"searcher.baseline": 0.9}, "searcher.baseline must be a node whose _target_ makes a Baseline, got 0.9."),
-    ({"searcher.update.minibatch": 2.5}, "searcher.update.minibatch must be a whole number or null, got 2.5."),
-    ({"searcher.bins": 2.5}, "searcher.bins must be a whole number, got 2.5."),
+    ({"searcher.update.minibatch": 2.5}, "searcher.update.minibatch must be an integer or null, got 2.5."),
+    ({"searcher.bins": 2.5}, "searcher.bins must be an integer, got 2.5."),
     ({"searcher.policy": 3}, "searcher.policy must be a node whose _target_ makes a Policy, got 3."),
     (
         {"searcher.policy": {"_target_": "l2l.searchers.controllers.Lstm", "width": 3}},
         "searcher.policy.width is unknown: ",
     ),
-    ({"space.widths": 8}, "space.widths must be a list, each entry a whole number, got 8."),
-    ({"space.widths": [8, "x"]}, "space.widths must be a list, each entry a whole number, got [8, 'x']."),
+    ({"space.widths": 8}, "space.widths must be a list, each entry an integer, got 8."),
+    ({"space.widths": [8, "x"]}, "space.widths must be a list, each entry an integer, got [8, 'x']."),
     ({"task.epochs": "???"}, "task.epochs has no value; give task.epochs=VALUE."),
     (
         {"task._target_": "l2l.tasks.digits.Digit"},
@@ -209,7 +209,7 @@ def test_a_users_own_parts(default: dict[str, Any], folder: Path, monkeypatch: p
     monkeypatch.syspath_prepend(folder)
     config.check({**default, "space": {"_target_": "mine_config.any", "any": object()}})
     config.check({**default, "space": {"_target_": "mine_config.one", "width": 3, "names": ["a"]}})
-    with pytest.raises(InputError, match=r"^space\.width must be a whole number, got 3\.5\.$"):
+    with pytest.raises(InputError, match=r"^space\.width must be an integer, got 3\.5\.$"):
         config.check({**default, "space": {"_target_": "mine_config.one", "width": 3.5}})
     with pytest.raises(InputError, match=r"which cannot be imported \(.+\); expected the dotted path"):
         config.check({**default, "space": {"_target_": "mine_empty.space"}})
@@ -226,7 +226,7 @@ def test_files_are_named_by_absolute_paths(folder: Path) -> None:
         },
         "out": "runs", "trials": 3,
     }  # fmt: skip
-    assert config.anchored(given) == {
+    assert config.resolve_paths(given) == {
         "objective": {"path": str(folder / "table.npz"), "reward": "runs"}, "task": {"path": "elsewhere.npz"},
         "searcher": {
             "prior": [str(folder / "runs"), f"sqlite:///{folder}/table.npz#one", "sqlite:///a.db", "mysql://here"],

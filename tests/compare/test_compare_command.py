@@ -18,7 +18,7 @@ from l2l.testing import landscape, write
 
 TABLE = ("objective=tabular", "objective.path=table.npz", "objective.codes=codes", "objective.reward=reward")
 QUICK = (*TABLE, "trials=12", "seeds=3", "workers=0")
-CHILD = "import sys\nfrom l2l.cli.commands import main\nmain(sys.argv[1:])"
+CHILD = "import sys\nfrom l2l.cli import main\nmain(sys.argv[1:])"
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,11 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
         (("seedz=3",), "the key 'seedz' is unknown: did you mean 'seed' or 'seeds'?"),
         (("searcher=[reinforc]",), "searcher has no value 'reinforc': did you mean 'reinforce'"),
         (("searcher=['']",), "searcher has no value '': expected one of "),
-        (("searcher.population=10",), "searcher.population=10 says not which row it is for: give a row its arguments"),
-        (("searcher=['evolution trials=3']",), "the row 'evolution trials=3' may have arguments of the searcher alone"),
+        (
+            ("searcher.population=10",),
+            "searcher.population=10 does not say which row it applies to: give a row its arguments",
+        ),
+        (("searcher=['evolution trials=3']",), "the row 'evolution trials=3' may have only arguments of its searcher"),
         (
             ("store=memory",),
             "compare takes no store: it has trials, batch, seeds, seed, workers, out, ",
@@ -68,7 +71,7 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
             ("searcher=['evolution pop=3']",),
             "the row 'evolution pop=3': searcher.pop is unknown: l2l.",
         ),
-        (("searcher=[evolution population=4]",), "special signs in quotes, and those in others for the shell: "),
+        (("searcher=[evolution population=4]",), "special characters in quotes, and those in others for the shell: "),
         (("experiment=nasbench201",), "compare takes no experiment: it has trials, "),
         (("final=null",), "there is no final to leave out here; `l2l compare --help` lists all groups."),
         (("seeds=1",), "seeds must be an integer of at least 2, got 1; one seed says nothing about chance."),
@@ -95,7 +98,7 @@ def test_a_comparison_that_is_ended_leaves_no_process_behind(folder: Path) -> No
         child.send_signal(signal.SIGTERM)
         _, said = child.communicate(timeout=60)
     assert child.returncode == 143
-    assert "those on a table begin again" in said or "no trial was running" in said
+    assert "those on a tabular benchmark start again" in said or "no trial was running" in said
     until = time.monotonic() + 20
     while time.monotonic() < until and any(_alive(each) for each in busy):
         os.sched_yield()

@@ -25,7 +25,7 @@ from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
 
-FOLDER = config.folder() / "searcher"
+FOLDER = config.find_folder() / "searcher"
 EXPECTED: dict[str, Any] = {
     "random": Random(),
     "reinforce": Controller(),
@@ -66,9 +66,9 @@ PARTS: dict[str, Any] = {
 
 def searcher(*overrides: str) -> dict[str, Any]:
     """The searcher's node of `l2l search` with these overrides, as they are typed, checked."""
-    config.register()
+    config.register_schemas()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.find_folder()), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose("search", list(overrides)), resolve=True)
     config.check(plain)
     return plain["searcher"]
