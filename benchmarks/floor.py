@@ -69,4 +69,4 @@ def count_operations(space: Any, candidates: Sequence[Mapping[str, Any]], spec: 
     """Operations of each candidate's training in its true shape, forward and backward."""
     from l2l.engine import cost
 
-    return [cost.operations(space, candidate, spec) for candidate in candidates]
+    return [cost.count_training_operations(space, candidate, spec) for candidate in candidates]

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2l.engine import data as data_
+from l2l.engine import data as engine_data
 from l2l.engine.fit import ORDER
 from l2l.executors.inline import Inline
 from l2l.reward import Metric
@@ -109,8 +109,8 @@ def propose_trials(workload: Workload, count: int, seed: int, batch: int) -> lis
 def write_inputs(workload: Workload, count: int, seed: int, batch: int, folder: Path) -> list[Trial]:
     """The trials; writes to `folder` what the peers read: candidates, normalised data and orders of examples."""
     task, trials = make_task(workload), propose_trials(workload, count, seed, batch)
-    host = data_.load(task)
-    mean, scale = data_.statistics(task, host)
+    host = engine_data.load_data(task)
+    mean, scale = engine_data.compute_statistics(task, host)
     x, vx = ((images.astype(np.float32) - mean) / scale for images in (host.x, host.validation_x))
     np.savez(folder / "data.npz", x=x, y=host.y, vx=vx, vy=host.validation_y)
     write_orders(workload, trials, seed, folder)
@@ -124,7 +124,7 @@ def write_inputs(workload: Workload, count: int, seed: int, batch: int, folder: 
 def make_spec(workload: Workload) -> Spec:
     """What the workload's task asks of a model."""
     task = make_task(workload)
-    return data_.specify(task, data_.load(task), workload.epochs)
+    return engine_data.make_spec(task, engine_data.load_data(task), workload.epochs)
 
 
 def write_orders(workload: Workload, trials: Sequence[Trial], seed: int, folder: Path) -> None:
@@ -133,5 +133,5 @@ def write_orders(workload: Workload, trials: Sequence[Trial], seed: int, folder:
     orders = np.empty((len(trials), spec.epochs, spec.examples), np.int32)
     for index, trial in enumerate(trials):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial.number), ORDER)
-        orders[index] = data_.order(key, spec, 1).reshape(spec.epochs, -1)
+        orders[index] = engine_data.sample_order(key, spec, 1).reshape(spec.epochs, -1)
     np.save(folder / "orders.npy", orders)

@@ -29,11 +29,10 @@ import optax
 from flax import nnx
 
 from l2l.compare.bootstrap import compute_student_interval, judge_differences
-from l2l.engine.cost import measure
-from l2l.engine.data import load, order, raw, specify
-from l2l.engine.data import statistics as learnt
+from l2l.engine.cost import measure_cost
+from l2l.engine.data import add_preprocessing, compute_statistics, load_data, make_spec, sample_order
 from l2l.engine.evaluate import make_score
-from l2l.engine.fit import streams
+from l2l.engine.fit import make_rngs
 from l2l.nn.moe import measures, penalties
 from l2l.tasks.text import TinyShakespeare
 from l2l.types import Learner
@@ -97,8 +96,8 @@ class Training:
 
     def __init__(self, row: str, epochs: int, schedule: str) -> None:
         self.row, self.schedule, self.task = row, schedule, TinyShakespeare()
-        self.data = load(self.task)
-        self.spec = specify(self.task, self.data, epochs)
+        self.data = load_data(self.task)
+        self.spec = make_spec(self.task, self.data, epochs)
         self.x, self.y, *self.validation = map(jnp.asarray, self.data)
         model = self.model(0)
         self.graph = nnx.graphdef(model)
@@ -111,7 +110,11 @@ class Training:
 
     def model(self, seed: int) -> Any:
         """The untrained model."""
-        model = raw(self.learner(0.0).model(streams(jax.random.key(seed))), self.spec, learnt(self.task, self.data))
+        model = add_preprocessing(
+            self.learner(0.0).model(make_rngs(jax.random.key(seed))),
+            self.spec,
+            compute_statistics(self.task, self.data),
+        )
         model.train()
         return model
 
@@ -156,7 +159,7 @@ def run_training(job: Job) -> dict[str, Any]:
     """The curves of one training, and the seconds of its steps."""
     programs = training(job.row, job.epochs, job.schedule)
     state = programs.begin(job.seed)
-    examples = order(jax.random.key(job.seed), programs.spec, BATCH).reshape(-1, BATCH)
+    examples = sample_order(jax.random.key(job.seed), programs.spec, BATCH).reshape(-1, BATCH)
     curves: dict[str, list[float]] = {}
     seconds = 0.0
     for point in range(job.points):
@@ -172,8 +175,8 @@ def run_training(job: Job) -> dict[str, Any]:
 def count_costs(epochs: int) -> dict[str, dict[str, float]]:
     """Parameters of each row, those that one token is computed with, and operations of an example forwards."""
     task = TinyShakespeare()
-    spec, space = specify(task, load(task), epochs), transformer.space()
-    sizes = {name: measure(space, make_values(name, 0.0, "constant"), spec) for name in ROWS}
+    spec, space = make_spec(task, load_data(task), epochs), transformer.space()
+    sizes = {name: measure_cost(space, make_values(name, 0.0, "constant"), spec) for name in ROWS}
     return {
         name: {"parameters": size.parameters, "active_parameters": size.active_parameters, "flops": size.flops}
         for name, size in sizes.items()

@@ -19,7 +19,7 @@ import jax
 from flax import nnx
 
 import l2l
-from l2l.engine.cost import count
+from l2l.engine.cost import count_operations
 from l2l.tasks.text import TinyShakespeare
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -41,7 +41,7 @@ def measure_members(run: Path) -> list[dict[str, float]]:
             "trial": member["number"], "bits": member["metrics"]["bits"], "flops": member["metrics"]["flops"],
             "parameters": member["metrics"]["parameters"],
             "bits_loaded": l2l.evaluate(model, task, "validation")["bits"],
-            "flops_loaded": count(traced.jaxpr), "flops_xla": float((compiled or {})["flops"]),
+            "flops_loaded": count_operations(traced.jaxpr), "flops_xla": float((compiled or {})["flops"]),
         })  # fmt: skip
     return rows
 

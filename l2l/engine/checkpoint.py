@@ -1,4 +1,4 @@
-"""Where a training stands between two rungs: a file for each trial, data only, told whole or lost by its digest."""
+"""Checkpoints of trainings between two rungs: one file for each trial, checked by its digest, without any code."""
 
 from __future__ import annotations
 
@@ -10,85 +10,118 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from l2l import files
+from l2l.engine.embedding import is_key, is_key_type
 
-_OURS = re.compile(r"\.?(\d+)-(\d+)(\.\d+)?")
-"""The name of a checkpoint, or of one that was being written: in a folder that others use, the rest is theirs."""
-_MARK = b"l2l checkpoint 1\n"
+_NAME = re.compile(r"\.?(\d+)-(\d+)(\.\d+)?")
+"""The name of a checkpoint or of its unfinished file: trial, epoch, process. Other files of the folder are not ours."""
+_HEADER = b"l2l checkpoint 1\n"
 
 log = logging.getLogger("l2l")
 
 
-class Damaged(ValueError):
-    """What was kept is not what was written, or belongs to another program: the trial begins anew."""
+class DamagedCheckpoint(ValueError):
+    """A checkpoint is not what was written, or belongs to another program: its trial begins anew."""
+
+
+class CheckpointFile(NamedTuple):
+    """What the name of a checkpoint's file says."""
+
+    path: Path
+    trial: int
+    epoch: int
+    is_complete: bool
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The states of running trials in one folder, by trial number and the epoch that each stands after.
+    """The states of running trials in one folder, by trial number and by the epoch after which they were saved.
 
-    What is lost or damaged costs time and nothing else: a training from its start gives the same bits.
+    A lost or damaged checkpoint costs time and nothing else: a training from its start gives the same bits.
     """
 
     folder: Path
 
-    def epoch(self, number: int) -> int:
-        """The last epoch after which the trial was kept; 0 if it was not."""
-        return max((int(found[2]) for found in self._found() if int(found[1]) == number and not found[3]), default=0)
+    def last_epoch(self, number: int) -> int:
+        """The last epoch after which the trial was saved; 0 if it was not."""
+        return max((file.epoch for file in self._list_files() if file.trial == number and file.is_complete), default=0)
 
-    def save(self, number: int, epoch: int, name: str, leaves: Sequence[np.ndarray]) -> None:
-        """Keeps the leaves of a state under the `name` of its program, in place of an earlier epoch's."""
-        about = [[leaf.dtype.name, list(leaf.shape)] for leaf in leaves]
-        head = json.dumps({"name": name, "leaves": about}).encode() + b"\n"
-        content = b"".join([head, *(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)])
-        whole = _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    def save(self, number: int, epoch: int, program: str, leaves: Sequence[np.ndarray]) -> None:
+        """Saves the leaves of a state of this program, and deletes the trial's checkpoints of other epochs."""
+        arrays = [[leaf.dtype.name, list(leaf.shape)] for leaf in leaves]
+        metadata = json.dumps({"name": program, "leaves": arrays}).encode() + b"\n"
+        content = b"".join([metadata, *(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)])
+        data = _HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
         try:
             self.folder.mkdir(exist_ok=True)
-            files.replace(self._path(number, epoch), whole, durable=False)  # the digest tells what a crash tore
+            files.replace(self._path(number, epoch), data, durable=False)  # the digest shows what a crash has torn
         except OSError as error:
-            log.warning("trial %d is not kept between its rungs: %s", number, error.strerror)
+            log.warning("the checkpoint of trial %d cannot be saved: %s", number, error.strerror)
             return
-        for found in self._found():
-            if int(found[1]) == number and int(found[2]) != epoch:
-                (self.folder / found[0]).unlink(missing_ok=True)
+        for file in self._list_files():
+            if file.trial == number and file.epoch != epoch:
+                file.path.unlink(missing_ok=True)
 
-    def load(self, number: int, epoch: int, name: str) -> list[np.ndarray]:
-        """The leaves that were kept under `name` after this epoch. Raises: Damaged if they are not whole."""
+    def load(self, number: int, epoch: int, program: str) -> list[np.ndarray]:
+        """The leaves that were saved after this epoch.
+
+        Raises: DamagedCheckpoint if the file is not complete, or belongs to another program.
+        """
         try:
-            mark, digest, content = self._path(number, epoch).read_bytes().split(b"\n", 2)
-            if mark + b"\n" != _MARK or hashlib.sha256(content).hexdigest().encode() != digest:
-                raise Damaged(f"the checkpoint of trial {number} is damaged")
+            header, digest, content = self._path(number, epoch).read_bytes().split(b"\n", 2)
+            if header + b"\n" != _HEADER or hashlib.sha256(content).hexdigest().encode() != digest:
+                raise DamagedCheckpoint(f"the checkpoint of trial {number} is damaged")
         except (OSError, ValueError) as error:
-            raise Damaged(str(error)) from error
-        head, _, body = content.partition(b"\n")
-        about = json.loads(head)
-        if about["name"] != name:
-            raise Damaged(f"the checkpoint of trial {number} belongs to another program")
+            raise DamagedCheckpoint(str(error)) from error
+        line, _, body = content.partition(b"\n")
+        metadata = json.loads(line)
+        if metadata["name"] != program:
+            raise DamagedCheckpoint(f"the checkpoint of trial {number} belongs to another program")
         leaves: list[np.ndarray] = []
         start = 0
-        for dtype, shape in about["leaves"]:
+        for dtype, shape in metadata["leaves"]:
             leaf = np.ndarray(shape, np.dtype(dtype), body, start)
             leaves.append(leaf)
             start += leaf.nbytes
         return leaves
 
     def retain(self, numbers: Collection[int]) -> None:
-        """Deletes what was kept of every other trial, and an empty folder."""
+        """Deletes the checkpoints of all other trials, and the folder if it is empty then."""
         with suppress(OSError):
-            for found in self._found():
-                if int(found[1]) not in numbers:
-                    (self.folder / found[0]).unlink(missing_ok=True)
+            for file in self._list_files():
+                if file.trial not in numbers:
+                    file.path.unlink(missing_ok=True)
             if not numbers:
                 self.folder.rmdir()
 
-    def _found(self) -> list[re.Match[str]]:
-        """The names of the checkpoints that lie in the folder."""
+    def _list_files(self) -> list[CheckpointFile]:
+        """The checkpoints in the folder, unfinished ones included."""
         with suppress(OSError):
-            return [found for path in self.folder.iterdir() if (found := _OURS.fullmatch(path.name))]
+            names = [(path, _NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
+            return [CheckpointFile(path, int(name[1]), int(name[2]), not name[3]) for path, name in names if name]
         return []
 
     def _path(self, number: int, epoch: int) -> Path:
         return self.folder / f"{number}-{epoch}"
+
+
+def flatten_state(state: Any) -> list[np.ndarray]:
+    """The leaves of a state on the host; of a typed key, its words."""
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
+
+
+def unflatten_state(shapes: Any, leaves: Sequence[Any]) -> Any:
+    """The state whose leaves `flatten_state` gave. Raises: DamagedCheckpoint if it has not these shapes."""
+    expected, tree = jax.tree.flatten(shapes)
+    words = [jax.eval_shape(jax.random.key_data, shape) if is_key_type(shape) else shape for shape in expected]
+    if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in words]:
+        raise DamagedCheckpoint("a checkpoint belongs to another program")
+    pairs = zip(leaves, expected, strict=True)
+    return jax.tree.unflatten(
+        tree, [jax.random.wrap_key_data(leaf) if is_key_type(shape) else leaf for leaf, shape in pairs]
+    )

@@ -18,165 +18,194 @@ from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
 
 
-class Size(NamedTuple):
-    """What one candidate needs."""
+class Cost(NamedTuple):
+    """What one candidate costs."""
 
     parameters: int
     """Numbers that are trained."""
     bytes: int
-    """Weights, their gradients, optimizer state, other variables, and the activations of one gradient: of every
-    matrix product and convolution what goes in on the left and what comes out."""
+    """Memory of a training: weights, gradients, optimizer state, other variables, and activations of one gradient.
+
+    Activations are the left operand and the result of each matrix product and convolution."""
     flops: float
-    """Multiplications and additions of the products that lead one example through the model that is handed over."""
+    """Multiplications and additions, in products, of one example's way through the exported model."""
     active_parameters: int = 0
-    """Of the parameters, those that one token is computed with: of experts as many as a token is sent to."""
+    """Parameters that one token is computed with: of the experts, as many as a token is sent to."""
     train_flops: float = 0.0
-    """Multiplications and additions of the products of the full training; backwards counts twice."""
+    """Multiplications and additions, in products, of a full training; the backward pass counts twice."""
 
 
-def measure(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Size:
-    """What the candidate of these values needs, from shapes alone: nothing is allocated.
+def measure_cost(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> Cost:
+    """The cost of the candidate of these values, from shapes alone: nothing is allocated.
 
-    With its batches dealt to `share` devices: what each of them needs.
+    If its batches are split among `share` devices: what each device needs.
     """
-    training = _training(space, values, spec, share)
+    training = _trace_training(space, values, spec, share)
 
-    def hand_over(variables: tuple[Any, Any], x: Any) -> None:
+    def evaluate(variables: tuple[Any, Any], x: Any) -> None:
         model: Any = nnx.merge(training.graph, *variables)
         model.eval()
         model(x)
 
-    inputs = _inputs(spec, training.batch)
-    scored = jax.make_jaxpr(hand_over)((training.params, training.rest), inputs)
-    # Of a product's operands the left one is data: layers are written x @ weights.
+    inputs = _input_shapes(spec, training.batch_size)
+    evaluation = jax.make_jaxpr(evaluate)((training.params, training.rest), inputs)
+    # The left operand of a product is data: layers are written as x @ weights.
     activations = sum(
-        times * sum(_bytes(each.aval) for each in (equation.invars[0], *equation.outvars))
-        for equation, times in products(training.jaxpr)
+        times * sum(_count_bytes(array.aval) for array in (equation.invars[0], *equation.outvars))
+        for equation, times in find_products(training.jaxpr)
     )
-    weights, others = _total(training.params), _total(training.state) + _total(training.rest)
+    weights = _count_tree_bytes(training.params)
+    others = _count_tree_bytes(training.opt_state) + _count_tree_bytes(training.rest)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(training.params))
-    return Size(
-        parameters, 2 * weights + others + int(activations), count(scored.jaxpr) / training.batch,
-        parameters - training.idle, training.operations(spec),
-    )  # fmt: skip
+    return Cost(
+        parameters=parameters,
+        bytes=2 * weights + others + int(activations),
+        flops=count_operations(evaluation.jaxpr) / training.batch_size,
+        active_parameters=parameters - training.idle_parameters,
+        train_flops=training.count_operations(spec),
+    )
 
 
-class _Training(NamedTuple):
-    """A candidate's forward pass as training has it, by shapes."""
+class _TracedTraining(NamedTuple):
+    """A candidate's forward pass in training, with everything as shapes."""
 
     jaxpr: Any
-    batch: int
+    batch_size: int
+    """Examples of one gradient on one device."""
     graph: Any
     params: Any
     rest: Any
-    state: Any
-    """The optimizer's."""
-    idle: int
-    """Parameters that a token is not computed with."""
+    opt_state: Any
+    idle_parameters: int
 
-    def operations(self, spec: Spec) -> float:
-        """Those of a full training."""
-        return 3.0 * count(self.jaxpr) / self.batch * spec.examples * spec.epochs
+    def count_operations(self, spec: Spec) -> float:
+        """Multiplications and additions of a full training; the backward pass counts twice."""
+        return 3.0 * count_operations(self.jaxpr) / self.batch_size * spec.examples * spec.epochs
 
 
-def _training(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1) -> _Training:
-    """Traces the model's making and its forward pass; what a device of `share` does of a batch."""
+def _trace_training(
+    space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, share: int = 1
+) -> _TracedTraining:
+    """Traces the initialisation and the forward pass of a model, with the batch of one of `share` devices."""
     learner = space.build(values, spec)
-    batch = int(learner.microbatch or learner.batch_size) // share
-    made: list[Any] = []
+    batch_size = int(learner.microbatch or learner.batch_size) // share
+    static: list[tuple[Any, int]] = []
 
     def forward(x: Any) -> Any:
-        with jax.disable_jit():  # an initialiser's inner functions are then not traced one by one, which takes longer
+        with jax.disable_jit():  # without tracing the inner functions of initialisers one by one, which takes longer
             model: Any = learner.model(nnx.Rngs(0))
         model.train()
         model(x)
         graph, params, rest = nnx.split(model, nnx.Param, ...)
-        made.append((graph, idle(model)))
+        static.append((graph, count_idle_parameters(model)))
         return params, rest, learner.optimizer.init(params)
 
-    traced, (params, rest, state) = jax.make_jaxpr(forward, return_shape=True)(_inputs(spec, batch))
-    graph, unused = made[-1]
-    return _Training(traced.jaxpr, batch, graph, params, rest, state, unused)
+    traced, shapes = jax.make_jaxpr(forward, return_shape=True)(_input_shapes(spec, batch_size))
+    params, rest, opt_state = shapes
+    graph, idle_parameters = static[-1]
+    return _TracedTraining(traced.jaxpr, batch_size, graph, params, rest, opt_state, idle_parameters)
 
 
-def idle(model: nnx.Module) -> int:
-    """The parameters of a model's experts that a token is not computed with, on average."""
-    found = 0.0
-    for _, part in nnx.iter_modules(model):
-        if isinstance(part, MixtureOfExperts):
-            k, experts = padded.number(part.router.k), padded.number(part.router.experts)
-            found += (1.0 - k / experts) * sum(math.prod(each[...].shape) for each in (part.inner, part.outer))
-    return round(found)
+def count_idle_parameters(model: nnx.Module) -> int:
+    """The parameters of a model's experts that one token is not computed with."""
+    idle = 0.0
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, MixtureOfExperts):
+            k, experts = padded.number(module.router.k), padded.number(module.router.experts)
+            weights = (module.inner, module.outer)
+            idle += (1.0 - k / experts) * sum(math.prod(weight[...].shape) for weight in weights)
+    return round(idle)
 
 
-def operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:
-    """Multiplications and additions of a full training, but for what is elementwise; backwards counts twice."""
-    return _training(space, values, spec).operations(spec)
+def count_training_operations(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec) -> float:
+    """Multiplications and additions, in products, of a full training; the backward pass counts twice."""
+    return _trace_training(space, values, spec).count_operations(spec)
 
 
-def equations(space: SearchSpace[Learner], held: Bucket, data: Mapping[str, Any], spec: Spec) -> int:
-    """The equations of a bucket's model, forwards."""
+def count_model_equations(
+    space: SearchSpace[Learner], bucket: Bucket, traced_values: Mapping[str, Any], spec: Spec
+) -> int:
+    """The equations of the forward pass of a bucket's model: how long its program takes to compile depends on them."""
 
-    def forward(data: Mapping[str, Any], x: Any) -> Any:
-        model: Any = space.build(assemble(space, held, data), spec).model(nnx.Rngs(0))
+    def forward(traced_values: Mapping[str, Any], x: Any) -> Any:
+        model: Any = space.build(assemble(space, bucket, traced_values), spec).model(nnx.Rngs(0))
         model.train()
         return model(x)
 
-    return _equations(jax.make_jaxpr(forward)(dict(data), _inputs(spec, 1)).jaxpr)
+    return _count_equations(jax.make_jaxpr(forward)(dict(traced_values), _input_shapes(spec, 1)).jaxpr)
 
 
-def _equations(jaxpr: Any) -> int:
-    inner = [each for equation in jaxpr.eqns for value in equation.params.values() for each in _jaxprs(value)]
-    return len(jaxpr.eqns) + sum(map(_equations, inner))
+def _count_equations(jaxpr: Any) -> int:
+    return len(jaxpr.eqns) + sum(
+        _count_equations(inner) for equation in jaxpr.eqns for inner in _inner_jaxprs(equation)
+    )
 
 
-def _inputs(spec: Spec, batch: int) -> Any:
-    """Examples as a model gets them, by shape and dtype."""
-    return jax.ShapeDtypeStruct((batch, *spec.inputs), jnp.int32 if spec.tokens else jnp.float32)
+def _input_shapes(spec: Spec, batch_size: int) -> Any:
+    """Shape and dtype of a batch as a model gets it."""
+    return jax.ShapeDtypeStruct((batch_size, *spec.inputs), jnp.int32 if spec.tokens else jnp.float32)
 
 
-def products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:
-    """The matrix products and convolutions of a program, and how often each is done; of branches a mean."""
+def find_products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]:
+    """The matrix products and convolutions of a program, and how often each runs.
+
+    Branches of a `cond` count as their mean.
+    """
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
         if name in ("dot_general", "conv_general_dilated"):
             yield equation, times
-        inner = [each for value in parameters.values() for each in _jaxprs(value)]
-        often = times / len(inner) if name == "cond" else times * parameters.get("length", 1)
+        inner_jaxprs = _inner_jaxprs(equation)
+        runs = times / len(inner_jaxprs) if name == "cond" else times * parameters.get("length", 1)
         if parameters.get("name") == "expert_blocks":
-            rows, weights = (each.aval.shape for each in equation.invars[:2])
-            filled = rows[0] // BLOCK - weights[0]  # as many as entries fill, without each expert's last one
-            loops = any(each.primitive.name == "while" for one in inner for each in one.eqns)
-            often *= filled if loops else filled / (rows[0] // BLOCK)
-        for each in inner:
-            yield from products(each, often)
+            runs *= _count_expert_blocks(equation, inner_jaxprs)
+        for inner in inner_jaxprs:
+            yield from find_products(inner, runs)
 
 
-def count(jaxpr: Any) -> float:
+def _count_expert_blocks(equation: Any, inner_jaxprs: list[Any]) -> float:
+    """How often the products inside `expert_blocks` run, which compute the rows of all experts block by block.
+
+    Each expert's last block is only partly filled; it is not counted, so as many blocks count as the entries fill.
+    """
+    rows, weights = (array.aval.shape for array in equation.invars[:2])
+    blocks, experts = rows[0] // BLOCK, weights[0]
+    filled = blocks - experts
+    loops = any(inner.primitive.name == "while" for jaxpr in inner_jaxprs for inner in jaxpr.eqns)
+    return filled if loops else filled / blocks
+
+
+def count_operations(jaxpr: Any) -> float:
     """Multiplications and additions of a program's products."""
-    return sum(times * _operations(equation) for equation, times in products(jaxpr))
+    return sum(times * _count_product(equation) for equation, times in find_products(jaxpr))
 
 
-def _operations(product: Any) -> float:
-    numbers = product.params["dimension_numbers"]
-    results = 2.0 * math.prod(product.outvars[0].aval.shape)
-    if product.primitive.name == "dot_general":
-        (contracted, _), _ = numbers
-        return results * math.prod(product.invars[0].aval.shape[axis] for axis in contracted)
-    kernel = product.invars[1].aval.shape
-    return results * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
+def _count_product(equation: Any) -> float:
+    """Multiplications and additions of a matrix product or a convolution."""
+    dimensions = equation.params["dimension_numbers"]
+    results = 2.0 * math.prod(equation.outvars[0].aval.shape)
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = dimensions
+        return results * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    kernel = equation.invars[1].aval.shape
+    return results * math.prod(kernel) / kernel[dimensions.rhs_spec[0]]
 
 
-def _jaxprs(value: Any) -> list[Any]:
+def _inner_jaxprs(equation: Any) -> list[Any]:
+    """The programs inside an equation: branches, bodies of loops, called functions."""
+    return [jaxpr for value in equation.params.values() for jaxpr in _jaxprs_of(value)]
+
+
+def _jaxprs_of(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
-        return [each for item in value for each in _jaxprs(item)]
-    inner = getattr(value, "jaxpr", value)
-    return [inner] if hasattr(inner, "eqns") else []
+        return [jaxpr for item in value for jaxpr in _jaxprs_of(item)]
+    jaxpr = getattr(value, "jaxpr", value)
+    return [jaxpr] if hasattr(jaxpr, "eqns") else []
 
 
-def _bytes(array: Any) -> int:
+def _count_bytes(array: Any) -> int:
     return math.prod(array.shape) * array.dtype.itemsize
 
 
-def _total(tree: Any) -> int:
-    return sum(map(_bytes, jax.tree.leaves(tree)))
+def _count_tree_bytes(tree: Any) -> int:
+    return sum(map(_count_bytes, jax.tree.leaves(tree)))

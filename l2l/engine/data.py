@@ -1,4 +1,4 @@
-"""A task's data as the engine wants them: whole arrays, an order computed from a key, chunks to score."""
+"""A task's data in the form that the engine needs: whole arrays, orders sampled from a key, chunks to score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.nn.blocks import Standardised
 from l2l.nn.initial import generator
 from l2l.nn.text import Spelled
@@ -17,7 +17,7 @@ from l2l.types import Key, Spec, Task
 
 
 class Data(NamedTuple):
-    """The two splits that a search may see, raw; they are put on the device once."""
+    """The two splits that a search may use, as raw arrays; they are copied to the device once."""
 
     x: Any
     """Training inputs `[N, *inputs]`."""
@@ -27,24 +27,23 @@ class Data(NamedTuple):
     validation_y: Any
 
 
-def load(task: Task) -> Data:
-    """Training and validation split of the task; the test split stays closed."""
+def load_data(task: Task) -> Data:
+    """The training and validation splits of the task; the test split is not read."""
     return Data(*task.load("train"), *task.load("validation"))
 
 
-def specify(task: Task, data: Data, epochs: int | None) -> Spec:
-    """What the task asks of a model. Raises: InputError if `epochs` is not at least 1."""
+def make_spec(task: Task, data: Data, epochs: int | None) -> Spec:
+    """What the task asks of a model. Raises: InputError if `epochs` is not an integer of at least 1."""
     epochs = task.epochs if epochs is None else epochs
-    if type(epochs) is not int or epochs < 1:
-        raise InputError(f"epochs must be a whole number of at least 1, got {epochs!r}.")
+    check_integer("epochs", epochs, 1)
     inputs, targets = tuple(data.x.shape[1:]), tuple(data.y.shape[1:])
     return Spec(inputs, task.outputs, len(data.x), epochs, len(task.symbols), targets)
 
 
-def statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
-    """What a model must know of raw inputs: the symbols of a text, ascending, `[symbols]`, else mean and scale.
+def compute_statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
+    """What a model must know of raw inputs: of texts the vocabulary, ascending, `[tokens]`; else mean and scale.
 
-    These are of the training inputs, `[channels]` each; 0 and 1 where the task is not normalised.
+    Mean and scale are those of the training inputs, `[channels]` each; 0 and 1 if the task is not normalised.
     """
     if task.symbols:
         return (np.asarray(task.symbols, np.int32),)
@@ -56,29 +55,33 @@ def statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
     return data.x.mean(axes, dtype=np.float64).astype(np.float32), np.where(scale > 0, scale, 1.0).astype(np.float32)
 
 
-def raw(model: nnx.Module, spec: Spec, learnt: Sequence[Any] | None = None) -> nnx.Module:
-    """The model as one that takes raw inputs, by what `statistics` says; None: by zeros in its place."""
+def add_preprocessing(model: nnx.Module, spec: Spec, statistics: Sequence[Any] | None = None) -> nnx.Module:
+    """The model with the layer before it that makes its inputs from raw ones.
+
+    `statistics` are those of `compute_statistics`; None: zeros in their shapes.
+    """
     if spec.tokens:
-        return Spelled(model, jnp.zeros(spec.tokens, jnp.int32) if learnt is None else learnt[0], spec.inputs[0])
+        vocabulary = jnp.zeros(spec.tokens, jnp.int32) if statistics is None else statistics[0]
+        return Spelled(model, vocabulary, spec.inputs[0])
     channels = jnp.zeros(spec.inputs[-1:], jnp.float32)
-    return Standardised(model, *((channels, channels) if learnt is None else learnt))
+    return Standardised(model, *((channels, channels) if statistics is None else statistics))
 
 
-def order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
-    """Which examples each gradient sees, `[epochs, gradients of one epoch, B]`; every epoch is a fresh permutation.
+def sample_order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
+    """The examples of each gradient, `[epochs, gradients of one epoch, B]`; every epoch is a fresh permutation.
 
     Raises: InputError if a batch is larger than the training split.
     """
     if not 1 <= batch_size <= spec.examples:
         raise InputError(f"batch_size {batch_size} must be from 1 to {spec.examples}, the size of the training split.")
-    draw = generator(key)
-    steps = spec.examples // batch_size
-    epochs = [draw.permutation(spec.examples)[: steps * batch_size] for _ in range(spec.epochs)]
-    return np.stack(epochs).reshape(spec.epochs, steps, batch_size).astype(np.int32)
+    rng = generator(key)
+    batches = spec.examples // batch_size
+    epochs = [rng.permutation(spec.examples)[: batches * batch_size] for _ in range(spec.epochs)]
+    return np.stack(epochs).reshape(spec.epochs, batches, batch_size).astype(np.int32)
 
 
-def chunks(examples: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Indices `[M, at most size]` that visit every example once, and weights `[M, ...]`: 0 for the filling."""
+def split_chunks(examples: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Indices `[M, at most size]` that visit every example once, and weights of that shape: 0 for the padding."""
     count = -(-examples // size)
     size = -(-examples // count)
     indices = np.arange(count * size)

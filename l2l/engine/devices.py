@@ -1,4 +1,4 @@
-"""Where a program runs: its lanes spread over the devices of this process, or one lane's batches."""
+"""On which devices of this process a program runs: several lanes on each device, or a part of each batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ LANE, BATCH = "lane", "batch"
 
 
 @dataclass(frozen=True)
-class Place:
-    """The first `devices` devices, with the lanes dealt out to them or, where one is too small, each batch."""
+class DeviceLayout:
+    """The first `devices` devices, each with some of the lanes, or each with a part of every batch.
+
+    Batches are split if one lane is too large for one device.
+    """
 
     devices: int = 1
     axis: str = LANE
@@ -24,60 +27,62 @@ class Place:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mesh", Mesh(np.array(jax.local_devices()[: self.devices]), (self.axis,)))
 
-    def shared(self) -> NamedSharding:
-        """What every device holds whole."""
+    @property
+    def replicated_sharding(self) -> NamedSharding:
+        """Of an array that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def lanes(self) -> NamedSharding:
-        """What has a leading axis of lanes."""
+    @property
+    def lane_sharding(self) -> NamedSharding:
+        """Of an array with a leading axis P of lanes."""
         return NamedSharding(self.mesh, PartitionSpec(LANE) if self.axis == LANE else PartitionSpec())
 
-    def batch(self, examples: Any) -> Any:
-        """The examples `[B, ...]` of a batch, each device's share on it where batches are dealt out evenly."""
+    def shard_batch(self, examples: Any) -> Any:
+        """The examples `[B, ...]` of a batch, split among the devices if batches are and can be split evenly."""
         if self.axis == LANE or len(examples) % self.devices:
             return examples
         return jax.lax.with_sharding_constraint(examples, NamedSharding(self.mesh, PartitionSpec(BATCH)))
 
-    def filled(self, lanes: int) -> int:
-        """So many lanes, and what dummies it takes for every device to have as many as the others."""
+    def pad_lanes(self, lanes: int) -> int:
+        """The number of lanes with the fillers that give every device equally many."""
         return -(-lanes // self.devices) * self.devices if self.axis == LANE else lanes
 
-    def lowered(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
-        """The program of so many lanes, ready to be compiled, for these shapes of lanes and what they share.
+    def lower(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
+        """Lowers a program of so many lanes, ready to be compiled.
 
-        The state that goes in, the second of the shapes, is where the one that comes out will lie.
-
-        Devices that have lanes of their own know nothing of each other: each runs the program of its share.
+        `shapes` are those of the lanes and of their states, `shared` what all lanes get. The states are donated: those
+        that come out take their memory. Devices with lanes of their own do not communicate: each runs its lanes.
         """
         if self.devices == 1:
-            return jax.jit(_vectorised(program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
-        function = _vectorised(program, self.filled(lanes) // self.devices if self.axis == LANE else lanes)
-        inputs = (*[self.lanes()] * len(shapes), *[self.shared()] * len(shared))
+            return jax.jit(_vectorise(program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
+        function = _vectorise(program, self.pad_lanes(lanes) // self.devices if self.axis == LANE else lanes)
+        inputs = (*[self.lane_sharding] * len(shapes), *[self.replicated_sharding] * len(shared))
         if self.axis == LANE:
-            specs = tuple(each.spec for each in inputs)
-            out = PartitionSpec(LANE)
-            function = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
-        jitted = jax.jit(function, in_shardings=inputs, out_shardings=self.lanes(), donate_argnums=1)
+            in_specs = tuple(sharding.spec for sharding in inputs)
+            out_specs = PartitionSpec(LANE)
+            function = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        jitted = jax.jit(function, in_shardings=inputs, out_shardings=self.lane_sharding, donate_argnums=1)
         return jitted.trace(*shapes, *shared).lower()
 
 
-def _vectorised(program: Callable[..., Any], lanes: int) -> Callable[..., Any]:
+def _vectorise(program: Callable[..., Any], lanes: int) -> Callable[..., Any]:
+    """The program of one lane with a leading axis P on lanes and states."""
     if lanes > 1:
         return jax.vmap(program, in_axes=(0, 0, None, None, None))
 
-    def single(lane: Any, state: Any, *shared: Any) -> Any:
+    def run_single_lane(lane: Any, state: Any, *shared: Any) -> Any:
         return jax.tree.map(
             lambda leaf: leaf[None], program(*jax.tree.map(lambda leaf: leaf[0], (lane, state)), *shared)
         )
 
-    return single
+    return run_single_lane
 
 
-def spread(lanes: int, devices: int) -> int:
-    """The fewest of these devices among which none has more lanes than if all had some."""
+def count_lane_devices(lanes: int, devices: int) -> int:
+    """The fewest devices that run the lanes as fast as all `devices` do: no device gets more lanes than then."""
     return -(-lanes // -(-lanes // devices))
 
 
-def dealt(parts: int, devices: int) -> int:
-    """The most of these devices that get equally many of the parts."""
-    return max(count for count in range(1, devices + 1) if parts % count == 0)
+def count_batch_devices(examples: int, devices: int) -> int:
+    """The most devices, up to `devices`, that can get equally many of the examples."""
+    return max(count for count in range(1, devices + 1) if examples % count == 0)

@@ -1,4 +1,4 @@
-"""What JAX remembers of programs that are gone."""
+"""Clears JAX's in-memory caches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jax
 
 
 def clear() -> None:
-    """Forgets every trace and every small program, and hands the memory back to the machine.
+    """Drops all of JAX's traces and small programs, and returns their memory to the operating system.
 
-    Programs that somebody holds stay; what is needed again costs about 0.3 seconds.
+    Compiled programs that are in use stay. What is needed again costs about 0.3 seconds.
     """
     jax.clear_caches()
-    # What is free lies scattered among what is not: only the C library can give it back, and not all of them do.
+    # The freed memory lies in small pieces: only the C library can return it, and not all have `malloc_trim`.
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""How long a model takes on this device."""
+"""The latency of a model on this device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from flax import nnx
 
 from l2l.types import Task
 
+WARM_UP = 2
+"""Calls before those that are measured."""
 REPEATS = 31
-"""Calls whose median is taken, after two that are not."""
+"""Calls that are measured."""
 
 
-def latency(model: nnx.Module, task: Task, batch: int = 1) -> float:
-    """Seconds from `batch` raw examples of the validation split to their logits, compiled; the median of `REPEATS`.
+def measure_latency(model: nnx.Module, task: Task, batch: int = 1) -> float:
+    """Seconds from `batch` raw examples of the validation split to their logits; the median of `REPEATS` calls.
 
-    Of the first device, which holds weights and examples before; a smaller split is gone through again.
+    The program is compiled, and weights and examples are on the first device. A split that is smaller than the batch
+    is repeated.
     """
     examples = task.load("validation")[0]
     device = jax.local_devices()[0]
@@ -27,14 +30,14 @@ def latency(model: nnx.Module, task: Task, batch: int = 1) -> float:
     state, x = jax.device_put((state, np.resize(examples, (batch, *examples.shape[1:]))), device)
 
     def forward(state: Any, x: jax.Array) -> jax.Array:
-        held = nnx.merge(graph, state)
-        held.eval()
-        return held(x)  # pyright: ignore[reportCallIssue]
+        frozen: Any = nnx.merge(graph, state)
+        frozen.eval()
+        return frozen(x)
 
     run = jax.jit(forward).lower(state, x).compile()
     seconds: list[float] = []
-    for _ in range(REPEATS + 2):
-        begun = time.perf_counter()
+    for _ in range(WARM_UP + REPEATS):
+        started = time.perf_counter()
         jax.block_until_ready(run(state, x))
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds[2:])
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[WARM_UP:])

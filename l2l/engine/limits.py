@@ -1,4 +1,4 @@
-"""What a candidate needs, counted before anything is allocated, and what it may need."""
+"""What candidates may cost: the limits of the user, and the memory of the devices."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import jax
 from l2l import machine
 from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket
-from l2l.engine.cost import Size, measure
-from l2l.engine.devices import BATCH, Place, dealt, spread
-from l2l.errors import InputError, suggest_names
+from l2l.engine.cost import Cost, measure_cost
+from l2l.engine.devices import BATCH, DeviceLayout, count_batch_devices, count_lane_devices
+from l2l.errors import InputError, check_number, suggest_names
 from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
 
-REMEMBERED = 4096
-"""Shapes whose size is remembered."""
-CLEARED = 100
-"""Shapes counted between two clearings of JAX's caches, where each leaves a tenth of a MiB or more."""
+CACHED_COSTS = 4096
+"""Shapes whose cost is remembered."""
+CLEAR_INTERVAL = 100
+"""Shapes measured between two clearings of JAX's caches, where each leaves a tenth of a MiB or more."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a candidate may need, in the terms of `Size`; None: as much as the machine has.
+    """The most that a candidate may cost, in the terms of `Cost`; None: as much as the machine has.
 
     Raises: InputError if a limit is not above 0.
     """
@@ -40,125 +40,122 @@ class Limits:
     train_flops: float | None = None
 
     def __post_init__(self) -> None:
-        for name in Size._fields:
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and value > 0):
-                raise InputError(f"objective.limits.{name} must be a number above 0 or null, got {value!r}.")
+        for name in Cost._fields:
+            check_number(f"objective.limits.{name}", getattr(self, name), above=0, optional=True)
 
     @staticmethod
-    def read(given: Any) -> Limits:
-        """Limits as they are, or by name as a configuration has them. Raises: InputError if they are none."""
-        if isinstance(given, Limits):
-            return given
-        if not isinstance(given, Mapping):
-            raise InputError(f"objective.limits must be given as objective.limits.NAME=NUMBER, got {given!r}.")
-        for name in given:
-            if name not in Size._fields:
-                raise InputError(f"objective.limits.{name} is unknown: {suggest_names(str(name), Size._fields)}")
-        return Limits(**{str(name): value for name, value in given.items()})
+    def read(limits: Any) -> Limits:
+        """The limits themselves, or those of a configuration's mapping. Raises: InputError if they are invalid."""
+        if isinstance(limits, Limits):
+            return limits
+        if not isinstance(limits, Mapping):
+            raise InputError(f"objective.limits must be given as objective.limits.NAME=NUMBER, got {limits!r}.")
+        for name in limits:
+            if name not in Cost._fields:
+                raise InputError(f"objective.limits.{name} is unknown: {suggest_names(str(name), Cost._fields)}")
+        return Limits(**{str(name): limit for name, limit in limits.items()})
 
     @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return any(getattr(self, name) is not None for name in Size._fields)
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return any(getattr(self, name) is not None for name in Cost._fields)
 
-    def broken(self, size: Size) -> str | None:
-        """The first limit that is broken, in words; None if all are kept."""
-        for name, value in size._asdict().items():
+    def find_violation(self, cost: Cost) -> str | None:
+        """The first limit that the cost exceeds, in words; None if it exceeds none."""
+        for name, value in cost._asdict().items():
             limit = getattr(self, name)
             if limit is not None and value > limit:
                 return f"{value:.10g} {name}, objective.limits.{name} is {limit:.10g}"
         return None
 
 
-class Sizes:
-    """What the candidates of a space need; each shape is counted once."""
+class Capacity:
+    """Which candidates of a space the limits and the devices allow; the cost of each shape is measured once."""
 
     def __init__(self, space: SearchSpace[Learner], spec: Spec, limits: Limits) -> None:
         self.space, self.spec, self.limits = space, spec, limits
-        self._known: dict[str, Size | None] = {}
-        self._counted = 0
+        self._costs: dict[str, Cost | None] = {}
+        self._measured = 0
 
-    def size(self, values: Mapping[str, Any], share: int = 1) -> Size | None:
-        """What the candidate of these values needs, or one of `share` devices that its batches are dealt to.
+    def measure(self, values: Mapping[str, Any], share: int = 1) -> Cost | None:
+        """The cost of the candidate of these values, or of one of `share` devices that its batches are split among.
 
-        None if it cannot be traced, which its training will report.
+        None if the candidate cannot be traced; its training will report why.
         """
         numbers = {name for name, choice in self.space.choices.items() if isinstance(choice, Real) and choice.traced}
         shape = json.dumps([share, {name: value for name, value in values.items() if name not in numbers}])
-        if shape in self._known:
-            return self._known[shape]
-        found: Size | None = None
+        if shape in self._costs:
+            return self._costs[shape]
+        cost: Cost | None = None
         with suppress(Exception):
-            found = measure(self.space, values, self.spec, share)
-        while len(self._known) >= REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        self._known[shape] = found
-        self._counted += 1
-        if self._counted % CLEARED == 0:
+            cost = measure_cost(self.space, values, self.spec, share)
+        while len(self._costs) >= CACHED_COSTS:
+            self._costs.pop(next(iter(self._costs)))
+        self._costs[shape] = cost
+        self._measured += 1
+        if self._measured % CLEAR_INTERVAL == 0:
             jax_caches.clear()
-        return found
+        return cost
 
-    def fits(self, held: Bucket, lanes: int = 1, share: int = 1) -> bool:
-        """Whether a device has the memory for so many of the bucket's largest candidate, or a share of its batches."""
-        size = self.size(largest(self.space, held), share)
-        return size is None or lanes * size.bytes <= memory()
+    def has_memory(self, bucket: Bucket, lanes: int = 1, share: int = 1) -> bool:
+        """Whether one device has the memory for so many of the bucket's largest candidate, or a share of its batch."""
+        cost = self.measure(select_largest(self.space, bucket), share)
+        return cost is None or lanes * cost.bytes <= device_memory()
 
-    def place(self, held: Bucket, lanes: int = 1) -> Place | None:
-        """The devices for so many lanes of a bucket, all that can be busy; None if these have not the memory."""
+    def choose_layout(self, bucket: Bucket, lanes: int = 1) -> DeviceLayout | None:
+        """The devices for so many lanes of a bucket, as many as can be busy; None if they have not the memory."""
         count = jax.local_device_count()
-        place = Place(spread(lanes, count))
-        if self.fits(held, place.filled(lanes) // place.devices):
-            return place
+        layout = DeviceLayout(count_lane_devices(lanes, count))
+        if self.has_memory(bucket, layout.pad_lanes(lanes) // layout.devices):
+            return layout
         if lanes > 1 or count == 1:
             return None
-        learner = self.space.build(largest(self.space, held), self.spec)
-        share = dealt(int(learner.microbatch or learner.batch_size), count)
-        return Place(share, BATCH) if share > 1 and self.fits(held, share=share) else None
+        learner = self.space.build(select_largest(self.space, bucket), self.spec)
+        share = count_batch_devices(int(learner.microbatch or learner.batch_size), count)
+        return DeviceLayout(share, BATCH) if share > 1 and self.has_memory(bucket, share=share) else None
 
-    def refusal(self, candidate: Candidate, held: Bucket) -> str | None:
-        """Why the candidate must not begin, None if it may: its space, a limit or the machine does not allow it."""
+    def refusal(self, candidate: Candidate, bucket: Bucket) -> str | None:
+        """Why the candidate must not begin: its space, a limit or the memory forbids it; None if it may."""
         try:
             self.space.build(candidate.values, self.spec)
         except InputError as error:
             return str(error)
         except Exception:  # its training will report it
             pass
-        own = self.size(candidate.values) if self.limits.any else None
-        if own is not None and (broken := self.limits.broken(own)) is not None:
-            return broken
-        if self.place(held) is not None:
+        cost = self.measure(candidate.values) if self.limits.is_set else None
+        if cost is not None and (violation := self.limits.find_violation(cost)) is not None:
+            return violation
+        if self.choose_layout(bucket) is not None:
             return None
-        size = self.size(largest(self.space, held))
-        assert size is not None
-        return f"{size.bytes:.6g} bytes, the machine has {memory():.6g}"
+        cost = self.measure(select_largest(self.space, bucket))
+        assert cost is not None
+        return f"{cost.bytes:.6g} bytes, the machine has {device_memory():.6g}"
 
 
-def largest(space: SearchSpace[Any], held: Bucket) -> dict[str, Any]:
-    """The values of a bucket's largest candidate: padded sizes in full, of what data choose the largest number."""
+def select_largest(space: SearchSpace[Any], bucket: Bucket) -> dict[str, Any]:
+    """The values of a bucket's largest candidate: full padded sizes, and the largest value of each traced choice."""
     return {
-        name: held.fixed[name] if name in held.fixed else held.sizes.get(name, _last(choice))
+        name: bucket.fixed[name] if name in bucket.fixed else bucket.sizes.get(name, _find_largest(choice))
         for name, choice in space.choices.items()
-        if name in held.fixed or name in held.sizes or name in held.traced
+        if name in bucket.fixed or name in bucket.sizes or name in bucket.traced
     }
 
 
-def _last(choice: Choice) -> Value:
-    """The largest value where all are numbers, else the last one."""
+def _find_largest(choice: Choice) -> Value:
+    """The choice's largest value; the last one if not all are numbers."""
     if isinstance(choice, Categorical):
-        numbers = [each for each in choice.options if isinstance(each, int | float) and not isinstance(each, bool)]
+        numbers = [option for option in choice.options if isinstance(option, int | float) and type(option) is not bool]
         return max(numbers) if len(numbers) == len(choice.options) else choice.options[-1]
     return choice.value_at(1.0)
 
 
 @functools.cache
-def memory() -> int:
-    """Bytes of memory that a program may take on a device: the accelerator's, or an equal share of the host's.
+def device_memory() -> int:
+    """Bytes that a program may take on a device: the accelerator's memory, or an equal share of the host's.
 
-    All there is and not what is free at the moment, so that the same candidates are refused at every start.
+    This is the total and not what is free at the moment, so that the same candidates are refused at every start.
     """
-    held = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in held:
-        return held["bytes_limit"]
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
     return machine.memory() // jax.local_device_count()

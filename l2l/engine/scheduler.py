@@ -1,4 +1,4 @@
-"""Cohorts on the threads of one process: while one thread compiles, the others train what is compiled."""
+"""Runs jobs on the threads of one process: while one thread compiles, the others train what is compiled."""
 
 from __future__ import annotations
 
@@ -7,63 +7,70 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Work = TypeVar("Work")
-Answer = TypeVar("Answer")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-def in_order(
-    work: Sequence[Work],
-    run: Callable[[Work], Answer],
-    program: Callable[[Work], str],
-    ready: Callable[[str], bool],
+def run_in_order(
+    jobs: Sequence[Job],
+    run: Callable[[Job], Result],
+    name_program: Callable[[Job], str],
+    is_compiled: Callable[[str], bool],
     threads: int,
-) -> Iterator[Answer]:
-    """The answers in the order of the work; each thread takes what suits it best.
+) -> Iterator[Result]:
+    """The results in the order of the jobs; each free thread takes the waiting job that suits best.
 
-    `program` names the program that a piece needs, and `ready` says whether it is there. Raises what `run` raised, in
-    the place of its answer.
+    That is the first job whose program nobody has begun to compile, unless another thread is compiling and there is a
+    job whose program is compiled: then that one.
+
+    Raises: what `run` raised, in place of the job's result.
     """
-    waiting = list(range(len(work)))
-    names = [program(each) for each in work]
-    begun: set[str] = set()
-    answers: list[Future[Answer]] = [Future() for _ in work]
+    waiting = list(range(len(jobs)))
+    programs = [name_program(job) for job in jobs]
+    started: set[str] = set()
+    futures: list[Future[Result]] = [Future() for _ in jobs]
     lock = threading.Lock()
     compiling = 0
 
-    def choose() -> tuple[int, bool] | None:
+    def take_job() -> tuple[int, bool] | None:
+        """The index of a waiting job, and whether its program is new."""
         nonlocal compiling
         with lock:
             if not waiting:
                 return None
-            done = next((at for at in waiting if ready(names[at])), None)
-            new = next((at for at in waiting if names[at] not in begun and not ready(names[at])), None)
-            if new is not None and (done is None or compiling == 0):
-                chosen, fresh = new, True
+            compiled = next((index for index in waiting if is_compiled(programs[index])), None)
+            new = next(
+                (index for index in waiting if programs[index] not in started and not is_compiled(programs[index])),
+                None,
+            )
+            if new is not None and (compiled is None or compiling == 0):
+                index, is_new = new, True
             else:
-                chosen, fresh = (waiting[0] if done is None else done), False
-            waiting.remove(chosen)
-            begun.add(names[chosen])
-            compiling += fresh
-            return chosen, fresh
+                index, is_new = (waiting[0] if compiled is None else compiled), False
+            waiting.remove(index)
+            started.add(programs[index])
+            compiling += is_new
+            return index, is_new
 
     def serve() -> None:
+        """Runs jobs until none is waiting."""
         nonlocal compiling
-        while (chosen := choose()) is not None:
-            at, fresh = chosen
+        while (taken := take_job()) is not None:
+            index, is_new = taken
             try:
-                answers[at].set_result(run(work[at]))
+                futures[index].set_result(run(jobs[index]))
             except BaseException as error:
-                answers[at].set_exception(error)
+                futures[index].set_exception(error)
             finally:
                 with lock:
-                    compiling -= fresh
+                    compiling -= is_new
 
     with ThreadPoolExecutor(threads, "train") as pool:
-        for _ in range(min(threads, len(work))):
+        for _ in range(min(threads, len(jobs))):
             pool.submit(serve)
         try:
-            for answer in answers:
-                yield answer.result()
-        finally:  # whoever stops listening ends the work that has not begun
+            for future in futures:
+                yield future.result()
+        finally:  # if the caller stops early, jobs that have not started are dropped
             with lock:
                 waiting.clear()

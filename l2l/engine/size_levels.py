@@ -1,4 +1,20 @@
-"""Which sizes are worth a program of their own: what padding costs is weighed against what a program costs."""
+"""Size levels: the sizes that padded choices are padded to, and so the number of programs that a space needs.
+
+Padding costs operations, but every further level costs the compilation of a program. A worked example: four sampled
+candidates need the widths 16, 32, 32 and 64. Each stands for 50 of the search's 200 candidates (`HORIZON`). At width
+64 a candidate runs for 0.1 s (4e9 operations at 4e10 a second), at narrower widths for proportionally less, and a
+program takes 4 s to compile:
+
+    levels        seconds to run, width by width               to compile   in all
+    64            50 * (0.1   + 0.1  + 0.1  + 0.1) = 20         4           24
+    16, 64        50 * (0.025 + 0.1  + 0.1  + 0.1) = 16.25      8           24.25
+    32, 64        50 * (0.05  + 0.05 + 0.05 + 0.1) = 12.5       8           20.5    <- chosen
+    16, 32, 64    50 * (0.025 + 0.05 + 0.05 + 0.1) = 11.25     12           23.25
+
+A level of its own for width 16 would save 1.25 s of running and cost 4 s of compiling. `find_cheapest_levels` finds
+this minimum by dynamic programming. Where a space has several pads (names that padded choices share, as "width"),
+`choose_size_levels` does so for one pad at a time, given the levels of the others: coordinate descent.
+"""
 
 from __future__ import annotations
 
@@ -11,214 +27,258 @@ from typing import Any, NamedTuple
 
 from l2l import machine
 from l2l.engine.bucket import Ladders, bucket, numbers, padded_sizes, padding, repeated
-from l2l.engine.cost import equations, operations
+from l2l.engine.cost import count_model_equations, count_training_operations
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Learner, Spec
 
 SAMPLES = 24
-"""Candidates drawn to see what a space is like."""
+"""Candidates sampled from a space to see which sizes they need."""
 HORIZON = 200
-"""Candidates that a space's programs should pay for themselves within."""
+"""Candidates of a search for which the levels are to be cheapest."""
 RATES = {False: 4e10, True: 4e12}
-"""Operations a second of one training on a core of a CPU, and on an accelerator, in products as small as these models
-have. Constants, so that a search has the same programs at every start; the latter has not been measured."""
-COMPILE = {False: 4.0, True: 10.0}
-"""Seconds to trace and compile a program for either, if its model has no more than so many equations."""
+"""Operations a second of one training: on one core of a CPU, and on an accelerator (True).
+
+The CPU's was measured with the built-in spaces, whose matrix products are small; the accelerator's is an assumption.
+These are constants, so that a search has the same programs at every start."""
+COMPILE_SECONDS = {False: 4.0, True: 10.0}
+"""Seconds to trace and compile a program of up to `EQUATIONS` equations: on a CPU, measured with the built-in spaces
+on two cores; on an accelerator (True), an assumption."""
 EQUATIONS = 500
+"""Equations of a model above which compiling takes proportionally longer."""
+MANY_PADS = 3
+"""Pads from which on a space is large: fewer candidates are measured, and the number of its programs is limited."""
 PROGRAMS = 4
-"""The most ways in which the ladders of a space with `MANY` pads may combine."""
-MANY = 3
-"""Pads of a space from which on fewer candidates are counted, and the length of its programs is looked at."""
+"""The most combinations of levels in a space with `MANY_PADS` pads: its programs take longest to compile."""
 
 
-class _Drawn(NamedTuple):
-    """A candidate that was drawn, in sizes alone."""
+class SampledCandidate(NamedTuple):
+    """A sampled candidate, as far as its programs and their sizes matter."""
 
     kind: str
-    """What fixes its programs beside sizes."""
+    """What fixes its programs, apart from sizes."""
     needs: Mapping[str, int]
-    """The size it needs of each pad that it has."""
-    base: float
-    """Its operations with every pad at its largest; 0 if it cannot be built, which its own training will report."""
-    slopes: Mapping[str, float]
-    """The power of each pad's size that they grow with."""
+    """The largest size that it has of each of its pads."""
+    operations: float
+    """Of its training with every pad at its largest size; 0 if it cannot be built, which its training will report."""
+    exponents: Mapping[str, float]
+    """Its operations grow with each pad's size to this power."""
 
-    def operations(self, sizes: Mapping[str, float]) -> float:
-        """At these shares of the largest sizes."""
-        return self.base * math.prod(share ** self.slopes[pad] for pad, share in sizes.items() if pad in self.slopes)
+    def estimate_operations(self, shares: Mapping[str, float]) -> float:
+        """Its operations with each pad at a share of its largest size."""
+        powers = (share ** self.exponents[pad] for pad, share in shares.items() if pad in self.exponents)
+        return self.operations * math.prod(powers)
 
 
-def ladders(space: SearchSpace[Learner], spec: Spec) -> Ladders:
-    """The sizes to pad to: padding costs operations, a further size costs a program.
+class Demand(NamedTuple):
+    """What a sampled candidate asks of the levels of one pad."""
 
-    What is cheapest for `HORIZON` candidates drawn from the space; a function of space, task and kind of device. The
-    pads are gone through twice, those first that most hangs on: each given what the others have.
+    size: int
+    """The size that it needs."""
+    program: str
+    """What fixes its program, apart from this pad."""
+    operations: Sequence[float]
+    """Of its training at each size that may become a level, ascending."""
+
+
+def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> Ladders:
+    """The levels of each pad that are cheapest for `HORIZON` candidates: a function of space, task and kind of device.
+
+    Two passes over the pads, those first whose size costs most operations; in a large space, levels that save least
+    are then removed until few combinations are left.
     """
-    padded = padded_sizes(space)
-    draw = random.Random(0)
-    drawn = [space.sample(draw) for _ in range(SAMPLES)] if padded else []
-    counted = SAMPLES if len(padded) < MANY else max(SAMPLES // len(padded), 6)
-    lowest = {pad: min(_needs(space, each).get(pad, steps[-1]) for each in drawn) for pad, steps in padded.items()}
-    known = _measured(space, spec, drawn[:counted], lowest, padded)
-    known += _likened(space, drawn[counted:], known)
-    compile_ = COMPILE[machine.has_accelerator()] * (
-        _length(space, spec, drawn[0], padded) if len(padded) >= MANY else 1.0
-    )
-    found: dict[str, tuple[int, ...]] = {pad: steps[-1:] for pad, steps in padded.items()}
-    weight = {pad: sum(each.base * each.slopes.get(pad, 0.0) for each in known) for pad in padded}
-    for _ in range(2 if len(padded) > 1 else 1):
-        for pad in sorted(padded, key=lambda pad: -weight[pad]):
-            found[pad] = _ladder(pad, padded[pad], known, found, compile_)
-    few = _capped(found, known) if len(padded) >= MANY else found
-    return {pad: tuple(sizes) for pad, sizes in few.items()}
+    sizes = padded_sizes(space)
+    rng = random.Random(0)
+    candidates = [space.sample(rng) for _ in range(SAMPLES)] if sizes else []
+    samples = _sample_costs(space, spec, candidates, sizes)
+    is_large = len(sizes) >= MANY_PADS
+    compile_seconds = COMPILE_SECONDS[machine.has_accelerator()]
+    if is_large:
+        compile_seconds *= _compare_length(space, spec, candidates[0], sizes)
+    levels: dict[str, tuple[int, ...]] = {pad: pad_sizes[-1:] for pad, pad_sizes in sizes.items()}
+    weights = {pad: sum(sample.operations * sample.exponents.get(pad, 0.0) for sample in samples) for pad in sizes}
+    for _ in range(2 if len(sizes) > 1 else 1):
+        for pad in sorted(sizes, key=lambda pad: -weights[pad]):
+            levels[pad] = _choose_levels(pad, sizes[pad], samples, levels, compile_seconds)
+    return _limit_combinations(levels, samples) if is_large else levels
 
 
-def _capped(found: Mapping[str, Sequence[int]], drawn: Sequence[_Drawn]) -> dict[str, list[int]]:
-    """The ladders without those sizes that cost least to do without, until they combine in few enough ways."""
-    kept = {pad: list(sizes) for pad, sizes in found.items()}
+def _choose_levels(
+    pad: str, sizes: Sequence[int], samples: Sequence[SampledCandidate], levels: Ladders, compile_seconds: float
+) -> tuple[int, ...]:
+    """The cheapest levels of one pad, given those of the other pads."""
+    users = [sample for sample in samples if pad in sample.needs]
+    if not users:
+        return tuple(sizes)
+    sizes = sorted({*(sample.needs[pad] for sample in users), sizes[-1]})  # a level that nobody needs only pads more
+    demands: list[Demand] = []
+    for sample in users:
+        others = {name: _round_up(need, levels[name]) for name, need in sample.needs.items() if name != pad}
+        shares = {name: size / levels[name][-1] for name, size in others.items()}
+        operations = [sample.estimate_operations({**shares, pad: size / sizes[-1]}) for size in sizes]
+        if sample.operations:
+            demands.append(Demand(sample.needs[pad], repr((sample.kind, others)), operations))
+    rate = RATES[machine.has_accelerator()]
+    return find_cheapest_levels(sizes, demands, HORIZON / len(samples), rate, compile_seconds)
 
-    def run(pad: str, size: int) -> float:
-        sizes = kept | {pad: [each for each in kept[pad] if each != size]}
+
+def find_cheapest_levels(
+    sizes: Sequence[int], demands: Sequence[Demand], weight: float, rate: float, compile_seconds: float
+) -> tuple[int, ...]:
+    """The levels among `sizes`, ascending, with the fewest seconds to run and to compile; the largest is one of them.
+
+    `weight` is how many candidates each demand stands for, `rate` the operations of a second. Dynamic programming:
+    `cheapest[first]` holds the seconds and the levels of all candidates that need `sizes[first]` or more.
+    """
+    cheapest: dict[int, tuple[float, tuple[int, ...]]] = {len(sizes): (0.0, ())}
+    for first in reversed(range(len(sizes))):
+        choices: list[tuple[float, tuple[int, ...]]] = []
+        for last in range(first, len(sizes)):  # candidates that need `sizes[first]` to `sizes[last]` share a level
+            members = [demand for demand in demands if sizes[first] <= demand.size <= sizes[last]]
+            run = weight * sum(demand.operations[last] for demand in members) / rate
+            programs = {demand.program for demand in members}
+            rest, levels = cheapest[last + 1]
+            choices.append((run + compile_seconds * max(len(programs), 1) + rest, (sizes[last], *levels)))
+        cheapest[first] = min(choices)
+    return cheapest[0][1]
+
+
+def _limit_combinations(levels: Ladders, samples: Sequence[SampledCandidate]) -> Ladders:
+    """The levels without those that save least, until they combine in at most `PROGRAMS` ways."""
+    levels = dict(levels)
+
+    def remove(pad: str, size: int) -> dict[str, tuple[int, ...]]:
+        return levels | {pad: tuple(level for level in levels[pad] if level != size)}
+
+    def count_operations(levels: Ladders) -> float:
         return sum(
-            each.operations({name: _rung(sizes[name], need) / sizes[name][-1] for name, need in each.needs.items()})
-            for each in drawn
+            sample.estimate_operations(
+                {pad: _round_up(need, levels[pad]) / levels[pad][-1] for pad, need in sample.needs.items()}
+            )
+            for sample in samples
         )
 
-    patterns = {frozenset(each.needs) for each in drawn}
-    patterns = {each for each in patterns if not any(each < other for other in patterns)}  # a part pads as the whole
-    while sum(math.prod(len(kept[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
-        smaller = [(run(pad, size), pad, size) for pad, sizes in kept.items() for size in sizes[:-1]]
-        if not smaller:  # as few as they can be
+    patterns = {frozenset(sample.needs) for sample in samples}
+    # A candidate with only some of another's pads is padded as the other one.
+    patterns = {pattern for pattern in patterns if not any(pattern < other for other in patterns)}
+    while sum(math.prod(len(levels[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
+        removable = [(pad, size) for pad, pad_levels in levels.items() for size in pad_levels[:-1]]
+        if not removable:
             break
-        _, pad, size = min(smaller)
-        kept[pad].remove(size)
-    return kept
+        _, pad, size = min((count_operations(remove(pad, size)), pad, size) for pad, size in removable)
+        levels = remove(pad, size)
+    return levels
 
 
-def _ladder(
-    pad: str, steps: Sequence[int], drawn: Sequence[_Drawn], others: Ladders, compile_: float
-) -> tuple[int, ...]:
-    """The ladder of one pad, by dynamic programming over where its parts end, given those of the other pads."""
-    using = [each for each in drawn if pad in each.needs]
-    if not using:
-        return tuple(steps)
-    needs = [each.needs[pad] for each in using]
-    steps = sorted({*needs, steps[-1]})  # a part that ends elsewhere only pads more
-    if len(steps) == 1:
-        return tuple(steps)
-    rungs = [{name: _rung(others[name], need) for name, need in each.needs.items() if name != pad} for each in using]
-    kinds = [repr((each.kind, rung)) for each, rung in zip(using, rungs, strict=True)]
-    shares = [{name: size / others[name][-1] for name, size in rung.items()} for rung in rungs]
-    costs = [
-        [each.operations({**share, pad: step / steps[-1]}) for step in steps]
-        for each, share in zip(using, shares, strict=True)
-    ]
-    worth = HORIZON / len(drawn)
-    accelerated = machine.has_accelerator()
-    above: dict[int, tuple[float, tuple[int, ...]]] = {len(steps): (0.0, ())}
-    for first in reversed(range(len(steps))):
-        ways: list[tuple[float, tuple[int, ...]]] = []
-        for last in range(first, len(steps)):
-            members = [at for at, each in enumerate(using) if each.base and steps[first] <= needs[at] <= steps[last]]
-            run = worth * sum(costs[at][last] for at in members) / RATES[accelerated]
-            rest, larger = above[last + 1]
-            programs = {kinds[at] for at in members}
-            ways.append((run + compile_ * max(len(programs), 1) + rest, (steps[last], *larger)))
-        above[first] = min(ways)
-    return above[0][1]
-
-
-def _length(
-    space: SearchSpace[Learner], spec: Spec, candidate: Candidate, padded: Mapping[str, Sequence[int]]
+def _compare_length(
+    space: SearchSpace[Learner], spec: Spec, candidate: Candidate, sizes: Mapping[str, Sequence[int]]
 ) -> float:
-    """How many times `EQUATIONS` the model of the space's programs has, at least 1: compiling takes as much longer."""
+    """How many times `EQUATIONS` the model of the candidate's largest program has, at least 1."""
     with suppress(Exception):
-        held = bucket(space, candidate, {pad: tuple(steps[-1:]) for pad, steps in padded.items()})
-        return max(equations(space, held, numbers(space, candidate, held), spec) / EQUATIONS, 1.0)
+        largest = bucket(space, candidate, {pad: tuple(pad_sizes[-1:]) for pad, pad_sizes in sizes.items()})
+        equations = count_model_equations(space, largest, numbers(space, candidate, largest), spec)
+        return max(equations / EQUATIONS, 1.0)
     return 1.0
 
 
-def _rung(ladder: Sequence[int], need: int) -> int:
-    return next(size for size in ladder if size >= need)
+def _round_up(need: int, levels: Sequence[int]) -> int:
+    """The smallest level that is large enough."""
+    return next(level for level in levels if level >= need)
 
 
-def _needs(space: SearchSpace[Any], candidate: Candidate) -> dict[str, int]:
-    """The largest size that a candidate has of each pad."""
-    found: dict[str, int] = {}
+def _find_needs(space: SearchSpace[Any], candidate: Candidate) -> dict[str, int]:
+    """The largest size that a candidate has of each of its pads."""
+    needs: dict[str, int] = {}
     for name, value in candidate.values.items():
         if (pad := padding(space.choices[name])) is not None:
-            found[pad] = max(found.get(pad, 0), int(value))  # pyright: ignore[reportArgumentType]
-    return found
+            needs[pad] = max(needs.get(pad, 0), int(value))  # pyright: ignore[reportArgumentType]
+    return needs
 
 
-def _measured(
+def _sample_costs(
+    space: SearchSpace[Learner], spec: Spec, candidates: Sequence[Candidate], sizes: Mapping[str, Sequence[int]]
+) -> list[SampledCandidate]:
+    """The candidates with their operations: measured, or in a large space estimated for those after the first few."""
+    count = SAMPLES if len(sizes) < MANY_PADS else max(SAMPLES // len(sizes), 6)
+    lowest = {
+        pad: min(_find_needs(space, candidate).get(pad, pad_sizes[-1]) for candidate in candidates)
+        for pad, pad_sizes in sizes.items()
+    }
+    measured = _measure_candidates(space, spec, candidates[:count], lowest, sizes)
+    return measured + _estimate_candidates(space, candidates[count:], measured)
+
+
+def _measure_candidates(
     space: SearchSpace[Learner],
     spec: Spec,
-    drawn: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     lowest: Mapping[str, int],
-    padded: Mapping[str, Sequence[int]],
-) -> list[_Drawn]:
-    """Candidates' operations with all their sizes at their largest, and how these grow with each pad.
+    sizes: Mapping[str, Sequence[int]],
+) -> list[SampledCandidate]:
+    """Candidates with their operations at the largest sizes, and with the exponents of their growth.
 
-    With few pads each candidate's growth is measured, with `MANY` that of the one that has most of them stands for all.
+    With few pads the exponents of each candidate are measured; with `MANY_PADS` those of one candidate that has most
+    pads stand for all.
     """
-    needs = [_needs(space, each) for each in drawn]
+    needs = [_find_needs(space, candidate) for candidate in candidates]
     most = max(needs, key=len, default={})
-    found: list[_Drawn] = []
+    samples: list[SampledCandidate] = []
     shared: Mapping[str, float] | None = None
-    for candidate, need in sorted(zip(drawn, needs, strict=True), key=lambda pair: pair[1] is not most):
-        base, slopes = 0.0, shared or {}
+    for candidate, need in sorted(zip(candidates, needs, strict=True), key=lambda pair: pair[1] is not most):
+        operations, exponents = 0.0, shared or {}
         with suppress(Exception):
-            largest = {pad: padded[pad][-1] for pad in need}
-            whole = _operations(space, spec, candidate, largest)
+            largest = {pad: sizes[pad][-1] for pad in need}
+            full = _count_operations(space, spec, candidate, largest)
             if shared is None:
-                slopes = _slopes(space, spec, candidate, whole, largest, lowest)
-            base = whole
-        found.append(_Drawn(_kind(space, candidate), need, base, slopes))
-        if len(padded) >= MANY and base:
-            shared = slopes
-    return found
+                exponents = _measure_exponents(space, spec, candidate, full, largest, lowest)
+            operations = full
+        samples.append(SampledCandidate(_describe_kind(space, candidate), need, operations, exponents))
+        if len(sizes) >= MANY_PADS and operations:
+            shared = exponents
+    return samples
 
 
-def _likened(space: SearchSpace[Any], drawn: Sequence[Candidate], measured: Sequence[_Drawn]) -> list[_Drawn]:
-    """Candidates that are not counted: as many operations as those that were have on average."""
-    known = [each for each in measured if each.base]
-    found: list[_Drawn] = []
-    for candidate in drawn:
-        kind = _kind(space, candidate)
-        like = [each for each in known if each.kind == kind] or known
-        base = statistics.fmean(each.base for each in like) if like else 0.0
-        found.append(_Drawn(kind, _needs(space, candidate), base, like[0].slopes if like else {}))
-    return found
+def _estimate_candidates(
+    space: SearchSpace[Any], candidates: Sequence[Candidate], measured: Sequence[SampledCandidate]
+) -> list[SampledCandidate]:
+    """Candidates with the mean operations of those that were measured, of the same kind if there are any."""
+    known = [sample for sample in measured if sample.operations]
+    samples: list[SampledCandidate] = []
+    for candidate in candidates:
+        kind = _describe_kind(space, candidate)
+        like = [sample for sample in known if sample.kind == kind] or known
+        operations = statistics.fmean(sample.operations for sample in like) if like else 0.0
+        exponents = like[0].exponents if like else {}
+        samples.append(SampledCandidate(kind, _find_needs(space, candidate), operations, exponents))
+    return samples
 
 
-def _kind(space: SearchSpace[Any], candidate: Candidate) -> str:
-    """What fixes a candidate's programs beside sizes."""
+def _describe_kind(space: SearchSpace[Any], candidate: Candidate) -> str:
+    """What fixes a candidate's programs, apart from sizes."""
     return repr([
         value for name, value in space.select_static(candidate).items()
         if padding(space.choices[name]) is None and not repeated(space.choices[name])
     ])  # fmt: skip
 
 
-def _slopes(
+def _measure_exponents(
     space: SearchSpace[Learner],
     spec: Spec,
     candidate: Candidate,
-    whole: float,
+    operations: float,
     largest: Mapping[str, int],
     lowest: Mapping[str, int],
 ) -> dict[str, float]:
-    """The power of each pad's size that a candidate's `whole` operations grow with, between the two sizes."""
-    found: dict[str, float] = {}
+    """The power of each pad's size with which the operations grow, from its lowest size to its largest."""
+    exponents: dict[str, float] = {}
     for pad, size in largest.items():
         if (low := lowest[pad]) < size:
-            less = _operations(space, spec, candidate, {**largest, pad: low})
-            found[pad] = math.log(whole / less) / math.log(size / low)
-    return found
+            fewer = _count_operations(space, spec, candidate, {**largest, pad: low})
+            exponents[pad] = math.log(operations / fewer) / math.log(size / low)
+    return exponents
 
 
-def _operations(space: SearchSpace[Learner], spec: Spec, candidate: Candidate, sizes: Mapping[str, int]) -> float:
-    """A candidate's operations with its pads at these sizes."""
+def _count_operations(space: SearchSpace[Learner], spec: Spec, candidate: Candidate, sizes: Mapping[str, int]) -> float:
+    """The operations of a candidate's training with its pads at these sizes."""
     pads = {name: padding(space.choices[name]) for name in candidate.values}
     values = {name: value if (pad := pads[name]) is None else sizes[pad] for name, value in candidate.values.items()}
-    return max(operations(space, values, spec), 1.0)
+    return max(count_training_operations(space, values, spec), 1.0)

@@ -20,7 +20,7 @@ import safetensors.numpy
 from flax import nnx
 
 from l2l.builtin import BUILT_IN
-from l2l.engine.data import raw
+from l2l.engine.data import add_preprocessing
 from l2l.errors import InputError, suggest_names
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
@@ -108,7 +108,7 @@ def load(
     tensors = _tensors(directory, contents[WEIGHTS])
 
     def make(streams: nnx.Rngs) -> nnx.Module:
-        return raw(build(values, spec).model(streams), spec)
+        return add_preprocessing(build(values, spec).model(streams), spec)
 
     # Shapes alone first: what a file asks for is allocated once its own tensors have that size.
     try:

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from l2l.engine.cohort import cohorts
+from l2l.engine.cohort import group_cohorts
 from l2l.engine.evaluate import evaluate
-from l2l.engine.fit import Fitted
+from l2l.engine.fit import Fit
 from l2l.errors import InputError
 from l2l.export.module import is_built_in, load, save, verified
 from l2l.objectives.trained import Trained
@@ -81,7 +81,7 @@ class Final:
         task, metric = self.objective.task, self.objective.task.metric
         tests = [evaluate(module, task, "test")[metric] for module in modules]
         metrics = {
-            "validation": self.objective.outcome(fits[0], {}).metrics[metric],
+            "validation": self.objective.make_outcome(fits[0], {}).metrics[metric],
             "test": tests[0],
             **{f"test_seed_{seed}": score for seed, score in enumerate(tests[1:])},
         }
@@ -92,18 +92,18 @@ class Final:
         metrics["loaded"] = evaluate(load(directory, space=space), task, "validation")[metric]
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
 
-    def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fitted], list[nnx.Module], dict[str, float]]:
+    def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fit], list[nnx.Module], dict[str, float]]:
         """One fit and its module for each key, in programs of the shape that the trial ran in."""
-        (cohort,) = cohorts([trial], self.objective.width)
-        fits: list[Fitted] = []
+        (cohort,) = group_cohorts([trial], self.objective.max_lanes)
+        fits: list[Fit] = []
         seconds: dict[str, float] = {}
         for start in range(0, len(keys), cohort.lanes):
             members = [(trial.candidate, key) for key in keys[start : start + cohort.lanes]]
-            for fitted, ledger in self.objective.fit(members, cohort.lanes):
-                fits += fitted
+            for part, ledger in self.objective.fit(members, cohort.lanes):
+                fits += part
                 seconds = {name: seconds.get(name, 0.0) + value for name, value in ledger.items()}
         population = self.objective.population
-        return fits, [population.trained(trial.candidate, fit) for fit in fits], seconds
+        return fits, [population.restore_module(trial.candidate, fit) for fit in fits], seconds
 
     def _card(self, trial: Trial, metrics: dict[str, float], directory: Path) -> str:
         task, spec = self.objective.task, self.objective.population.spec

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l.engine.cost import idle
+from l2l.engine.cost import count_idle_parameters
 from l2l.nn.attention import Attention
 from l2l.nn.blocks import Convolution, Dense, Standardised
 from l2l.nn.dropout import Dropout
@@ -167,7 +167,7 @@ class _Walk:
             found = replace(says(part), shape=self.shape)
         else:
             self.shape = ()
-            found = Box(type(part).__name__, _held(part), own=self.count(part), spared=idle(part))
+            found = Box(type(part).__name__, _held(part), own=self.count(part), spared=count_idle_parameters(part))
         return replace(found, facts=(*found.facts, "shares weights from above")) if again else found
 
     def _transformer(self, model: Transformer) -> list[Box]:
@@ -282,7 +282,7 @@ class _Walk:
             facts.append(f"balance loss {TIMES} {float(number(part.balance_weight)):.3g}")
         if part.shared_inner is not None and _plain(part.shared):
             facts.append("a shared expert")
-        own, spared = self.count(part), idle(part)
+        own, spared = self.count(part), count_idle_parameters(part)
         title = f"{count} experts, {k} a token"
         return Box(title, tuple(facts), tone="experts", own=own, spared=spared, experts=(count, k))
 

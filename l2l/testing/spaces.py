@@ -174,8 +174,8 @@ class SpaceContract(abc.ABC):
                 # What rounding changes grows with every step; what a mask lets through is larger by far.
                 np.testing.assert_allclose(padded.curve["train_loss"], alone.curve["train_loss"], rtol=self.drift)
                 # What is handed over, in its true shape, scores what the padded program scored.
-                found = evaluate(population.trained(candidate, padded), population.task)
-                count = population.validation
+                found = evaluate(population.restore_module(candidate, padded), population.task)
+                count = population.validation_examples
                 assert found["accuracy"] == pytest.approx(float(padded.curve["accuracy"][-1]) / count)
                 assert found["loss"] == pytest.approx(float(padded.curve["loss"][-1]) / count, rel=1e-5)
 
@@ -198,7 +198,7 @@ class SpaceContract(abc.ABC):
         if not self.traces:
             pytest.skip("needs plain numbers")
         population = Population(self.space(), Noise(self.spec), self.spec.epochs)
-        population.ladders = {name: sizes[-1:] for name, sizes in padded_sizes(population.space).items()}
+        population.size_levels = {name: sizes[-1:] for name, sizes in padded_sizes(population.space).items()}
         return population
 
     def test_first_weights_are_a_function_of_the_key(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l2l.engine.devices import Place, dealt, spread
+from l2l.engine.devices import DeviceLayout, count_batch_devices, count_lane_devices
 
 SCRIPT = """
 import json, random, sys
@@ -30,18 +30,19 @@ draw = random.Random(0)
 # Steps short enough that what rounding changes does not grow.
 drawn = [space.complete(lambda name, c: c.value_at(0.1 if "rate" in name else draw.random())) for _ in range(lanes)]
 members = [(candidate, jax.random.key(number)) for number, candidate in enumerate(drawn)]
-held = population.bucket(members[0][0])
-assert {population.bucket(candidate).name for candidate, _ in members} == {held.name}
+bucket = population.bucket(members[0][0])
+assert {population.bucket(candidate).name for candidate, _ in members} == {bucket.name}
 if room:  # of what the largest candidate needs
-    needed = population.sizes.size(limits.largest(space, held)).bytes
-    limits.memory = lambda: int(room * needed)
+    needed = population.capacity.measure(limits.select_largest(space, bucket)).bytes
+    limits.device_memory = lambda: int(room * needed)
     assert population.refusal(members[0][0]) is None
-place = population.sizes.place(held, lanes)
-fits, _ = population.train(members, held, lanes)
-(future,) = population._programs.values()
-memory = future.result().run.memory_analysis()
+layout = population.capacity.choose_layout(bucket, lanes)
+fits, _ = population.train(members, bucket, lanes)
+program, is_new = population.programs.get(bucket, {}, lanes)
+assert not is_new
+memory = program.run.memory_analysis()
 print(json.dumps({
-    "devices": place.devices, "axis": place.axis, "arguments": memory.argument_size_in_bytes,
+    "devices": layout.devices, "axis": layout.axis, "arguments": memory.argument_size_in_bytes,
     "temporary": memory.temp_size_in_bytes,
     "curves": [{name: np.asarray(values).tolist() for name, values in each.curve.items()} for each in fits],
     "weights": [[np.asarray(leaf).ravel().tolist() for leaf in jax.tree.leaves(each.params)] for each in fits],
@@ -82,9 +83,9 @@ def test_devices_of_any_number_are_all_busy() -> None:
     one, three = trained(1, "mlp", 8), trained(3, "mlp", 8)
     assert (three["devices"], three["axis"]) == (3, "lane")
     same(three, one, 1e-5)
-    assert [spread(lanes, 3) for lanes in (1, 2, 4, 8, 16)] == [1, 2, 2, 3, 3]
-    assert [spread(8, devices) for devices in (1, 2, 4, 5, 6, 8, 9)] == [1, 2, 4, 4, 4, 8, 8]
-    assert Place().filled(7) == 7
+    assert [count_lane_devices(lanes, 3) for lanes in (1, 2, 4, 8, 16)] == [1, 2, 2, 3, 3]
+    assert [count_lane_devices(8, devices) for devices in (1, 2, 4, 5, 6, 8, 9)] == [1, 2, 4, 4, 4, 8, 8]
+    assert DeviceLayout().pad_lanes(7) == 7
 
 
 def test_a_candidate_too_large_for_a_device_has_its_batches_dealt_out() -> None:
@@ -95,5 +96,5 @@ def test_a_candidate_too_large_for_a_device_has_its_batches_dealt_out() -> None:
 
 
 def test_lanes_are_dealt_out_evenly() -> None:
-    assert [dealt(parts, 4) for parts in (1, 2, 3, 4, 6, 8, 9, 16)] == [1, 2, 3, 4, 3, 4, 3, 4]
-    assert [dealt(16, devices) for devices in (1, 2, 3, 5, 8, 12, 32)] == [1, 2, 2, 4, 8, 8, 16]
+    assert [count_batch_devices(parts, 4) for parts in (1, 2, 3, 4, 6, 8, 9, 16)] == [1, 2, 3, 4, 3, 4, 3, 4]
+    assert [count_batch_devices(16, devices) for devices in (1, 2, 3, 5, 8, 12, 32)] == [1, 2, 2, 4, 8, 8, 16]

@@ -16,7 +16,8 @@ from flax import nnx
 
 from l2l.engine import cost, jax_caches, limits
 from l2l.engine.bucket import bucket, exact
-from l2l.engine.limits import Limits, Size, Sizes, largest, measure, memory
+from l2l.engine.cost import Cost, measure_cost
+from l2l.engine.limits import Capacity, Limits, device_memory, select_largest
 from l2l.engine.population import Population
 from l2l.errors import InputError
 from l2l.space import Categorical, Integer, Real, SearchSpace
@@ -47,7 +48,7 @@ def space(low: int = 1, high: int = 10**15, **given: Any) -> SearchSpace[Learner
 
 
 def test_what_a_perceptron_needs() -> None:
-    found = measure(space(), {"width": 16, "rate": 0.1}, SPEC)
+    found = measure_cost(space(), {"width": 16, "rate": 0.1}, SPEC)
     weights = 64 * 16 + 16 + 16 * 10 + 10
     # Adam keeps two moments and a count; two layers keep what goes in and what comes out; one count of random keys.
     known = 4 * (2 * weights + 2 * weights + 1) + 4 * 32 * (64 + 16 + 16 + 10)
@@ -61,14 +62,14 @@ def test_what_is_counted_is_what_is_made_and_less_than_xla_plans_with(make: Any)
     made = make()
     population = Population(made, TASK, None)
     candidate = made.sample(random.Random(1))
-    size = measure(made, candidate.values, SPEC)
-    model, _ = population.module(candidate, exact(candidate), jax.random.key(0))
+    size = measure_cost(made, candidate.values, SPEC)
+    model, _ = population.build_module(candidate, exact(candidate), jax.random.key(0))
     assert size.parameters == sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    assert size.flops == cost.operations(made, candidate.values, SPEC) / 3 / SPEC.examples / SPEC.epochs
-    planned = population.program(exact(candidate), {}, 1)[0].run.memory_analysis()
+    assert size.flops == cost.count_training_operations(made, candidate.values, SPEC) / 3 / SPEC.examples / SPEC.epochs
+    planned = population.programs.get(exact(candidate), {}, 1)[0].run.memory_analysis()
     held = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
     assert size.bytes < held < 20 * size.bytes
-    whole = measure(made, largest(made, population.bucket(candidate)), SPEC)
+    whole = measure_cost(made, select_largest(made, population.bucket(candidate)), SPEC)
     assert whole.parameters > size.parameters
 
 
@@ -88,7 +89,7 @@ class Stack(nnx.Module):
 @pytest.mark.parametrize("width", [32, 10**6])
 def test_layers_in_a_loop_are_counted_each(width: int) -> None:
     made = replace(space(), build=lambda values, spec: Learner(lambda rngs: Stack(width, rngs), optax.sgd(0.1), 32))
-    found = measure(made, {"width": width, "rate": 0.1}, SPEC)
+    found = measure_cost(made, {"width": width, "rate": 0.1}, SPEC)
     products = 64 * width + 6 * width**2 + 10 * width
     assert found.parameters == products + 7 * width + 10
     assert found.flops == 2 * products
@@ -97,11 +98,11 @@ def test_layers_in_a_loop_are_counted_each(width: int) -> None:
 @pytest.mark.parametrize("width", [10**10, 10**15])
 def test_nothing_of_a_huge_candidate_is_allocated(width: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert measure(space(), {"width": width, "rate": 0.1}, SPEC).parameters == 75 * width + 10
+    assert measure_cost(space(), {"width": width, "rate": 0.1}, SPEC).parameters == 75 * width + 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
 
 
-@pytest.mark.parametrize("name", Size._fields)
+@pytest.mark.parametrize("name", Cost._fields)
 @pytest.mark.parametrize("value", [0, -1.0, True, "many", float("nan")])
 def test_bad_limits(name: str, value: Any) -> None:
     words = rf"^objective\.limits\.{name} must be a number above 0 or null, got {value!r}\.$"
@@ -120,11 +121,11 @@ def test_bad_limits(name: str, value: Any) -> None:
     ],
 )
 def test_a_broken_limit_in_words(given: dict[str, float], words: str | None) -> None:
-    assert Limits(**given).broken(Size(3_100_000_000_000, 40_000_000_000_000, 8.0)) == words
+    assert Limits(**given).find_violation(Cost(3_100_000_000_000, 40_000_000_000_000, 8.0)) == words
 
 
-def sizes(made: SearchSpace[Learner], given: Limits | None = None) -> Sizes:
-    return Sizes(made, SPEC, given or Limits())
+def sizes(made: SearchSpace[Learner], given: Limits | None = None) -> Capacity:
+    return Capacity(made, SPEC, given or Limits())
 
 
 def test_a_limit_counts_the_candidate_and_the_machine_counts_its_program() -> None:
@@ -140,10 +141,10 @@ def test_without_room_for_the_padding_a_candidate_has_a_program_of_its_shape(mon
     padded = space(1, 1000, step=999, pad="width")
     population = Population(padded, TASK, None)
     small, large = (padded.candidate({"width": width, "rate": 0.1}) for width in (1, 1000))
-    room = measure(padded, large.values, SPEC).bytes - 1
-    monkeypatch.setattr(population, "ladders", {"width": (1000,)})
+    room = measure_cost(padded, large.values, SPEC).bytes - 1
+    monkeypatch.setattr(population, "size_levels", {"width": (1000,)})
     assert population.bucket(small).sizes == {"width": 1000}
-    monkeypatch.setattr(limits, "memory", lambda: room)
+    monkeypatch.setattr(limits, "device_memory", lambda: room)
     assert population.bucket(small).fixed == {"width": 1}
     assert population.refusal(small) is None
     assert population.refusal(large) == f"{room + 1:.6g} bytes, the machine has {room:.6g}"
@@ -154,20 +155,20 @@ def test_the_machine_is_a_limit_by_itself() -> None:
     huge = own.candidate({"width": 10**12, "rate": 0.1})
     words = sizes(own).refusal(huge, exact(huge))
     assert words is not None
-    assert words.endswith(f" bytes, the machine has {memory():.6g}")
-    assert 2**28 < memory() < 2**50
+    assert words.endswith(f" bytes, the machine has {device_memory():.6g}")
+    assert 2**28 < device_memory() < 2**50
 
 
 def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[Any] = []
     cleared: list[bool] = []
-    monkeypatch.setattr(limits, "measure", lambda space, values, spec, share: counted.append(values["width"]))
+    monkeypatch.setattr(limits, "measure_cost", lambda space, values, spec, share: counted.append(values["width"]))
     monkeypatch.setattr(jax_caches, "clear", lambda: cleared.append(True))
-    monkeypatch.setattr(limits, "REMEMBERED", 2)
-    monkeypatch.setattr(limits, "CLEARED", 3)
-    held = sizes(space())
+    monkeypatch.setattr(limits, "CACHED_COSTS", 2)
+    monkeypatch.setattr(limits, "CLEAR_INTERVAL", 3)
+    capacity = sizes(space())
     for width, rate in ((1, 0.1), (1, 0.2), (2, 0.1), (1, 0.1), (3, 0.1), (3, 0.2), (1, 0.1)):
-        held.size({"width": width, "rate": rate})
+        capacity.measure({"width": width, "rate": rate})
     assert counted == [1, 2, 3, 1]
     assert cleared == [True]
 
@@ -184,15 +185,15 @@ def test_what_data_choose_is_counted_at_its_last_option() -> None:
     )
     population = Population(made, TASK, None)
     held = population.bucket(made.candidate({"kernel": 3, "width": 9, "rate": 0.1}))
-    assert largest(made, held) == {"kernel": 5, "width": 9, "rate": 0.2}
+    assert select_largest(made, held) == {"kernel": 5, "width": 9, "rate": 0.2}
 
 
 def test_what_xla_plans_with_is_held_against_the_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2l.engine import population as population_
+    from l2l.engine import program_cache
 
     own = space()
     candidate = own.candidate({"width": 16, "rate": 0.1})
-    monkeypatch.setattr(population_, "memory", lambda: 1000)
+    monkeypatch.setattr(program_cache, "device_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"^the program needs [0-9.e+]+ bytes, the machine has 1000$"):
         Population(own, TASK, None).train([(candidate, jax.random.key(0))], exact(candidate), 1)
 
@@ -200,5 +201,5 @@ def test_what_xla_plans_with_is_held_against_the_machine_too(monkeypatch: pytest
 def test_the_largest_of_what_data_choose_is_the_largest_number() -> None:
     space = cnn.space(kernels=(5, 3), normalisations=("layer", "none"))
     held = bucket(space, space.sample(random.Random(0)), {"filters": (32,)})
-    values = largest(space, held)
+    values = select_largest(space, held)
     assert (values["layer1_kernel"], values["layer1_normalisation"]) == (5, "none")

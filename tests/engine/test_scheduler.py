@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from l2l.engine.scheduler import in_order
+from l2l.engine.scheduler import run_in_order
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -19,7 +19,7 @@ def test_answers_come_in_the_order_of_the_work(threads: int) -> None:
             made.add(str(piece % 4))
         return piece * piece
 
-    found = list(in_order(range(40), run, lambda piece: str(piece % 4), made.__contains__, threads))
+    found = list(run_in_order(range(40), run, lambda piece: str(piece % 4), made.__contains__, threads))
     assert found == [piece * piece for piece in range(40)]
 
 
@@ -31,7 +31,7 @@ def test_one_thread_compiles_while_another_trains() -> None:
         compiled.add(piece)
         return piece
 
-    assert list(in_order(["old", "new"], run, lambda piece: piece, compiled.__contains__, 2)) == ["old", "new"]
+    assert list(run_in_order(["old", "new"], run, lambda piece: piece, compiled.__contains__, 2)) == ["old", "new"]
 
 
 def test_an_exception_belongs_to_its_work() -> None:
@@ -40,14 +40,14 @@ def test_an_exception_belongs_to_its_work() -> None:
             raise ValueError("the third one")
         return piece
 
-    answers = in_order(range(4), run, str, lambda name: True, 2)
+    answers = run_in_order(range(4), run, str, lambda name: True, 2)
     assert [next(answers), next(answers)] == [0, 1]
     with pytest.raises(ValueError, match="the third one"):
         next(answers)
 
 
 def test_no_work_is_no_answer() -> None:
-    assert list(in_order([], lambda piece: piece, str, lambda name: True, 3)) == []
+    assert list(run_in_order([], lambda piece: piece, str, lambda name: True, 3)) == []
 
 
 def test_who_stops_listening_ends_what_has_not_begun() -> None:
@@ -60,7 +60,7 @@ def test_who_stops_listening_ends_what_has_not_begun() -> None:
             closing.wait()
             threading.Event().wait(0.01)
 
-    answers = in_order(range(1000), run, str, lambda name: True, 1)
+    answers = run_in_order(range(1000), run, str, lambda name: True, 1)
     next(answers)
     closing.set()
     answers.close()

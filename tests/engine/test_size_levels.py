@@ -21,8 +21,8 @@ def test_a_ladder_covers_every_size_and_grows_with_the_work(make: Any) -> None:
     space = make()
     lengths: list[int] = []
     for epochs in (1, 30, 10_000):
-        found = size_levels.ladders(space, SPEC._replace(epochs=epochs))
-        assert found == size_levels.ladders(space, SPEC._replace(epochs=epochs))
+        found = size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
+        assert found == size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
         for name, sizes in padded_sizes(space).items():
             assert set(found[name]) <= set(sizes)
             assert found[name][-1] == sizes[-1]
@@ -37,13 +37,13 @@ def test_a_size_that_no_drawn_candidate_has_is_covered(monkeypatch: pytest.Monke
     monkeypatch.setattr(size_levels, "SAMPLES", 1)
     space = mlp.space()
     needed = max(int(value) for name, value in space.sample(random.Random(0)).values.items() if "width" in name)
-    found = size_levels.ladders(space, SPEC._replace(epochs=10**6))["width"]
+    found = size_levels.choose_size_levels(space, SPEC._replace(epochs=10**6))["width"]
     assert found[-1] == 256
     assert any(size >= needed for size in found)
 
 
 def test_thousands_of_sizes_are_no_hindrance() -> None:
-    found = size_levels.ladders(mlp.space(widths=tuple(range(1, 4001))), SPEC)["width"]
+    found = size_levels.choose_size_levels(mlp.space(widths=tuple(range(1, 4001))), SPEC)["width"]
     assert found[-1] == 4000
     assert 1 < len(found) < 24
 
@@ -57,9 +57,9 @@ def test_a_candidate_that_cannot_be_built_is_left_out_of_the_count() -> None:
         return whole.build(values, spec)
 
     some = SearchSpace(whole.choices, build)
-    assert size_levels.ladders(some, SPEC)["width"][-1] == 256
+    assert size_levels.choose_size_levels(some, SPEC)["width"][-1] == 256
     none = SearchSpace({"width": Categorical(options=(8, 16), pad="width")}, lambda values, spec: values["missing"])
-    assert size_levels.ladders(none, SPEC)["width"][-1] == 16
+    assert size_levels.choose_size_levels(none, SPEC)["width"][-1] == 16
 
 
 def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
@@ -76,7 +76,7 @@ def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
         return whole.build({**smallest, "layer1_width": width}, spec)
 
     space = SearchSpace(choices, build)
-    found = size_levels.ladders(space, SPEC)
+    found = size_levels.choose_size_levels(space, SPEC)
     assert all(found[f"{name}_width"][-1] == 16 for name in families)
 
 
@@ -86,7 +86,7 @@ def test_what_a_candidate_in_many_needs_less_of_is_no_program_of_its_own() -> No
     drawn = [space.sample(draw).values for _ in range(200)]
     small = sum(max(int(n) for name, n in each.items() if name.endswith("head_size")) == 8 for each in drawn)
     assert 0.05 < small / 200 < 0.25  # too few to be sure of seeing by those that are counted
-    found = size_levels.ladders(space, SPEC)
+    found = size_levels.choose_size_levels(space, SPEC)
     assert found["head_size"] == (16,)
     assert found["width"] == (32, 64)
 
@@ -95,5 +95,5 @@ def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> N
     lengths: list[int] = []
     for accelerated in (False, True):
         monkeypatch.setattr(size_levels.machine, "accelerated", lambda found=accelerated: found)
-        lengths.append(sum(map(len, size_levels.ladders(mixed.space(), SPEC._replace(epochs=30)).values())))
+        lengths.append(sum(map(len, size_levels.choose_size_levels(mixed.space(), SPEC._replace(epochs=30)).values())))
     assert lengths[0] > lengths[1] >= 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from l2l.engine.population import crop, embed
+from l2l.engine.embedding import crop, embed
 from l2l.nn.dropout import Dropout
 from l2l.nn.padded import Padded, only_if
 from l2l.nn.stack import Stack, kept

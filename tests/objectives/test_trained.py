@@ -23,7 +23,7 @@ from l2l.engine.population import Population
 from l2l.errors import InputError
 from l2l.nn.moe import MixtureOfExperts
 from l2l.objectives.final import Final
-from l2l.objectives.trained import Trained, reason
+from l2l.objectives.trained import Trained, explain_error
 from l2l.reward import Metric, find_best, gate
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.tasks.digits import Digits
@@ -88,7 +88,9 @@ def outcome(trial: Trial) -> Outcome:
 @pytest.mark.parametrize("name", ["epochs", "lanes", "latency_batch"])
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "many"])
 def test_bad_arguments(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=rf"^objective\.{name} must be a whole number of at least 1, got {value!r}\.$"):
+    optional = "" if name == "latency_batch" else " or null"
+    words = rf"^objective\.{name} must be an integer of at least 1{optional}, got {value!r}\.$"
+    with pytest.raises(InputError, match=words):
         Trained(SMALL, TASK, **{name: value})
 
 
@@ -105,7 +107,7 @@ def test_check_takes_what_can_be_trained() -> None:
         (lambda values: None, "cannot build the candidate .*TypeError"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 1078), "batch_size of 1078 cannot be taken from the 1077"),
         (lambda values, spec: Learner(Net, optax.sgd(0.1), 0), "batch_size of 0 cannot be taken"),
-        (lambda values, spec: Learner(Net, optax.sgd(0.1), 64.0), "a batch_size is a whole number .* got 64.0"),
+        (lambda values, spec: Learner(Net, optax.sgd(0.1), 64.0), "batch_size must be an integer .* got 64.0"),
         (
             lambda values, spec: Learner(Net, optax.sgd(0.1), 48, 0.0, 32),
             "batch_size of 48 is no multiple",
@@ -165,7 +167,7 @@ def test_a_cost_that_cannot_be_measured_fails_its_own_trial(monkeypatch: pytest.
             raise RuntimeError("no clock")
         return 1e-3
 
-    monkeypatch.setattr("l2l.objectives.trained.latency", fails)
+    monkeypatch.setattr("l2l.objectives.trained.measure_latency", fails)
     candidates = [SMALL.sample(random.Random(0)), SMALL.sample(random.Random(0))]
     ended = list(Trained(SMALL, TASK, lanes=2, costs=["latency"])(trials(candidates)))
     assert [each.number for each in ended] == [0, 1]
@@ -280,7 +282,7 @@ def test_logits_of_another_length_fail_the_trial(outputs: int) -> None:
     ],
 )
 def test_reasons_are_one_line(error: Exception, words: str) -> None:
-    assert reason(error) == words
+    assert explain_error(error) == words
 
 
 def climbing(number: int, until: int | None, cohort: tuple[int, ...], candidate: Candidate) -> Trial:
@@ -316,7 +318,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     staged.population.train = counted  # pyright: ignore
     left = [replace(trial, until=2) for trial in batch if trial.number in (0, 2, 4)]
     middle = {trial.number: outcome(trial) for trial in staged(left)}
-    assert staged._program(batch[0], 4) == staged._program(batch[4], 4)
+    assert staged._name_program(batch[0], 4) == staged._name_program(batch[4], 4)
     assert calls == [(3, 1)]
     (tmp_path / "rungs" / "2-2").unlink()
     torn = tmp_path / "rungs" / "4-2"
@@ -440,5 +442,5 @@ def test_a_programs_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker
     assert len({json.dumps(space.select_static(each)) for each in drawn}) > 4
     assert len({objective.program(each) for each in drawn}) == 1
     arrived = pickle.loads(cloudpickle.dumps(objective))
-    assert arrived._ladders == objective._ladders == arrived.population.ladders
+    assert arrived._size_levels == objective._size_levels == arrived.population.size_levels
     assert {arrived.population.bucket(each).name for each in drawn} == {objective.program(drawn[0])}

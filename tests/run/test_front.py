@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 import l2l
-from l2l.engine.cost import count
+from l2l.engine.cost import count_operations
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.objectives.final import Final
@@ -94,7 +94,7 @@ def searched(out: Path, trials: int = 6, seeds: int = 1) -> Result:
 def counted(model: Any, x: np.ndarray) -> float:
     """The operations of a module for one example."""
     graph, state = nnx.split(model)
-    return count(jax.make_jaxpr(lambda x: nnx.merge(graph, state)(x))(x[:1]).jaxpr)
+    return count_operations(jax.make_jaxpr(lambda x: nnx.merge(graph, state)(x))(x[:1]).jaxpr)
 
 
 def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:

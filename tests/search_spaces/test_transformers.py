@@ -15,9 +15,10 @@ from flax import nnx
 
 import l2l
 from l2l.engine.bucket import assemble, bucket, exact, numbers, padded_sizes
-from l2l.engine.limits import Limits, Sizes
-from l2l.engine.population import Population, Stage, bare
-from l2l.engine.size_levels import ladders
+from l2l.engine.checkpoint import flatten_state
+from l2l.engine.limits import Capacity, Limits
+from l2l.engine.population import Population, Stage
+from l2l.engine.size_levels import choose_size_levels
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.nn.attention import KINDS
@@ -137,7 +138,7 @@ def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
 
 def test_a_hundred_candidates_have_few_programs() -> None:
     space = transformer.space()
-    found = ladders(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
+    found = choose_size_levels(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
     names = {bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
     assert len(names) <= 16
 
@@ -169,7 +170,7 @@ def test_a_program_can_be_made_where_there_is_one_option(make: Any, name: str, o
 @pytest.mark.parametrize("make", [attention.space, moe.space, transformer.space])
 def test_images_have_few_programs_too(make: Any) -> None:
     space = make()
-    found = ladders(space, Spec((8, 8, 1), 10, 1077, 30))
+    found = choose_size_levels(space, Spec((8, 8, 1), 10, 1077, 30))
     assert len({bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}) <= 4
 
 
@@ -195,7 +196,7 @@ def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) ->
     (whole,), _ = population.train([(candidate, key)], held, 1)
     (half,), _ = population.train([(candidate, key)], held, 1, Stage(0, 1))
     assert half.state is not None
-    (again,), _ = population.train([(candidate, key)], held, 1, Stage(1, None, [bare(half.state)]))
+    (again,), _ = population.train([(candidate, key)], held, 1, Stage(1, None, [flatten_state(half.state)]))
     for one, other in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(one, other)
     for name, values in whole.curve.items():
@@ -231,10 +232,10 @@ def test_with_experts_alone_every_layer_has_them(space: Any, own: int) -> None:
 
 def test_a_candidate_that_does_not_fit_is_refused_before_it_is_trained() -> None:
     made = moe.space(depth=(1, 1), widths=(8,), forward=("experts",), experts=(2, 16), ks=(1,), capacities=(1.0, 0.3))
-    sizes = Sizes(made, TEXT, Limits())
+    capacity = Capacity(made, TEXT, Limits())
     drawn = [made.sample(random.Random(seed)) for seed in range(40)]
     for each in drawn:
         short = 12 * each.values["layer1_capacity"] < each.values["layer1_experts"]
-        why = sizes.refusal(each, exact(each))
+        why = capacity.refusal(each, exact(each))
         assert (why is not None) == short
         assert not short or "leaves an expert less than one of 12 tokens" in str(why)

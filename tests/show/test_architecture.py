@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import l2l
-from l2l.engine.cost import measure
-from l2l.engine.data import raw
+from l2l.engine.cost import measure_cost
+from l2l.engine.data import add_preprocessing
 from l2l.export.module import save
 from l2l.show import architecture
 from l2l.show.space_listing import listing
@@ -44,7 +44,7 @@ NAMES = {"mlp": IMAGES, "cnn": IMAGES, "mixed": IMAGES, "transformer": TEXT, "mo
 def found(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, folder: Path) -> nnx.Module:
     """The untrained module of these values, saved as the one that a search found."""
     learnt = [np.arange(spec.tokens)] if spec.tokens else [np.ones(spec.inputs[-1]), np.ones(spec.inputs[-1])]
-    model = raw(space.build(values, spec).model(nnx.Rngs(0)), spec, learnt)
+    model = add_preprocessing(space.build(values, spec).model(nnx.Rngs(0)), spec, learnt)
     save(folder, space, values, spec, model, "")
     return model
 
@@ -108,7 +108,7 @@ def test_every_built_in_space_is_drawn(name: str, tmp_path: Path) -> None:
     values = space.complete(lambda _, choice: choice.value_at(draw.random())).values
     model = found(space, values, spec, tmp_path / "best")
     total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    size = measure(space, values, spec)
+    size = measure_cost(space, values, spec)
     boxes = outline(model, spec)
     assert sum(box.parameters for box in boxes) == total == size.parameters
     assert abs(sum(box.parameters - box.idle for box in boxes) - size.active_parameters) <= 3
