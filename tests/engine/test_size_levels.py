@@ -94,6 +94,6 @@ def test_what_a_candidate_in_many_needs_less_of_is_no_program_of_its_own() -> No
 def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     for accelerated in (False, True):
-        monkeypatch.setattr(size_levels.machine, "accelerated", lambda found=accelerated: found)
+        monkeypatch.setattr(size_levels.machine, "has_accelerator", lambda found=accelerated: found)
         lengths.append(sum(map(len, size_levels.choose_size_levels(mixed.space(), SPEC._replace(epochs=30)).values())))
     assert lengths[0] > lengths[1] >= 2
