@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ import l2l
 from l2l import machine
 from l2l.cli import config
 from l2l.errors import InputError
+from l2l.store.fingerprint import public_name
 from l2l.testing import landscape, write
 
 CONF = config.find_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
-PARTS = [(path.parent.name, path.stem) for path in FILES if path.parent.name in config.GROUPS]
+VALUES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in config.GROUPS}
+PARTS = [(group, name) for group, names in VALUES.items() for name in names]
+ALONE = ("objective", "tabular")
+"""The one value that chooses the values of other groups too."""
 REQUIRED = {
     "reward=constrained": ["reward.limit=10000"],
     "reward=latency_penalised": ["reward.target=10000"],
@@ -44,52 +49,80 @@ DATA = {"nasbench201": "nasbench201/nasbench201.npz"}
 """What experiments read when they are made."""
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """The resolved configuration of `l2l search` with these overrides."""
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    """Hydra, initialised once for all compositions of this file."""
     config.register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose("search", list(overrides)), resolve=True)
+        yield
+
+
+@functools.cache
+def compose_search(*overrides: str) -> dict[str, Any]:
+    """The resolved configuration of `l2l search` with these overrides; shared, so copy it before changing it."""
+    plain: Any = OmegaConf.to_container(compose("search", list(overrides)), resolve=True)
     return plain
 
 
-@pytest.fixture(scope="module")
+def compose_value(group: str, name: str, complete: bool = True) -> dict[str, Any]:
+    """The configuration of `l2l search GROUP=NAME`; if `complete` with the values that its YAML leaves open.
+
+    A composition takes Hydra a third of a second. The first value of every group is composed in one go, the
+    second one, and so on, and the wanted part is put into the default configuration.
+    """
+    if (group, name) == ALONE:
+        return compose_search(*write_overrides(group, name, complete))
+    index = VALUES[group].index(name)
+    choices = [(other, names[index]) for other, names in VALUES.items() if index < len(names)]
+    overrides = [word for choice in choices if choice != ALONE for word in write_overrides(*choice, complete)]
+    return {**compose_search(), group: compose_search(*overrides)[group]}
+
+
+def write_overrides(group: str, name: str, complete: bool) -> list[str]:
+    """The overrides that choose a value of a group."""
+    choice = f"{group}={name}"
+    return [choice, *(REQUIRED.get(choice, []) if complete else [])]
+
+
+@pytest.fixture
 def default() -> dict[str, Any]:
-    """The configuration of a bare `l2l search`; copy it before changing it."""
-    return composed()
+    """The configuration of a bare `l2l search`."""
+    return copy.deepcopy(compose_search())
 
 
-def targets(node: Any) -> list[dict[str, Any]]:
+def list_targets(node: Any) -> list[dict[str, Any]]:
     """Every node with a `_target_`."""
-    inner = [found for part in node.values() for found in targets(part)] if isinstance(node, Mapping) else []
+    inner = [target for part in node.values() for target in list_targets(part)] if isinstance(node, Mapping) else []
     return [*([node] if isinstance(node, Mapping) and "_target_" in node else []), *inner]
 
 
-def same(left: object, right: object) -> bool:
+def is_same(left: object, right: object) -> bool:
     return type(left) is type(right) and left == right
 
 
-def located(name: str) -> Any:
+def import_target(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
 def test_the_schema_is_the_signature() -> None:
     parameters = inspect.signature(l2l.search).parameters
-    schema = {each.name: each for each in dataclasses.fields(config.SearchConfig) if each.name[0] != "_"}
+    schema = {field.name: field for field in dataclasses.fields(config.SearchConfig) if field.name[0] != "_"}
     assert set(schema) == set(parameters) - {"config"}
-    plain = {name: each for name, each in schema.items() if name not in config.GROUPS}
-    assert {name: each.default for name, each in plain.items()} == {name: parameters[name].default for name in plain}
-    assert set(plain) == {"trials", "batch", "seed", "out", "group"}
+    settings = {name: field for name, field in schema.items() if name not in config.GROUPS}
+    defaults = {name: parameters[name].default for name in settings}
+    assert {name: field.default for name, field in settings.items()} == defaults
+    assert set(settings) == {"trials", "batch", "seed", "out", "group"}
     assert set(config.GROUPS) == {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment"}
-    assert located(config.SearchConfig()._target_) is l2l.search
+    assert import_target(config.SearchConfig()._target_) is l2l.search
 
 
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=str)
 def test_every_value_of_a_group_makes_its_part(group: str, name: str, folder: Path) -> None:
     write(folder / "toy.npz", landscape(2, 2, ruggedness=0))
     choice = f"{group}={name}"
-    plain = composed(choice, *REQUIRED.get(choice, []))
+    plain = compose_value(group, name)
     config.check(plain)
     call = instantiate(plain, _convert_="all")
     assert call.func is l2l.search
@@ -97,22 +130,27 @@ def test_every_value_of_a_group_makes_its_part(group: str, name: str, folder: Pa
     if choice == "rungs=none":
         assert (part, node) == (None, None)
     elif group == "tracker":
-        assert {each: type(made) for each, made in part.items()} == {
-            each: located(inner["_target_"]) for each, inner in node.items()
+        assert {key: type(tracker) for key, tracker in part.items()} == {
+            key: import_target(child["_target_"]) for key, child in node.items()
         }
     elif node.get("_partial_"):
-        assert part.func is located(node["_target_"])
+        assert part.func is import_target(node["_target_"])
     else:
-        target = located(node["_target_"])
+        target = import_target(node["_target_"])
         assert type(part) is target or part.name == name
     if choice in REQUIRED:
         with pytest.raises(InputError, match=rf"{REQUIRED[choice][0].split('=')[0]} has no value; give "):
-            config.check(composed(choice))
+            config.check(compose_value(group, name, complete=False))
+
+
+@pytest.mark.parametrize(("group", "name"), [("rungs", "none"), ("searcher", "preferences"), ("task", "tabular")])
+def test_values_of_other_groups_change_nothing(group: str, name: str) -> None:
+    assert compose_value(group, name) == compose_search(*write_overrides(group, name, complete=True))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.parent.name == "experiment"])
 def test_every_experiment_composes(name: str, default: dict[str, Any]) -> None:
-    plain = composed(f"experiment={name}")
+    plain = compose_search(f"experiment={name}")
     config.check(plain)
     assert plain != default
     assert set(plain) == set(default)
@@ -126,16 +164,18 @@ def test_a_yaml_says_what_it_is_and_nothing_twice(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# ")
     assert len(lines[0].split()) > 2
-    for node in targets(yaml.safe_load(path.read_text())):
-        parameters = inspect.signature(located(node["_target_"])).parameters
-        assert [name for name in parameters if name in node and same(node[name], parameters[name].default)] == []
+    for node in list_targets(yaml.safe_load(path.read_text())):
+        target = import_target(node["_target_"])
+        assert node["_target_"] == public_name(target)
+        parameters = inspect.signature(target).parameters
+        assert [name for name in parameters if name in node and is_same(node[name], parameters[name].default)] == []
 
 
-def test_every_target_of_ours_has_a_yaml_and_no_other_place() -> None:
-    found = {node["_target_"] for path in FILES for node in targets(yaml.safe_load(path.read_text()))}
-    assert all(name.startswith(("l2l.", "search_spaces.")) for name in found)
+def test_every_target_is_in_l2l_or_the_spaces_and_every_space_has_a_yaml() -> None:
+    names = {node["_target_"] for path in FILES for node in list_targets(yaml.safe_load(path.read_text()))}
+    assert all(name.startswith(("l2l.", "search_spaces.")) for name in names)
     spaces = {f"search_spaces.{path.stem}.space" for path in (CONF / "space").glob("*.yaml") if path.stem != "tabular"}
-    assert spaces | {"l2l.objectives.benchmark_space"} <= found
+    assert spaces | {"l2l.objectives.benchmark_space"} <= names
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
@@ -204,7 +244,9 @@ def test_a_missing_part_is_named(default: dict[str, Any]) -> None:
 
 
 def test_a_users_own_parts(default: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "mine_config.py").write_text("def any(**given): ...\ndef one(width: int, names: list[str] = []): ...\n")
+    (folder / "mine_config.py").write_text(
+        "def any(**arguments): ...\ndef one(width: int, names: list[str] = []): ...\n"
+    )
     (folder / "mine_empty.py").write_text("raise RuntimeError\n")
     monkeypatch.syspath_prepend(folder)
     config.check({**default, "space": {"_target_": "mine_config.any", "any": object()}})
@@ -218,7 +260,7 @@ def test_a_users_own_parts(default: dict[str, Any], folder: Path, monkeypatch: p
 def test_files_are_named_by_absolute_paths(folder: Path) -> None:
     (folder / "table.npz").touch()
     (folder / "runs").mkdir()
-    given = {
+    plain = {
         "objective": {"path": "table.npz", "reward": "runs"}, "task": {"path": "elsewhere.npz"},
         "searcher": {
             "prior": ["runs", "sqlite:///table.npz#one", "sqlite:///a.db", "mysql://here"],
@@ -226,7 +268,7 @@ def test_files_are_named_by_absolute_paths(folder: Path) -> None:
         },
         "out": "runs", "trials": 3,
     }  # fmt: skip
-    assert config.resolve_paths(given) == {
+    assert config.resolve_paths(plain) == {
         "objective": {"path": str(folder / "table.npz"), "reward": "runs"}, "task": {"path": "elsewhere.npz"},
         "searcher": {
             "prior": [str(folder / "runs"), f"sqlite:///{folder}/table.npz#one", "sqlite:///a.db", "mysql://here"],
@@ -240,8 +282,8 @@ def test_the_compilation_cache_is_on_and_leaves_settings_alone(monkeypatch: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in machine.compilation_cache():
         monkeypatch.delenv(name)
-    found = machine.compilation_cache()
-    assert Path(found["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "l2l"
-    assert found["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] == "-1"
+    variables = machine.compilation_cache()
+    assert Path(variables["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "l2l"
+    assert variables["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] == "-1"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     assert machine.compilation_cache()["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
