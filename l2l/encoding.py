@@ -25,7 +25,7 @@ LIMIT = 4096
 """The most values an Integer may have that other choices are conditional on: each is a code of its own."""
 
 
-class Tables(NamedTuple):
+class Domain(NamedTuple):
     """What a compiled sampler must know of a space, as constants of shapes D and K alone.
 
     Conditions are closed over ancestors, so one look at all codes tells whether a decision is active:
@@ -42,9 +42,9 @@ class Tables(NamedTuple):
     """[D]: whether the codes are in an order that means something."""
     exact: Masks
     """[D]: whether every code is one value, not a bin of several."""
-    grains: npt.NDArray[np.float32]
+    min_moves: npt.NDArray[np.float32]
     """[D, K]: how far the quantile of an Integer in code k must move to be another value's for sure; 0 elsewhere."""
-    bags: Masks
+    shared_options: Masks
     """[D, K, F]: whether code k of decision d is option f, where several categories offer the same; F may be 0."""
 
 
@@ -95,19 +95,19 @@ class Encoding:
     """Without its builder, so that a searcher's state can be pickled whatever the builder is."""
     bins: int = 16
     decisions: tuple[Decision, ...] = field(init=False)
-    tables: Tables = field(init=False)
+    domain: Domain = field(init=False)
     digest: str = field(init=False)
     """What two encodings of equal choices share."""
 
     def __post_init__(self) -> None:
         check_integer("an Encoding's bins", self.bins, 1)
-        object.__setattr__(self, "space", unbuilt(self.space))
+        object.__setattr__(self, "space", strip_builder(self.space))
         asked = {parent for choice in self.space.choices.values() for parent in choice.when}
         decisions = tuple(
             _decision(name, choice, self.bins, name in asked) for name, choice in self.space.choices.items()
         )
         object.__setattr__(self, "decisions", decisions)
-        object.__setattr__(self, "tables", _tables(decisions))
+        object.__setattr__(self, "domain", _make_domain(decisions))
         object.__setattr__(self, "digest", json.dumps([self.space.describe(), self.bins]))
 
     def __eq__(self, other: object) -> bool:
@@ -118,23 +118,23 @@ class Encoding:
 
     def masks(self, codes: Codes) -> Masks:
         """Which decisions are active: [N, D] from codes [N, D]."""
-        hits = self.tables.allowed[:, np.arange(len(self.decisions)), codes]  # [D, N, D]
+        hits = self.domain.allowed[:, np.arange(len(self.decisions)), codes]  # [D, N, D]
         return np.all(hits, axis=-1).T
 
-    def places(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
+    def quantiles(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
         """Quantiles [N, D] in [0, 1) of candidates of this space, each inside its code; 0 where inactive."""
         found = np.zeros((len(candidates), len(self.decisions)), np.float32)
         for row, candidate in enumerate(candidates):
             for column, decision in enumerate(self.decisions):
                 if decision.name in candidate.values:
                     value = candidate.values[decision.name]
-                    found[row, column] = self.place(column, decision.code(value), value)
+                    found[row, column] = self.quantile(column, decision.code(value), value)
         return found
 
-    def place(self, column: int, code: int, value: Value) -> np.float32:
+    def quantile(self, column: int, code: int, value: Value) -> np.float32:
         """The quantile of a value of decision number `column`, inside its code; in the middle if that is all it is."""
-        decision, (low, high) = self.decisions[column], self.tables.edges[column, code : code + 2]
-        place = (low + high) / 2 if self.tables.exact[column] else np.float32(decision.choice.quantile(value))
+        decision, (low, high) = self.decisions[column], self.domain.edges[column, code : code + 2]
+        place = (low + high) / 2 if self.domain.exact[column] else np.float32(decision.choice.quantile(value))
         return min(max(place, low), np.nextafter(high, np.float32(0)))
 
     def encode(self, candidates: Sequence[Candidate]) -> tuple[Codes, Masks]:
@@ -165,11 +165,11 @@ class Encoding:
 
     def one_hot(self, codes: Codes, masks: Masks) -> npt.NDArray[np.float32]:
         """Codes [N, D] as [N, D, K] zeros and ones; an inactive decision is all zeros."""
-        hot = codes[..., None] == np.arange(self.tables.valid.shape[1])
+        hot = codes[..., None] == np.arange(self.domain.valid.shape[1])
         return (hot & masks[..., None]).astype(np.float32)
 
 
-def rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+def read_rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
     """The rewards [N] of trials with one objective, of a pruned one at its last rung; nan where one has failed.
 
     Raises: InputError if a reward has more than one number.
@@ -183,7 +183,7 @@ def rewards(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
     return np.array([math.nan if trial.reward is None else trial.reward[0] for trial in trials])
 
 
-def unbuilt(space: SearchSpace[Any]) -> SearchSpace[Any]:
+def strip_builder(space: SearchSpace[Any]) -> SearchSpace[Any]:
     """The space without its builder: a plain value, which a searcher's state can hold and pickle."""
     return SearchSpace(space.choices, _no_builder, space.name)
 
@@ -215,7 +215,7 @@ def _decision(name: str, choice: Choice, bins: int, is_parent: bool) -> Decision
     return Decision(name, choice, bins=tuple(parts))
 
 
-def _tables(decisions: Sequence[Decision]) -> Tables:
+def _make_domain(decisions: Sequence[Decision]) -> Domain:
     size, width = len(decisions), max(map(len, decisions))
     valid = np.array([[code < len(decision) for code in range(width)] for decision in decisions])
     table = np.ones((size, size, width), np.bool_)
@@ -231,10 +231,10 @@ def _tables(decisions: Sequence[Decision]) -> Tables:
     edges = np.array([[*(found := _edges(each)), *[1.0] * (width + 1 - len(found))] for each in decisions], np.float32)
     ordinal = np.array([not isinstance(each.choice, Categorical) for each in decisions])
     exact = np.array([not each.bins or all(part.low == part.high for part in each.bins) for each in decisions])
-    grains = np.zeros(valid.shape, np.float32)
+    min_moves = np.zeros(valid.shape, np.float32)
     for row, decision in enumerate(decisions):
-        grains[row, : len(decision.bins)] = [_grain(decision.choice, part) for part in decision.bins]
-    return Tables(valid, table, edges, ordinal, exact, grains, _bags(decisions, width))
+        min_moves[row, : len(decision.bins)] = [_grain(decision.choice, part) for part in decision.bins]
+    return Domain(valid, table, edges, ordinal, exact, min_moves, _find_shared_options(decisions, width))
 
 
 def _grain(choice: Choice, part: Integer | Real) -> float:
@@ -247,18 +247,18 @@ def _grain(choice: Choice, part: Integer | Real) -> float:
     return (math.log(part.low + 0.5) - math.log(part.low - 0.5)) / whole
 
 
-def _bags(decisions: Sequence[Decision], width: int) -> Masks:
+def _find_shared_options(decisions: Sequence[Decision], width: int) -> Masks:
     """[D, K, F]: which codes are the same option of several categories."""
     offers = [json.dumps(each.values) if isinstance(each.choice, Categorical) else "" for each in decisions]
     shared = sorted({offer for offer in offers if offer and offers.count(offer) > 1})
     counts = {offer: len(json.loads(offer)) for offer in shared}
-    bags = np.zeros((len(decisions), width, sum(counts.values())), np.bool_)
+    shared_options = np.zeros((len(decisions), width, sum(counts.values())), np.bool_)
     first = 0
     for offer, count in counts.items():
         for row in (row for row, each in enumerate(offers) if each == offer):
-            bags[row, range(count), range(first, first + count)] = True
+            shared_options[row, range(count), range(first, first + count)] = True
         first += count
-    return bags
+    return shared_options
 
 
 def _edges(decision: Decision) -> list[float]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2l.encoding import Encoding, rewards, unbuilt
+from l2l.encoding import Encoding, read_rewards, strip_builder
 from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
 from l2l.testing import SPACES
@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 def test_codes_there_and_back(space: SearchSpace[None], seed: int, bins: int) -> None:
     encoding = Encoding(space, bins)
     draw = np.random.default_rng(seed)
-    sizes = encoding.tables.valid.sum(-1)
+    sizes = encoding.domain.valid.sum(-1)
     codes = draw.integers(0, sizes, (5, len(sizes))).astype(np.int32)
     uniforms = draw.choice([0.0, 0.5, np.nextafter(1, 0)], codes.shape)
     candidates = encoding.decode(codes, uniforms)
@@ -48,10 +48,10 @@ def test_every_candidate_has_codes(space: SearchSpace[None], seed: int) -> None:
     codes, masks = encoding.encode([candidate])
     assert np.array_equal(masks, encoding.masks(codes))
     hot = encoding.one_hot(codes, masks)
-    assert hot.shape == (1, *encoding.tables.valid.shape)
+    assert hot.shape == (1, *encoding.domain.valid.shape)
     assert np.array_equal(hot.sum(-1), masks)
     assert np.array_equal(hot.argmax(-1), codes)
-    assert not hot[:, ~encoding.tables.valid].any()
+    assert not hot[:, ~encoding.domain.valid].any()
 
 
 def test_equal_candidates_but_for_a_bin_share_codes() -> None:
@@ -94,10 +94,10 @@ def test_a_range_of_a_few_floats_has_fewer_bins(low: float, ulps: int, uniform: 
 
 @given(space=spaces, bins=st.integers(1, 40))
 def test_edges_part_the_quantiles(space: SearchSpace[None], bins: int) -> None:
-    tables = Encoding(space, bins).tables
-    sizes, width = tables.valid.sum(-1), tables.valid.shape[1]
-    assert tables.edges.shape == (len(sizes), width + 1)
-    for row, size in zip(tables.edges, sizes, strict=True):
+    domain = Encoding(space, bins).domain
+    sizes, width = domain.valid.sum(-1), domain.valid.shape[1]
+    assert domain.edges.shape == (len(sizes), width + 1)
+    for row, size in zip(domain.edges, sizes, strict=True):
         assert row[0] == 0
         assert (np.diff(row[: size + 1]) > 0).all()
         assert (row[size:] == 1).all()
@@ -106,7 +106,7 @@ def test_edges_part_the_quantiles(space: SearchSpace[None], bins: int) -> None:
 @given(space=spaces, bins=st.integers(1, 40), quantile=st.floats(0, 1, exclude_max=True))
 def test_a_quantile_between_two_edges_has_that_code(space: SearchSpace[None], bins: int, quantile: float) -> None:
     encoding = Encoding(space, bins)
-    for decision, edges in zip(encoding.decisions, encoding.tables.edges, strict=True):
+    for decision, edges in zip(encoding.decisions, encoding.domain.edges, strict=True):
         # Rounding may send a quantile at an edge to either side of it.
         if np.abs(edges - quantile).min() > 1e-5:
             code = int(np.searchsorted(edges[1 : len(decision)], quantile, "right"))
@@ -117,30 +117,30 @@ def test_a_quantile_between_two_edges_has_that_code(space: SearchSpace[None], bi
 def test_places_lie_inside_their_codes_and_keep_the_order(space: SearchSpace[None], seed: int, bins: int) -> None:
     encoding, draw = Encoding(space, bins), random.Random(seed)
     candidates = [space.sample(draw) for _ in range(4)]
-    places, (codes, masks) = encoding.places(candidates), encoding.encode(candidates)
+    places, (codes, masks) = encoding.quantiles(candidates), encoding.encode(candidates)
     assert places.dtype == np.float32
     rows = np.arange(places.shape[1])
-    low, high = encoding.tables.edges[rows, codes], encoding.tables.edges[rows, codes + 1]
+    low, high = encoding.domain.edges[rows, codes], encoding.domain.edges[rows, codes + 1]
     assert ((places >= low) & (places < high))[masks].all()
     assert not places[~masks].any()
     for column, decision in enumerate(encoding.decisions):
         pairs = [
             (float(value), place)
             for each, place in zip(candidates, places[:, column], strict=True)
-            if encoding.tables.ordinal[column] and (value := each.values.get(decision.name)) is not None
+            if encoding.domain.ordinal[column] and (value := each.values.get(decision.name)) is not None
         ]
         assert sorted(place for _, place in pairs) == [place for _, place in sorted(pairs)]
-        if encoding.tables.exact[column]:
+        if encoding.domain.exact[column]:
             assert np.allclose(places[:, column], (low + high)[:, column] / 2 * masks[:, column])
 
 
 def test_kinds_of_decisions_are_told_apart() -> None:
-    tables = Encoding(SPACES["numbers"]).tables
-    assert tables.ordinal.tolist() == [True] * 5
+    domain = Encoding(SPACES["numbers"]).domain
+    assert domain.ordinal.tolist() == [True] * 5
     # rate, mix, fixed, units and size: a Real of one value and a short Integer have no bins worth the name.
-    assert tables.exact.tolist() == [False, False, True, False, True]
-    assert tables.grains.any(1).tolist() == [False, False, False, True, False]
-    plain = Encoding(SPACES["plain"]).tables
+    assert domain.exact.tolist() == [False, False, True, False, True]
+    assert domain.min_moves.any(1).tolist() == [False, False, False, True, False]
+    plain = Encoding(SPACES["plain"]).domain
     assert (plain.ordinal.tolist(), plain.exact.tolist()) == ([False, False], [True, True])
 
 
@@ -150,7 +150,7 @@ def test_a_grain_is_another_value(low: int, size: int, log: bool, uniform: float
     encoding = Encoding(space(n=choice))
     value = choice.value_at(uniform)
     place = choice.quantile(value)
-    grain = float(encoding.tables.grains[0, encoding.decisions[0].code(value)]) + 1e-6
+    grain = float(encoding.domain.min_moves[0, encoding.decisions[0].code(value)]) + 1e-6
     for other in (place - grain, place + grain):
         assert not 0 <= other < 1 or choice.value_at(other) != value
 
@@ -165,28 +165,28 @@ def test_bags_are_the_options_that_several_categories_share() -> None:
         flag=Categorical(options=(False, True)),
         other=Categorical(options=(False, True)),
     )
-    bags = Encoding(cell).tables.bags
-    assert bags.shape == (6, 3, 5)
+    shared_options = Encoding(cell).domain.shared_options
+    assert shared_options.shape == (6, 3, 5)
     three, two = [[0, 0], [1, 1], [2, 2]], [[0, 3], [1, 4]]
-    assert [np.argwhere(row).tolist() for row in bags] == [three, [], three, [], two, two]
+    assert [np.argwhere(row).tolist() for row in shared_options] == [three, [], three, [], two, two]
     # Equal numbers are not the same options.
     alike = space(a=Categorical(options=(0, 1)), b=Categorical(options=(False, True)))
-    assert Encoding(alike).tables.bags.shape[2] == 0
+    assert Encoding(alike).domain.shared_options.shape[2] == 0
 
 
 @given(space=spaces)
 def test_a_code_is_one_option_of_a_bag_at_most(space: SearchSpace[None]) -> None:
-    tables = Encoding(space).tables
-    assert (tables.bags.sum(-1) <= 1).all()
-    assert not (tables.bags.any(-1) & ~tables.valid).any()
-    assert not tables.bags[tables.ordinal].any()
-    assert (tables.bags.any(1).sum(0) >= 2).all()
+    domain = Encoding(space).domain
+    assert (domain.shared_options.sum(-1) <= 1).all()
+    assert not (domain.shared_options.any(-1) & ~domain.valid).any()
+    assert not domain.shared_options[domain.ordinal].any()
+    assert (domain.shared_options.any(1).sum(0) >= 2).all()
 
 
 def test_conditions_are_closed_over_ancestors() -> None:
     encoding = Encoding(SPACES["nested"])
     names = [decision.name for decision in encoding.decisions]
-    allowed = encoding.tables.allowed
+    allowed = encoding.domain.allowed
     # depthwise hangs on kernel > 1, and with it on norm = True and kind = conv.
     row = allowed[names.index("depthwise")]
     assert row[names.index("kernel")].tolist()[:4] == [False, True, True, True]
@@ -210,7 +210,7 @@ def test_an_encoding_is_a_value() -> None:
 
 
 def test_a_space_with_a_local_builder_can_be_kept() -> None:
-    kept = unbuilt(space(a=Categorical(options=(1, 2))))
+    kept = strip_builder(space(a=Categorical(options=(1, 2))))
     assert pickle.loads(pickle.dumps(kept)).describe() == kept.describe()
     with pytest.raises(TypeError, match="has no builder"):
         kept.build({}, None)
@@ -222,9 +222,9 @@ def test_rewards_of_trials() -> None:
         Trial(0, candidate, (0, 2), (0, 1), Status.COMPLETE, None, (0.5,)),
         Trial(1, candidate, (0, 2), (0, 1), Status.FAILED),
     ]
-    assert json.dumps(rewards(trials).tolist()) == "[0.5, NaN]"
+    assert json.dumps(read_rewards(trials).tolist()) == "[0.5, NaN]"
     with pytest.raises(InputError, match=r"trial 3 has a reward of 2; use one for several "):
-        rewards([Trial(3, candidate, (0, 1), (3,), Status.COMPLETE, None, (0.5, 0.1))])
+        read_rewards([Trial(3, candidate, (0, 1), (3,), Status.COMPLETE, None, (0.5, 0.1))])
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:

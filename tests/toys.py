@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l.searchers.controllers.controller import Controller
-from l2l.searchers.core.base import CodedState
+from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import SearchSpace
 from l2l.store.log import Store, TrialLog
 from l2l.types import Outcome, Trial
@@ -90,12 +90,12 @@ _ASKED: list[bool] = []
 class Forgetful(Controller):
     """A controller without replay: what it is told before a process has asked anything is lost."""
 
-    def ask(self, state: CodedState, key: Any, count: int) -> Any:
+    def ask(self, state: ArraySearcherState, key: Any, count: int) -> Any:
         """As ever."""
         _ASKED.append(True)
         return super().ask(state, key, count)
 
-    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
+    def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
         """The state as it was, in a replay."""
         return super().tell(state, trials) if _ASKED else state
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from l2l.compare.bootstrap import bootstrap_mean, judge_differences
 from l2l.searchers.controllers.controller import Controller
-from l2l.searchers.core.base import Coded
+from l2l.searchers.core.base import ArraySearcher
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
@@ -37,7 +37,7 @@ sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
 
 import about  # noqa: E402
 
-ROWS: Mapping[str, Coded] = {
+ROWS: Mapping[str, ArraySearcher] = {
     "random": Random(),
     "evolution": Evolution(),
     "reinforce": Controller(),
@@ -65,13 +65,13 @@ PROBLEMS = [
 ]
 
 
-def run_searches(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
+def run_job(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
     """True rewards [S] of the candidates that searches took for the best, each seed on a landscape of its own."""
     import jax
     import jax.numpy as jnp
 
     from l2l.encoding import Encoding
-    from l2l.searchers.core.compiled_search import blurs, searched
+    from l2l.searchers.core.compiled_search import run_searches, sample_observation_noise
 
     name, problem, seeds, trials = job
     choices = {f"c{n}": Categorical(options=tuple(range(problem.options))) for n in range(problem.decisions)}
@@ -82,8 +82,8 @@ def run_searches(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
         true = landscape(problem.decisions, problem.options, seed, problem.ruggedness).rewards
         key = jax.random.key(seed)
         rewards = jnp.asarray(true, jnp.float32)
-        (order,) = np.asarray(searched(ROWS[name], encoding, rows, rewards, key[None], trials, noise=problem.noise))
-        noisy = true[order] + problem.noise * np.asarray(blurs(key, jnp.arange(trials)))
+        (order,) = np.asarray(run_searches(ROWS[name], encoding, rows, rewards, key[None], trials, noise=problem.noise))
+        noisy = true[order] + problem.noise * np.asarray(sample_observation_noise(key, jnp.arange(trials)))
         best_rewards.append(float(true[order[noisy.argmax()]]))
     return np.array(best_rewards)
 
@@ -111,7 +111,7 @@ def main() -> None:
     ]
     parts: dict[tuple[Problem, str], list[np.ndarray]] = {}
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
-        for (name, problem, _, _), rewards in zip(jobs, pool.map(run_searches, jobs), strict=True):
+        for (name, problem, _, _), rewards in zip(jobs, pool.map(run_job, jobs), strict=True):
             parts.setdefault((problem, name), []).append(rewards)
     results: list[dict[str, Any]] = []
     print("| decisions | ruggedness | noise | " + " | ".join(ROWS) + " | gp_critic less local |")

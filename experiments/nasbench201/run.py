@@ -195,8 +195,8 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     import jax
     import jax.numpy as jnp
 
-    from l2l.searchers.core.compiled_search import searched
-    from l2l.searchers.core.points import inside
+    from l2l.searchers.core.compiled_search import run_searches
+    from l2l.searchers.core.points import make_points
     from l2l.searchers.gp.earlier_searches import MOST
     from l2l.searchers.gp.state import Source, ranked
 
@@ -206,11 +206,11 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
 
     def run(benchmark: Table, sources: Any) -> np.ndarray:
         arrays = jnp.asarray(benchmark.rows), jnp.asarray(benchmark.rewards, jnp.float32)
-        return np.asarray(searched(searcher, benchmark.encoding, *arrays, keys, 100, sources=sources))
+        return np.asarray(run_searches(searcher, benchmark.encoding, *arrays, keys, 100, earlier=sources))
 
     if kind == "cold":
         return ours.rewards[run(ours, None)]
-    tables, rows = ours.encoding.tables, run(theirs, None)  # a search of its own, of 100 trials
+    domain, rows = ours.encoding.domain, run(theirs, None)  # a search of its own, of 100 trials
     rewards = theirs.rewards[rows]
     if kind == "negated":
         rewards = -rewards
@@ -221,12 +221,12 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
 
         rewards = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
     assert rows.shape[1] <= MOST
-    codes = np.zeros((*rows.shape, len(tables.valid)), np.int32)
+    codes = np.zeros((*rows.shape, len(domain.valid)), np.int32)
     order = np.argsort(ours.rows)  # the place of each row among all codes
     codes[:] = np.stack(np.unravel_index(order[rows], [len(options) for options in ours.encoding.decisions]), -1)
 
     def source(codes: Any, scores: Any) -> Source:
-        points = inside(tables, codes, jnp.zeros(codes.shape))
+        points = make_points(domain, codes, jnp.zeros(codes.shape))
         everything = jnp.ones(len(codes), bool)
         return Source(points, ranked(scores, everything), jnp.ones(len(codes), jnp.int32))
 
@@ -247,7 +247,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from l2l.searchers.core.compiled_search import searched
+    from l2l.searchers.core.compiled_search import run_searches
 
     searcher, benchmark, trials = Controller(), load_benchmark("cifar10"), 500
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seed, args.seed + args.seeds, dtype=jnp.uint32))
@@ -255,7 +255,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     seconds: list[float] = []
     for _ in range(6):
         started = time.perf_counter()
-        rows = np.asarray(searched(searcher, benchmark.encoding, *arrays, keys, trials))
+        rows = np.asarray(run_searches(searcher, benchmark.encoding, *arrays, keys, trials))
         seconds.append(time.perf_counter() - started)
     sample = range(args.seed, args.seed + 5)
     search_alone(searcher, benchmark, sample[0], 20, 1)  # compiles

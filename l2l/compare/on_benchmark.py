@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from l2l import machine
-from l2l.encoding import unbuilt
+from l2l.encoding import strip_builder
 from l2l.errors import SearchError
 from l2l.interrupts import interruptible
 from l2l.objectives.benchmark_table import Table
-from l2l.searchers.core.base import Coded
+from l2l.searchers.core.base import ArraySearcher
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
 
 SEEDS = 5
@@ -73,7 +73,7 @@ def search_benchmark(
     if not count:
         results = [run_job(job, Budget(benchmark, trials, batch)) for job in jobs]
     else:
-        budget = Budget(replace(benchmark, space=unbuilt(benchmark.space)), trials, batch)
+        budget = Budget(replace(benchmark, space=strip_builder(benchmark.space)), trials, batch)
         with interruptible():
             results = _run_in_processes(jobs, budget, count)
     runs: dict[str, SeedRuns] = {}
@@ -121,16 +121,18 @@ def run_job(job: Job, budget: Budget) -> SeedRuns:
     benchmark, trials, batch = budget.benchmark, budget.trials, budget.batch
     start = time.process_time()
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        if isinstance(job.searcher, Coded) and isinstance(benchmark.rows, np.ndarray):
-            from l2l.searchers.core.compiled_search import searched
+        if isinstance(job.searcher, ArraySearcher) and isinstance(benchmark.rows, np.ndarray):
+            from l2l.searchers.core.compiled_search import run_searches
 
             keys = jax.vmap(jax.random.key)(np.array(job.seeds, np.uint32))
             arrays = jax.numpy.asarray(benchmark.rows), jax.numpy.asarray(benchmark.rewards, np.float32)
-            sources = jax.tree.map(
+            earlier = jax.tree.map(
                 lambda leaf: np.broadcast_to(leaf, (len(keys), *np.shape(leaf))),
-                job.searcher.source(benchmark.encoding),
+                job.searcher.read_earlier(benchmark.encoding),
             )
-            rows = np.asarray(searched(job.searcher, benchmark.encoding, *arrays, keys, trials, batch, sources=sources))
+            rows = np.asarray(
+                run_searches(job.searcher, benchmark.encoding, *arrays, keys, trials, batch, earlier=earlier)
+            )
         else:
             rows = np.stack([search_alone(job.searcher, benchmark, seed, trials, batch) for seed in job.seeds])
     return SeedRuns(rows, time.process_time() - start)

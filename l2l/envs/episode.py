@@ -148,7 +148,7 @@ class Episode:
     def observation(self) -> Observation:
         """[D * (K + 1) + D]: by decision its code as one-hot, with a last place for one that was skipped, all zeros
         where it is still to come; then which decision is next, as one-hot, all zeros after the last one."""
-        size, width = self.rules.encoding.tables.valid.shape
+        size, width = self.rules.encoding.domain.valid.shape
         place = self.place or 0
         told = np.zeros((size, width + 1), np.float32)
         passed = np.arange(place)
@@ -157,7 +157,7 @@ class Episode:
 
     def mask(self) -> Mask:
         """[K]: 1 for the actions that are allowed; after the last decision, when none is heeded, for all."""
-        valid = self.rules.encoding.tables.valid
+        valid = self.rules.encoding.domain.valid
         return np.ones(valid.shape[1], np.int8) if self.over else valid[self.place or 0].astype(np.int8)
 
     def _active(self) -> npt.NDArray[np.bool_]:

@@ -78,6 +78,6 @@ class Search(gymnasium.Env[Observation, SupportsIndex]):
 
 def spaces(rules: Rules) -> tuple[gymnasium.Space[Observation], gymnasium.spaces.Discrete]:
     """The spaces of observations and of actions."""
-    size, width = rules.encoding.tables.valid.shape
+    size, width = rules.encoding.domain.valid.shape
     box: gymnasium.Space[Any] = gymnasium.spaces.Box(0, 1, (size * (width + 2),), np.float32)
     return box, gymnasium.spaces.Discrete(width)

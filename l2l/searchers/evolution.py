@@ -14,10 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.core.base import Coded, Proposal
-from l2l.searchers.core.points import Points, drawn, moved, settled, several, within
+from l2l.searchers.core.base import ArraySearcher, Proposal
+from l2l.searchers.core.points import (
+    Points,
+    choose_decisions,
+    compute_uniforms,
+    mutate_points,
+    sample_points,
+    zero_inactive,
+)
 from l2l.types import Array, Key
 
 
@@ -34,7 +41,7 @@ class Population(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evolution(Coded):
+class Evolution(ArraySearcher):
     """Ageing evolution: random candidates at first, then mutated winners of tournaments.
 
     A mutation changes one active choice, each as likely: a Categorical takes another option, each as
@@ -61,43 +68,47 @@ class Evolution(Coded):
         if not 0 < self.step < math.inf:
             raise InputError(f"Evolution's step must be above 0, got {self.step!r}.")
 
-    def start(self, tables: Tables, key: Key) -> Population:
+    def start(self, domain: Domain, key: Key) -> Population:
         """An empty population; `key` is not used."""
-        shape = (self.population, len(tables.valid))
+        shape = (self.population, len(domain.valid))
         points = Points(np.zeros(shape, np.int32), np.zeros(shape, np.float32))  # pyright: ignore[reportArgumentType]
         scores, numbers = np.full(self.population, np.nan, np.float32), np.full(self.population, -1, np.int32)
         return Population(points, scores, numbers, np.int32(0))  # pyright: ignore[reportArgumentType]
 
-    def propose(self, inner: Population, tables: Tables, key: Key, count: int) -> Proposal:
+    def propose(self, state: Population, domain: Domain, key: Key, count: int) -> Proposal:
         """`count` candidates: random ones until as many were told as the population has room for."""
         keys = jax.random.split(key, 4)
-        alive = ~jnp.isnan(inner.scores)
+        alive = ~jnp.isnan(state.scores)
         # The few of a tournament are the living with the lowest lots.
         lots = jnp.where(alive, jax.random.uniform(keys[0], (count, self.population)), jnp.inf)
         few = jnp.argsort(lots, axis=1)[:, : self.tournament]
-        scores = jnp.where(alive, inner.scores, -jnp.inf)[few]
+        scores = jnp.where(alive, state.scores, -jnp.inf)[few]
         winner = jnp.take_along_axis(few, scores.argmax(1)[:, None], 1)[:, 0]
-        parents = inner.points.at(winner)
-        children = moved(tables, parents, several(tables, parents.codes, keys[1], 1), keys[2], self.step)
-        fresh = drawn(tables, keys[3], count)
-        first = (inner.told + jnp.arange(count) < self.population) | ~alive.any()
+        parents = state.points.take(winner)
+        children = mutate_points(
+            domain, parents, choose_decisions(domain, parents.codes, keys[1], 1), keys[2], self.step
+        )
+        fresh = sample_points(domain, keys[3], count)
+        first = (state.told + jnp.arange(count) < self.population) | ~alive.any()
         chosen = Points(*(jnp.where(first[:, None], a, b) for a, b in zip(fresh, children, strict=True)))
-        points = settled(tables, chosen)
-        return Proposal(points.codes, within(tables, points), {"parent": jnp.where(first, -1, inner.numbers[winner])})
+        points = zero_inactive(domain, chosen)
+        return Proposal(
+            points.codes, compute_uniforms(domain, points), {"parent": jnp.where(first, -1, state.numbers[winner])}
+        )
 
-    def learn(self, inner: Population, tables: Tables, points: Points, scores: Array) -> Population:
+    def learn(self, state: Population, domain: Domain, points: Points, scores: Array) -> Population:
         """The newest of the living and the trials."""
-        numbers = inner.told + jnp.arange(len(scores))
+        numbers = state.told + jnp.arange(len(scores))
 
         def put(old: Array, new: Array) -> Array:
             return jnp.concatenate([jnp.asarray(old), new.astype(old.dtype)])
 
         # The dead and the unborn first, in their order; the newest of the living last.
-        every = put(inner.scores, scores)
+        every = put(state.scores, scores)
         order = jnp.argsort(~jnp.isnan(every), stable=True)[-self.population :]
-        living = Points(*(put(*pair)[order] for pair in zip(inner.points, points, strict=True)))
-        return Population(living, every[order], put(inner.numbers, numbers)[order], inner.told + len(scores))
+        living = Points(*(put(*pair)[order] for pair in zip(state.points, points, strict=True)))
+        return Population(living, every[order], put(state.numbers, numbers)[order], state.told + len(scores))
 
-    def figures(self, inner: Population) -> Mapping[str, Array]:
+    def summarise(self, state: Population) -> Mapping[str, Array]:
         """Mean and best reward of the living."""
-        return {"reward": jnp.nanmean(inner.scores), "best": jnp.nanmax(inner.scores)}
+        return {"reward": jnp.nanmean(state.scores), "best": jnp.nanmax(state.scores)}

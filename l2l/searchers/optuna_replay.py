@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from l2l.encoding import unbuilt
+from l2l.encoding import strip_builder
 from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace, Value
 from l2l.types import Key, Status, Trial
@@ -67,7 +67,7 @@ class OptunaSearcher:
     def init(self, space: SearchSpace[Any], key: Key) -> OptunaState:
         """The state before any trial, with the seed of all randomness that a replay repeats."""
         seed = derive_seed(key)
-        return OptunaState(unbuilt(space), seed, (), (_hash_text(json.dumps([space.describe(), seed])),))
+        return OptunaState(strip_builder(space), seed, (), (_hash_text(json.dumps([space.describe(), seed])),))
 
     def tell(self, state: OptunaState, trials: Sequence[Trial]) -> OptunaState:
         """The state with one more batch. Raises: InputError if rewards differ in length."""

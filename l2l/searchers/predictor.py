@@ -14,22 +14,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.core.base import Coded, Proposal
+from l2l.searchers.core.base import ArraySearcher, Proposal
 from l2l.searchers.core.points import (
     History,
     Points,
-    active,
-    capacity,
-    drawn,
-    history,
-    moved,
-    padded,
-    seen,
-    settled,
-    several,
-    within,
+    choose_capacity,
+    choose_decisions,
+    compute_uniforms,
+    is_active,
+    is_repeat,
+    make_history,
+    mutate_points,
+    pad_history,
+    sample_points,
+    zero_inactive,
 )
 from l2l.types import Array, Key
 
@@ -58,12 +58,12 @@ class Learnt(NamedTuple):
 
     history: History
     networks: Networks
-    moments: optax.OptState
+    opt_state: optax.OptState
     key: Key
 
 
 @dataclass(frozen=True)
-class Predictor(Coded):
+class Predictor(ArraySearcher):
     """Random candidates at first; then the mutation of the best that one draw of the ensemble's beliefs prefers.
 
     Raises: InputError if a number is below 1.
@@ -86,9 +86,9 @@ class Predictor(Coded):
             if type(value) is not int or value < 1:
                 raise InputError(f"Predictor's {name} must be a whole number of at least 1, got {value!r}.")
 
-    def start(self, tables: Tables, key: Key) -> Learnt:
+    def start(self, domain: Domain, key: Key) -> Learnt:
         """Networks as they are drawn."""
-        rows, width = tables.valid.shape
+        rows, width = domain.valid.shape
         inputs, count = rows * (width + 2), self.ensemble
         keys = jax.random.split(key, 4)
         networks = Networks(
@@ -98,30 +98,30 @@ class Predictor(Coded):
             jnp.zeros((count, 2, WIDTH)),
             jnp.zeros(count),
         )
-        return Learnt(history(tables), networks, optax.adam(RATE).init(networks), keys[3])  # pyright: ignore[reportArgumentType]
+        return Learnt(make_history(domain), networks, optax.adam(RATE).init(networks), keys[3])  # pyright: ignore[reportArgumentType]
 
-    def roomy(self, inner: Learnt, count: int) -> Learnt:
+    def reserve(self, state: Learnt, count: int) -> Learnt:
         """The same state with room for `count` trials in all."""
-        return inner._replace(history=padded(inner.history, capacity(count)))
+        return state._replace(history=pad_history(state.history, choose_capacity(count)))
 
-    def propose(self, inner: Learnt, tables: Tables, key: Key, count: int) -> Proposal:
+    def propose(self, state: Learnt, domain: Domain, key: Key, count: int) -> Proposal:
         """`count` candidates, each chosen by beliefs of its own."""
-        keys, kept = jax.random.split(key, 6), inner.history
-        scores = jnp.where(kept.told(), kept.filled(), -jnp.inf)
+        keys, kept = jax.random.split(key, 6), state.history
+        scores = jnp.where(kept.has_trial(), kept.impute_scores(), -jnp.inf)
         among, many = min(self.parents, len(scores)), max(self.mutations, 4 * count)
         _, order = jax.lax.top_k(scores, among)
-        parents = kept.points.at(order[jax.random.randint(keys[0], (many,), 0, jnp.clip(kept.count, 1, among))])
+        parents = kept.points.take(order[jax.random.randint(keys[0], (many,), 0, jnp.clip(kept.count, 1, among))])
         size, step = jax.random.uniform(keys[1], (2, many, 1))
-        chosen = several(tables, parents.codes, keys[2], 1 + jnp.floor(3 * size).astype(jnp.int32))
-        children = settled(tables, moved(tables, parents, chosen, keys[3], 0.02 * 15**step))
-        guesses = predicted(inner.networks, inputs(tables, children))  # [E, M]
+        chosen = choose_decisions(domain, parents.codes, keys[2], 1 + jnp.floor(3 * size).astype(jnp.int32))
+        children = zero_inactive(domain, mutate_points(domain, parents, chosen, keys[3], 0.02 * 15**step))
+        guesses = predicted(state.networks, inputs(domain, children))  # [E, M]
         draws = guesses.mean(0) + guesses.std(0) * jax.random.normal(keys[4], (count, many))
-        stale = seen(kept, children.codes) & jnp.asarray(tables.exact).all()
+        stale = is_repeat(kept, children.codes) & jnp.asarray(domain.exact).all()
         picked, values = self._apart(jnp.where(stale, -jnp.inf, draws))
-        fresh = settled(tables, drawn(tables, keys[5], count))
+        fresh = zero_inactive(domain, sample_points(domain, keys[5], count))
         early = ((kept.count + jnp.arange(count) < self.first) | ~jnp.isfinite(values))[:, None]
-        points = Points(*(jnp.where(early, a, b) for a, b in zip(fresh, children.at(picked), strict=True)))
-        return Proposal(points.codes, within(tables, points), {})
+        points = Points(*(jnp.where(early, a, b) for a, b in zip(fresh, children.take(picked), strict=True)))
+        return Proposal(points.codes, compute_uniforms(domain, points), {})
 
     def _apart(self, draws: Array) -> tuple[Array, Array]:
         """The best column [N] of each row of draws [N, M], none of them twice, and its value."""
@@ -133,41 +133,41 @@ class Predictor(Coded):
 
         return jax.lax.scan(one, jnp.zeros(draws.shape[1], jnp.bool_), draws)[1]
 
-    def learn(self, inner: Learnt, tables: Tables, points: Points, scores: Array) -> Learnt:
+    def learn(self, state: Learnt, domain: Domain, points: Points, scores: Array) -> Learnt:
         """Some steps of Adam on what is known now, `steps` for each trial."""
-        kept = inner.history.append(settled(tables, points), scores)
-        features, targets = inputs(tables, kept.points), scaled(kept)
-        draw = jax.random.fold_in(inner.key, kept.count)
+        kept = state.history.append(zero_inactive(domain, points), scores)
+        features, targets = inputs(domain, kept.points), scaled(kept)
+        draw = jax.random.fold_in(state.key, kept.count)
         total = self.steps * len(scores)
         shape = (total, self.ensemble, MINIBATCH)
         picks = jnp.minimum(jnp.floor(jax.random.uniform(draw, shape) * kept.count).astype(jnp.int32), kept.count - 1)
 
         def step(carry: tuple[Networks, optax.OptState], rows: Array) -> tuple[tuple[Networks, optax.OptState], None]:
-            networks, moments = carry
+            networks, opt_state = carry
 
             def loss(networks: Networks) -> Array:
                 found = predicted(networks, features[rows])
                 return ((found - targets[rows]) ** 2).mean(1).sum()
 
-            updates, moments = optax.adam(RATE).update(jax.grad(loss)(networks), moments)
-            return (optax.apply_updates(networks, updates), moments), None  # pyright: ignore[reportReturnType, reportArgumentType]
+            updates, opt_state = optax.adam(RATE).update(jax.grad(loss)(networks), opt_state)
+            return (optax.apply_updates(networks, updates), opt_state), None  # pyright: ignore[reportReturnType, reportArgumentType]
 
-        (networks, moments), _ = jax.lax.scan(step, (inner.networks, inner.moments), picks)
-        return Learnt(kept, networks, moments, inner.key)
+        (networks, opt_state), _ = jax.lax.scan(step, (state.networks, state.opt_state), picks)
+        return Learnt(kept, networks, opt_state, state.key)
 
-    def figures(self, inner: Learnt) -> Mapping[str, Array]:
+    def summarise(self, state: Learnt) -> Mapping[str, Array]:
         """The best reward."""
-        known = inner.history.known()
-        best = jnp.where(known, inner.history.scores, -jnp.inf).max()
+        known = state.history.has_score()
+        best = jnp.where(known, state.history.scores, -jnp.inf).max()
         return {"best": jnp.where(known.any(), best, jnp.nan)}
 
 
-def inputs(tables: Tables, points: Points) -> Array:
+def inputs(domain: Domain, points: Points) -> Array:
     """What the networks see of points [N, D]: [N, D * (K + 2)], the option taken, or none, and the quantile."""
-    width = tables.valid.shape[1]
-    masks = active(tables, points.codes)
+    width = domain.valid.shape[1]
+    masks = is_active(domain, points.codes)
     hot = jax.nn.one_hot(jnp.where(masks, points.codes, width), width + 1)
-    places = jnp.where(masks & jnp.asarray(tables.ordinal), points.places - 0.5, 0)
+    places = jnp.where(masks & jnp.asarray(domain.ordinal), points.quantiles - 0.5, 0)
     return jnp.concatenate([hot, places[..., None]], -1).reshape(len(hot), -1)
 
 
@@ -180,7 +180,7 @@ def predicted(networks: Networks, features: Array) -> Array:
 
 def scaled(kept: History) -> Array:
     """Rewards [C] with mean 0 and variance 1, outliers held at three; 0 where there is none."""
-    scores, told = kept.filled(), kept.told()
+    scores, told = kept.impute_scores(), kept.has_trial()
     count = jnp.maximum(kept.count, 1)
     mean = jnp.where(told, scores / count, 0).sum()
     apart = jnp.where(told, jnp.abs(scores - mean) / count, 0).sum()

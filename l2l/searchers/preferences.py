@@ -23,7 +23,7 @@ class PreferencesState(NamedTuple):
     """What the copies know, and what all rewards are measured in."""
 
     inner: tuple[Any, ...]
-    told: int = 0
+    trial_count: int = 0
     """Trials so far; candidate n belongs to copy n modulo their number."""
     low: tuple[float, ...] = ()
     """The smallest reward so far, of each objective; empty before the first."""
@@ -67,7 +67,7 @@ class Preferences:
 
     def ask(self, state: PreferencesState, key: Key, count: int) -> list[Candidate]:
         """`count` candidates, each of the copy whose turn it is."""
-        turns = [(state.told + place) % self.count for place in range(count)]
+        turns = [(state.trial_count + place) % self.count for place in range(count)]
         asked = {
             n: iter(self.searcher.ask(state.inner[n], jax.random.fold_in(key, n), turns.count(n)))
             for n in sorted(set(turns))
@@ -88,11 +88,11 @@ class Preferences:
             every = np.asarray([*seen, *([low, high] if low else [])], np.float64)
             low, high = tuple(every.min(0).tolist()), tuple(every.max(0).tolist())
         inner = list(state.inner)
-        turns = [(state.told + place) % self.count for place in range(len(trials))]
+        turns = [(state.trial_count + place) % self.count for place in range(len(trials))]
         for n in sorted(set(turns)):
             own = [trial for trial, turn in zip(trials, turns, strict=True) if turn == n]
             inner[n] = self.searcher.tell(inner[n], [_preferred(each, n, self.count, low, high) for each in own])
-        return PreferencesState(tuple(inner), state.told + len(trials), low, high)
+        return PreferencesState(tuple(inner), state.trial_count + len(trials), low, high)
 
     def summary(self, state: PreferencesState) -> Mapping[str, float]:
         """Each copy's own figures, in its own preference."""

@@ -8,29 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from l2l.encoding import Tables
-from l2l.searchers.core.base import Coded, CodedState, Proposal
-from l2l.searchers.core.points import Points, drawn, settled, within
+from l2l.encoding import Domain
+from l2l.searchers.core.base import ArraySearcher, ArraySearcherState, Proposal
+from l2l.searchers.core.points import Points, compute_uniforms, sample_points, zero_inactive
 from l2l.types import Array, Key, Trial
 
 
 @dataclass(frozen=True)
-class Random(Coded):
+class Random(ArraySearcher):
     """Draws candidates uniformly and learns nothing."""
 
-    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
+    def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
         """The state after a batch, of however many objectives."""
-        return state._replace(told=state.told + len(trials))
+        return state._replace(trial_count=state.trial_count + len(trials))
 
-    def start(self, tables: Tables, key: Key) -> tuple[()]:
+    def start(self, domain: Domain, key: Key) -> tuple[()]:
         """Nothing to know; `key` is not used."""
         return ()
 
-    def propose(self, inner: tuple[()], tables: Tables, key: Key, count: int) -> Proposal:
+    def propose(self, state: tuple[()], domain: Domain, key: Key, count: int) -> Proposal:
         """`count` candidates, each drawn uniformly; one may come twice."""
-        points = settled(tables, drawn(tables, key, count))
-        return Proposal(points.codes, within(tables, points), {})
+        points = zero_inactive(domain, sample_points(domain, key, count))
+        return Proposal(points.codes, compute_uniforms(domain, points), {})
 
-    def learn(self, inner: tuple[()], tables: Tables, points: Points, scores: Array) -> tuple[()]:
+    def learn(self, state: tuple[()], domain: Domain, points: Points, scores: Array) -> tuple[()]:
         """Nothing."""
-        return inner
+        return state

@@ -26,7 +26,7 @@ from l2l.objectives.tabular import benchmark_space as space
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
 from l2l.run.loop import Result, search
-from l2l.searchers.core.compiled_search import searched
+from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
@@ -89,7 +89,7 @@ def test_rows_follow_the_mixed_radix_of_whole_searches(toy: Path) -> None:
     assert table.rewards[table.find(candidates)].tolist() == MADE.rewards.tolist()
     assert table.best == 1.0 == table.rewards[table.winner]
     keys = jax.vmap(jax.random.key)(np.arange(3))
-    rows = searched(Evolution(population=8, tournament=4), encoding, table.rows, table.rewards, keys, 48, 4)
+    rows = run_searches(Evolution(population=8, tournament=4), encoding, table.rows, table.rewards, keys, 48, 4)
     assert rows.shape == (3, 48)
     for row in np.asarray(rows):
         assert len(set(row.tolist())) > 10

@@ -98,7 +98,7 @@ def test_only_equal_lists_of_options_are_the_same_choices() -> None:
     made = {f"c{n}": CategoricalDistribution(each) for n, each in enumerate(lists)}
     space = Defined(made, {name: {} for name in made}).space()
     assert space.choices["c0"] == space.choices["c1"] != space.choices["c2"]
-    assert Encoding(space).tables.bags.any((1, 2)).tolist() == [True, True, False]
+    assert Encoding(space).domain.shared_options.any((1, 2)).tolist() == [True, True, False]
 
 
 def test_what_nothing_explains_is_searched_alone() -> None:

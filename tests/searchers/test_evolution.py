@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2l.encoding import Encoding, Tables
+from l2l.encoding import Domain, Encoding
 from l2l.errors import InputError
-from l2l.searchers.core.points import Points, moved, settled, several, within
+from l2l.searchers.core.points import Points, choose_decisions, compute_uniforms, mutate_points, zero_inactive
 from l2l.searchers.evolution import Evolution
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
 from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
@@ -29,19 +29,21 @@ class TestEvolution(SearcherContract):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _children(key: Key, count: int, tables: Tables, parent: Points, step: float) -> tuple[Points, Array]:
+def _children(key: Key, count: int, domain: Domain, parent: Points, step: float) -> tuple[Points, Array]:
     first, second = jax.random.split(key)
     parents = Points(*(jnp.repeat(each, count, 0) for each in parent))
-    points = settled(tables, moved(tables, parents, several(tables, parents.codes, first, 1), second, step))
-    return points, within(tables, points)
+    points = zero_inactive(
+        domain, mutate_points(domain, parents, choose_decisions(domain, parents.codes, first, 1), second, step)
+    )
+    return points, compute_uniforms(domain, points)
 
 
 def mutants(space: SearchSpace[None], parent: Candidate, seed: int, count: int, step: float = 0.2) -> list[Candidate]:
     """`count` children of a parent, one mutation each."""
     encoding = Encoding(space)
     codes, _ = encoding.encode([parent])
-    points = Points(jnp.asarray(codes), jnp.asarray(encoding.places([parent])))
-    children, uniforms = _children(jax.random.key(seed), count, encoding.tables, points, step)
+    points = Points(jnp.asarray(codes), jnp.asarray(encoding.quantiles([parent])))
+    children, uniforms = _children(jax.random.key(seed), count, encoding.domain, points, step)
     return encoding.decode(np.asarray(children.codes), np.asarray(uniforms))
 
 
@@ -106,14 +108,14 @@ def test_the_oldest_die_and_the_failed_are_not_born() -> None:
     asked = searcher.ask(state, jax.random.key(1), 6)
     state = searcher.tell(state, finished(asked, 0, lambda c: None if c == asked[3] else toy_reward(c.values)))
     living = [asked[1], asked[2], asked[4], asked[5]]
-    assert state.inner.numbers.tolist() == [1, 2, 4, 5]
-    assert state.inner.scores.tolist() == pytest.approx([toy_reward(each.values) for each in living])
-    uniforms = np.asarray(within(state.encoding.tables, state.inner.points))
-    found = state.encoding.decode(np.asarray(state.inner.points.codes), uniforms)
+    assert state.arrays.numbers.tolist() == [1, 2, 4, 5]
+    assert state.arrays.scores.tolist() == pytest.approx([toy_reward(each.values) for each in living])
+    uniforms = np.asarray(compute_uniforms(state.encoding.domain, state.arrays.points))
+    found = state.encoding.decode(np.asarray(state.arrays.points.codes), uniforms)
     assert [each.values["b"] for each in found] == [each.values["b"] for each in living]
     assert [each.values["d"] for each in found] == pytest.approx([each.values["d"] for each in living])
-    assert searcher.summary(state)["best"] == max(state.inner.scores)
-    assert searcher.summary(state)["reward"] == pytest.approx(float(np.mean(state.inner.scores)))
+    assert searcher.summary(state)["best"] == max(state.arrays.scores)
+    assert searcher.summary(state)["reward"] == pytest.approx(float(np.mean(state.arrays.scores)))
 
 
 def test_random_until_the_population_is_full_then_children_of_winners() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from l2l.errors import InputError
-from l2l.searchers.core.base import CodedState
+from l2l.searchers.core.base import ArraySearcherState
 from l2l.searchers.local_search import LocalSearch
 from l2l.space import Candidate, Categorical, Integer, SearchSpace
 from l2l.testing import SearcherContract, finished
@@ -34,7 +34,7 @@ class TestLocal(SearcherContract):
 
 def search(
     searcher: LocalSearch, space: SearchSpace[None], reward: Reward, trials: int, batch: int = 1
-) -> tuple[CodedState, list[Candidate]]:
+) -> tuple[ArraySearcherState, list[Candidate]]:
     """The state after a search, and its candidates in order."""
     state, found = searcher.init(space, jax.random.key(0)), list[Candidate]()
     for first in range(0, trials, batch):
@@ -95,8 +95,8 @@ def test_after_a_summit_it_starts_elsewhere() -> None:
         (asked,) = searcher.ask(state, jax.random.key(number), 1)
         state = searcher.tell(state, finished([asked], number, two))
         found.append(int(asked.values["x"] or 0))
-        if int(state.inner.start) not in (0, *starts):
-            starts.append(int(state.inner.start))
+        if int(state.arrays.start) not in (0, *starts):
+            starts.append(int(state.arrays.start))
             # The climb that is over ends at a point both of whose neighbours were tried.
             climb = found[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
             top = max(climb, key=lambda x: two(Candidate({"x": x})))

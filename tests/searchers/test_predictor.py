@@ -11,8 +11,8 @@ import pytest
 
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.searchers.core.compiled_search import searched
-from l2l.searchers.core.points import located
+from l2l.searchers.core.compiled_search import run_searches
+from l2l.searchers.core.points import locate_points
 from l2l.searchers.predictor import Predictor, inputs, predicted
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
@@ -28,11 +28,11 @@ class TestPredictor(SearcherContract):
 
 def test_the_networks_learn_what_they_are_told() -> None:
     encoding, searcher = Encoding(CELL), Predictor(steps=20)
-    tables = encoding.tables
-    points = located(tables, jax.random.uniform(jax.random.key(0), (48, 6)))
+    domain = encoding.domain
+    points = locate_points(domain, jax.random.uniform(jax.random.key(0), (48, 6)))
     scores = (points.codes[:, 0] == 2) + 0.5 * (points.codes[:, 3] == 1)
-    inner = searcher.learn(searcher.start(tables, jax.random.key(1)), tables, points, scores.astype(jnp.float32))
-    found = np.asarray(predicted(inner.networks, inputs(tables, points)).mean(0))
+    inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, scores.astype(jnp.float32))
+    found = np.asarray(predicted(inner.networks, inputs(domain, points)).mean(0))
     assert np.corrcoef(found, np.asarray(scores))[0, 1] > 0.9
 
 
@@ -41,17 +41,17 @@ def test_it_does_better_than_chance_on_a_landscape() -> None:
     rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     ours, chance = (
-        np.asarray(searched(each, Encoding(CELL), rows, rewards, keys, 50)) for each in (Predictor(), Random())
+        np.asarray(run_searches(each, Encoding(CELL), rows, rewards, keys, 50)) for each in (Predictor(), Random())
     )
     assert made.rewards[ours].max(1).mean() > made.rewards[chance].max(1).mean()
 
 
 def test_more_are_asked_for_than_it_would_mutate() -> None:
     encoding, searcher = Encoding(CELL), Predictor(first=1, mutations=4, parents=1000, steps=1)
-    tables = encoding.tables
-    points = located(tables, jax.random.uniform(jax.random.key(0), (8, 6)))
-    inner = searcher.learn(searcher.start(tables, jax.random.key(1)), tables, points, jnp.arange(8, dtype=jnp.float32))
-    found = np.asarray(searcher.propose(inner, tables, jax.random.key(2), 20).codes)
+    domain = encoding.domain
+    points = locate_points(domain, jax.random.uniform(jax.random.key(0), (8, 6)))
+    inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, jnp.arange(8, dtype=jnp.float32))
+    found = np.asarray(searcher.propose(inner, domain, jax.random.key(2), 20).codes)
     assert len(np.unique(found, axis=0)) > 15
 
 

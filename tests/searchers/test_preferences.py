@@ -29,7 +29,7 @@ def concave(x: int) -> tuple[float, float]:
     return (share**3, (1 - share) ** 3)
 
 
-def searched(searcher: Any, trials: int = 320, seed: int = 0) -> tuple[Any, list[Trial]]:
+def run_search(searcher: Any, trials: int = 320, seed: int = 0) -> tuple[Any, list[Trial]]:
     key = jax.random.key(seed)
     state, done = searcher.init(SPACE, key), list[Trial]()
     for first in range(0, trials, 8):
@@ -52,7 +52,7 @@ def test_weights_are_positive_different_and_of_sum_one(count: int, objectives: i
 
 
 def test_each_copy_ends_where_its_preference_lies() -> None:
-    state, done = searched(Preferences(count=4))
+    state, done = run_search(Preferences(count=4))
     ends = [[each.candidate.values["x"] for each in done[-64:] if each.number % 4 == n] for n in range(4)]
     middles = [float(np.median(each)) for each in ends]  # pyright: ignore
     # What is missing at most, found by going through all options.
@@ -71,15 +71,15 @@ def test_what_failed_is_told_too_and_a_batch_may_be_short() -> None:
     asked = searcher.ask(state, jax.random.key(1), 2)
     failed = [Trial(n, each, (0, 2), (n,), Status.FAILED) for n, each in enumerate(asked)]
     state = searcher.tell(state, failed)
-    assert (state.told, state.low) == (2, ())
+    assert (state.trial_count, state.low) == (2, ())
     asked = searcher.ask(state, jax.random.key(2), 1)
     state = searcher.tell(state, [Trial(2, asked[0], (2, 1), (2,), Status.COMPLETE, Outcome(), (1.0, 2.0))])
-    assert (state.told, state.low, state.high) == (3, (1.0, 2.0), (1.0, 2.0))
+    assert (state.trial_count, state.low, state.high) == (3, (1.0, 2.0), (1.0, 2.0))
 
 
 def test_replayed_tells_give_the_same_asks() -> None:
     searcher = Preferences(Random(), 2)
-    state, done = searched(searcher, 24)
+    state, done = run_search(searcher, 24)
     again = searcher.init(SPACE, jax.random.key(0))
     for first in range(0, 24, 8):
         again = searcher.tell(again, done[first : first + 8])
@@ -87,7 +87,7 @@ def test_replayed_tells_give_the_same_asks() -> None:
 
 
 def test_the_front_is_reached_from_end_to_end() -> None:
-    _, done = searched(Preferences(count=5))
+    _, done = run_search(Preferences(count=5))
     late = [concave(each.candidate.values["x"]) for each in done[160:]]  # pyright: ignore
     assert len({late[place] for place in find_front(late)}) >= 5
 

@@ -32,7 +32,7 @@ class Baseline(Protocol):
         """
         ...
 
-    def level(self, known: Any) -> Array:
+    def expected_reward(self, known: Any) -> Array:
         """[]: what is expected now; nan before any reward."""
         ...
 
@@ -106,7 +106,7 @@ class MovingAverage:
         new = Averages(mean, spread, keep + 1 - past, lowest)
         return jax.tree.map(lambda old, each: jnp.where(count > 0, each, old), known, new)
 
-    def level(self, known: Averages) -> Array:
+    def expected_reward(self, known: Averages) -> Array:
         """The moving mean."""
         return jnp.where(known.weight > 0, known.mean, jnp.nan)
 
@@ -130,7 +130,7 @@ class _Windowed:
         """No reward yet: [window] of nan, with failures as minus infinity later."""
         return jnp.asarray(np.full(self.window, np.nan, np.float32))
 
-    def level(self, known: Array) -> Array:
+    def expected_reward(self, known: Array) -> Array:
         """The mean of the window, without failures."""
         return jnp.nanmean(jnp.where(jnp.isfinite(known), known, jnp.nan))
 

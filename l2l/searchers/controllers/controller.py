@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
 from l2l.searchers.controllers.baseline import Baseline, MovingAverage
 from l2l.searchers.controllers.factorised import Factorised
-from l2l.searchers.controllers.policy import Context, Params, Policy, latest, nothing
+from l2l.searchers.controllers.policy import Experience, Params, Policy, append_experience, make_experience
 from l2l.searchers.controllers.reinforce import Reinforce
-from l2l.searchers.core.base import Coded, Proposal
-from l2l.searchers.core.points import Points, active
+from l2l.searchers.core.base import ArraySearcher, Proposal
+from l2l.searchers.core.points import Points, is_active
 from l2l.types import Array, Key
 
 
@@ -33,8 +33,14 @@ class Update(Protocol):
         """What it keeps, before any step."""
         ...
 
-    def steps(
-        self, policy: Policy, params: Params, moments: optax.OptState, tables: Tables, batch: Context, past: Context
+    def take_steps(
+        self,
+        policy: Policy,
+        params: Params,
+        opt_state: optax.OptState,
+        domain: Domain,
+        batch: Experience,
+        past: Experience,
     ) -> tuple[Params, optax.OptState, Array]:
         """The parameters after a batch, and the mean entropy [] of the policy over it, in nats. Traceable."""
         ...
@@ -44,9 +50,9 @@ class ControllerState(NamedTuple):
     """What a controller has learnt."""
 
     params: Params
-    moments: optax.OptState
+    opt_state: optax.OptState
     baseline: Any
-    past: Context
+    past: Experience
     reward: Array
     """[]: mean reward of the last batch that had any."""
     entropy: Array
@@ -54,7 +60,7 @@ class ControllerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Controller(Coded):
+class Controller(ArraySearcher):
     """Draws candidates from a policy and makes those likelier that beat the baseline; notes hold log-probabilities.
 
     Source: Zoph and Le 2017, Neural Architecture Search with Reinforcement Learning, ICLR, section 3.2.
@@ -66,7 +72,7 @@ class Controller(Coded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, method in (("policy", "sample"), ("update", "steps"), ("baseline", "compare")):
+        for name, method in (("policy", "sample"), ("update", "take_steps"), ("baseline", "compare")):
             part = getattr(self, name)
             if isinstance(part, type) or not callable(getattr(part, method, None)):
                 raise InputError(f"Controller's {name} must be one of l2l.searchers, got {part!r:.80}.")
@@ -83,36 +89,40 @@ class Controller(Coded):
         update, policy = (type(part).__name__.lower() for part in (self.update, self.policy))
         return update if type(self.policy) is Factorised else f"{update}_{policy}"
 
-    def start(self, tables: Tables, key: Key) -> ControllerState:
+    def start(self, domain: Domain, key: Key) -> ControllerState:
         """The policy as it starts, and nothing learnt."""
-        params = self.policy.init(tables, key)
-        past = nothing(tables, max(self.policy.context, self.update.replay))
+        params = self.policy.init(domain, key)
+        past = make_experience(domain, max(self.policy.context, self.update.replay))
         unknown = jnp.float32(jnp.nan)
         return ControllerState(params, self.update.start(params), self.baseline.start(), past, unknown, unknown)
 
-    def propose(self, inner: ControllerState, tables: Tables, key: Key, count: int) -> Proposal:
+    def propose(self, state: ControllerState, domain: Domain, key: Key, count: int) -> Proposal:
         """`count` candidates drawn from the policy."""
         # One call of the generator: it is what takes longest to compile, and the first ask waits for it.
-        chosen, within = jax.random.uniform(key, (2, count, len(tables.valid)))
-        codes, log_prob = self.policy.sample(inner.params, tables, chosen, inner.past)
-        return Proposal(jnp.where(active(tables, codes), codes, 0), within, {"log_prob": log_prob})
+        chosen, within = jax.random.uniform(key, (2, count, len(domain.valid)))
+        codes, log_prob = self.policy.sample(state.params, domain, chosen, state.past)
+        return Proposal(jnp.where(is_active(domain, codes), codes, 0), within, {"log_prob": log_prob})
 
-    def learn(self, inner: ControllerState, tables: Tables, points: Points, scores: Array) -> ControllerState:
+    def learn(self, state: ControllerState, domain: Domain, points: Points, scores: Array) -> ControllerState:
         """What is learnt from N trials."""
-        advantages, level = self.baseline.compare(inner.baseline, scores)
-        log_probs, _ = self.policy.score(inner.params, tables, points.codes, inner.past)
-        batch = Context(points.codes, advantages, log_probs, jnp.ones(len(scores), jnp.bool_))
-        params, moments, entropy = self.update.steps(
-            self.policy, inner.params, inner.moments, tables, batch, inner.past
+        advantages, level = self.baseline.compare(state.baseline, scores)
+        log_probs, _ = self.policy.score(state.params, domain, points.codes, state.past)
+        batch = Experience(points.codes, advantages, log_probs, jnp.ones(len(scores), jnp.bool_))
+        params, opt_state, entropy = self.update.take_steps(
+            self.policy, state.params, state.opt_state, domain, batch, state.past
         )
         known = ~jnp.isnan(scores)
         mean = jnp.where(known, scores / jnp.maximum(known.sum(), 1), 0).sum()
-        reward = jnp.where(known.any(), mean, inner.reward)
-        after = ControllerState(params, moments, level, latest(inner.past, batch), reward, entropy)
+        reward = jnp.where(known.any(), mean, state.reward)
+        after = ControllerState(params, opt_state, level, append_experience(state.past, batch), reward, entropy)
         # Before the first reward there is nothing to learn, and nothing to remember.
         some = ~jnp.isnan(reward)
-        return jax.tree.map(lambda old, new: jnp.where(some, new, old), inner, after)
+        return jax.tree.map(lambda old, new: jnp.where(some, new, old), state, after)
 
-    def figures(self, inner: ControllerState) -> Mapping[str, Array]:
+    def summarise(self, state: ControllerState) -> Mapping[str, Array]:
         """Mean reward of the last batch, baseline, and the policy's entropy in nats."""
-        return {"reward": inner.reward, "baseline": self.baseline.level(inner.baseline), "entropy": inner.entropy}
+        return {
+            "reward": state.reward,
+            "baseline": self.baseline.expected_reward(state.baseline),
+            "entropy": state.entropy,
+        }

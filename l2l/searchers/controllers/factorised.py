@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
-from l2l.searchers.controllers.policy import Context, check_temperature, entropy, log_softmax, pick
-from l2l.searchers.core.points import active
+from l2l.encoding import Domain
+from l2l.searchers.controllers.policy import Experience, check_temperature, compute_entropy, log_softmax, sample_codes
+from l2l.searchers.core.points import is_active
 from l2l.types import Array, Key
 
 
@@ -30,19 +30,19 @@ class Factorised:
     def __post_init__(self) -> None:
         check_temperature("a Factorised", self.temperature)
 
-    def init(self, tables: Tables, key: Key) -> Array:
+    def init(self, domain: Domain, key: Key) -> Array:
         """Logits [D, K], all zero; `key` is not used."""
-        return jnp.asarray(np.zeros(tables.valid.shape, np.float32))
+        return jnp.asarray(np.zeros(domain.valid.shape, np.float32))
 
-    def sample(self, params: Array, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+    def sample(self, params: Array, domain: Domain, uniforms: Array, past: Experience) -> tuple[Array, Array]:
         """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are drawn at once."""
-        valid = jnp.asarray(tables.valid)
-        codes = pick(log_softmax(params / self.temperature, valid), valid, uniforms)
-        return codes, self.score(params, tables, codes, past)[0]
+        valid = jnp.asarray(domain.valid)
+        codes = sample_codes(log_softmax(params / self.temperature, valid), valid, uniforms)
+        return codes, self.score(params, domain, codes, past)[0]
 
-    def score(self, params: Array, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+    def score(self, params: Array, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
-        log_probs = log_softmax(params / self.temperature, jnp.asarray(tables.valid))
+        log_probs = log_softmax(params / self.temperature, jnp.asarray(domain.valid))
         chosen = log_probs[jnp.arange(len(params)), codes]  # [N, D]
-        masks = active(tables, codes)
-        return (chosen * masks).sum(-1), (entropy(log_probs) * masks).sum(-1)
+        masks = is_active(domain, codes)
+        return (chosen * masks).sum(-1), (compute_entropy(log_probs) * masks).sum(-1)

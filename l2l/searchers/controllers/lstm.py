@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.controllers.policy import Context, check_temperature, entropy, log_softmax, pick
+from l2l.searchers.controllers.policy import Experience, check_temperature, compute_entropy, log_softmax, sample_codes
 from l2l.types import Array, Key
 
 
@@ -57,9 +57,9 @@ class Lstm:
             raise InputError(f"an Lstm's scale must be above 0, got {self.scale!r}.")
         check_temperature("an Lstm", self.temperature)
 
-    def init(self, tables: Tables, key: Key) -> LstmParams:
+    def init(self, domain: Domain, key: Key) -> LstmParams:
         """Weights drawn uniformly in [-scale, scale]."""
-        (d, k), h, g = tables.valid.shape, self.units, self.layers
+        (d, k), h, g = domain.valid.shape, self.units, self.layers
         shapes = [(d, k + 1, h), (g, 2 * h, 4 * h), (g, 4 * h), (d, h, k), (d, k)]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         # One draw for all of them: each call of the generator with a new shape would compile.
@@ -67,19 +67,19 @@ class Lstm:
         parts = jnp.split(drawn, ends[:-1])
         return LstmParams(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
-    def sample(self, params: LstmParams, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+    def sample(self, params: LstmParams, domain: Domain, uniforms: Array, past: Experience) -> tuple[Array, Array]:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
-        return self._unroll(params, tables, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
+        return self._unroll(params, domain, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
 
-    def score(self, params: LstmParams, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+    def score(self, params: LstmParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
-        return self._unroll(params, tables, codes, None)[1:]
+        return self._unroll(params, domain, codes, None)[1:]
 
     def _unroll(
-        self, params: LstmParams, tables: Tables, codes: Array, uniforms: Array | None
+        self, params: LstmParams, domain: Domain, codes: Array, uniforms: Array | None
     ) -> tuple[Array, Array, Array]:
         """Walks the decisions; with uniforms [N, D] it draws each code, without it scores the codes [N, D] given."""
-        count, width = len(codes), tables.valid.shape[1]
+        count, width = len(codes), domain.valid.shape[1]
         decisions = jnp.arange(codes.shape[1])
 
         def step(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
@@ -88,17 +88,17 @@ class Lstm:
             hidden, cell = self._layers(params, embedding[token], hidden, cell)
             log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
             if uniforms is not None:
-                codes = codes.at[:, d].set(pick(log_probs, valid, uniforms[:, d]))
+                codes = codes.at[:, d].set(sample_codes(log_probs, valid, uniforms[:, d]))
             # Conditions name earlier decisions only, so what is not drawn yet cannot matter.
             mask = allowed[decisions, codes].all(-1)
             chosen = jnp.take_along_axis(log_probs, codes[:, d, None], axis=1)[:, 0]
             token = jnp.where(mask, codes[:, d], width)
-            return (hidden, cell, token, codes), (chosen * mask, entropy(log_probs) * mask)
+            return (hidden, cell, token, codes), (chosen * mask, compute_entropy(log_probs) * mask)
 
         zeros = jnp.zeros((self.layers, count, self.units))
         start = (zeros, zeros, jnp.full(count, width), codes)
-        rows = (decisions, params.embedding, params.head, params.head_bias, jnp.asarray(tables.valid))
-        (*_, codes), (log_prob, entropies) = jax.lax.scan(step, start, (*rows, jnp.asarray(tables.allowed)))
+        rows = (decisions, params.embedding, params.head, params.head_bias, jnp.asarray(domain.valid))
+        (*_, codes), (log_prob, entropies) = jax.lax.scan(step, start, (*rows, jnp.asarray(domain.allowed)))
         return codes, log_prob.sum(0), entropies.sum(0)
 
     def _layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:

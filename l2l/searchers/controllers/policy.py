@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
 from l2l.types import Array, Key
 
@@ -17,7 +17,7 @@ Params: TypeAlias = Any
 """A pytree of arrays: what the controller learns."""
 
 
-class Context(NamedTuple):
+class Experience(NamedTuple):
     """Trials that were told, the latest last."""
 
     codes: Array
@@ -38,18 +38,18 @@ class Policy(Protocol):
         """How many past trials it looks at."""
         ...
 
-    def init(self, tables: Tables, key: Key) -> Params:
+    def init(self, domain: Domain, key: Key) -> Params:
         """The parameters before any reward."""
         ...
 
-    def sample(self, params: Params, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+    def sample(self, params: Params, domain: Domain, uniforms: Array, past: Experience) -> tuple[Array, Array]:
         """Codes [N, D] drawn by uniforms [N, D] in [0, 1), and their log-probability [N] in nats. Traceable.
 
         What stands at an inactive decision means nothing.
         """
         ...
 
-    def score(self, params: Params, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+    def score(self, params: Params, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N], in nats, of the decisions that are active in codes [N, D].
 
         The entropy is the sum of each active decision's own entropy given those before it, whose mean over
@@ -58,20 +58,20 @@ class Policy(Protocol):
         ...
 
 
-def nothing(tables: Tables, room: int) -> Context:
+def make_experience(domain: Domain, room: int) -> Experience:
     """A context of `room` trials that are still to come."""
-    codes = np.zeros((room, len(tables.valid)), np.int32)
+    codes = np.zeros((room, len(domain.valid)), np.int32)
     zeros = np.zeros(room, np.float32)
-    return Context(*map(jnp.asarray, (codes, zeros, zeros, np.zeros(room, np.bool_))))
+    return Experience(*map(jnp.asarray, (codes, zeros, zeros, np.zeros(room, np.bool_))))
 
 
-def latest(past: Context, batch: Context) -> Context:
+def append_experience(past: Experience, batch: Experience) -> Experience:
     """The context after a batch; as long as before."""
     room = len(past.filled)
     return jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)])[len(new) :][:room], past, batch)
 
 
-def pick(log_probs: Array, valid: Array, uniforms: Array) -> Array:
+def sample_codes(log_probs: Array, valid: Array, uniforms: Array) -> Array:
     """Codes [...] drawn from log-probabilities [..., K] by inverting their distribution at uniforms [...]."""
     below = jnp.cumsum(jnp.exp(log_probs), -1)
     codes = (below <= uniforms[..., None] * below[..., -1:]).sum(-1)
@@ -84,7 +84,7 @@ def log_softmax(logits: Array, valid: Array) -> Array:
     return jax.nn.log_softmax(jnp.where(valid, logits, -1e9))
 
 
-def entropy(log_probs: Array) -> Array:
+def compute_entropy(log_probs: Array) -> Array:
     """Entropy [...] in nats of log-probabilities [..., K]."""
     return -(jnp.exp(log_probs) * log_probs).sum(-1)
 

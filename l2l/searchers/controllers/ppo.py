@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.controllers.policy import Context, Params, Policy
-from l2l.searchers.controllers.reinforce import check, check_minibatch, parted
+from l2l.searchers.controllers.policy import Experience, Params, Policy
+from l2l.searchers.controllers.reinforce import check_minibatch, check_rates, split_minibatches
 from l2l.types import Array
 
 
@@ -40,7 +40,7 @@ class Ppo:
     """Past trials that join every step; a ratio clipped away counts for nothing."""
 
     def __post_init__(self) -> None:
-        check("Ppo", self.learning_rate, self.entropy_weight)
+        check_rates("Ppo", self.learning_rate, self.entropy_weight)
         if not 0 < self.clip < 1:
             raise InputError(f"Ppo's clip must be between 0 and 1, got {self.clip!r}.")
         check_minibatch("Ppo", self.minibatch)
@@ -50,34 +50,40 @@ class Ppo:
                 raise InputError(f"Ppo's {name} must be a whole number of at least {low}, got {value!r}.")
 
     def start(self, params: Params) -> optax.OptState:
-        """Adam's moments before any step."""
+        """Adam's opt_state before any step."""
         return optax.adam(self.learning_rate).init(params)
 
-    def steps(
-        self, policy: Policy, params: Params, moments: optax.OptState, tables: Tables, batch: Context, past: Context
+    def take_steps(
+        self,
+        policy: Policy,
+        params: Params,
+        opt_state: optax.OptState,
+        domain: Domain,
+        batch: Experience,
+        past: Experience,
     ) -> tuple[Params, optax.OptState, Array]:
         """The parameters after a batch, and the mean entropy [] of the policy over its first epoch."""
         # A policy may look further back than is replayed.
         again = jax.tree.map(lambda leaf: leaf[len(leaf) - self.replay :], past)
-        parts = parted(batch, self.minibatch)
+        parts = split_minibatches(batch, self.minibatch)
 
-        def loss(params: Params, part: Context) -> tuple[Array, Array]:
-            every: Context = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), again, part)
+        def loss(params: Params, part: Experience) -> tuple[Array, Array]:
+            every: Experience = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), again, part)
             weights = every.filled / every.filled.sum()
-            log_probs, entropy = policy.score(params, tables, every.codes, past)
+            log_probs, entropy = policy.score(params, domain, every.codes, past)
             ratios = jnp.exp(jnp.clip(log_probs - every.log_probs, -20, 20))
             clipped = jnp.clip(ratios, 1 - self.clip, 1 + self.clip)
             gain = jnp.minimum(ratios * every.advantages, clipped * every.advantages)
             return -(weights * (gain + self.entropy_weight * entropy)).sum(), (weights * entropy).sum()
 
-        def step(carry: tuple[Params, optax.OptState], part: Context) -> Any:
-            params, moments = carry
+        def step(carry: tuple[Params, optax.OptState], part: Experience) -> Any:
+            params, opt_state = carry
             gradient, entropy = jax.grad(loss, has_aux=True)(params, part)
-            updates, moments = optax.adam(self.learning_rate).update(gradient, moments, params)
-            return (optax.apply_updates(params, updates), moments), entropy
+            updates, opt_state = optax.adam(self.learning_rate).update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), entropy
 
         def epoch(carry: tuple[Params, optax.OptState], _: None) -> Any:
             return jax.lax.scan(step, carry, parts)
 
-        (params, moments), entropy = jax.lax.scan(epoch, (params, moments), None, length=self.epochs)
-        return params, moments, entropy[0].mean()
+        (params, opt_state), entropy = jax.lax.scan(epoch, (params, opt_state), None, length=self.epochs)
+        return params, opt_state, entropy[0].mean()

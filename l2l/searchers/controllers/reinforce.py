@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.controllers.policy import Context, Params, Policy
+from l2l.searchers.controllers.policy import Experience, Params, Policy
 from l2l.types import Array
 
 
@@ -38,35 +38,41 @@ class Reinforce:
     """Past trials that it learns from again: none."""
 
     def __post_init__(self) -> None:
-        check("Reinforce", self.learning_rate, self.entropy_weight)
+        check_rates("Reinforce", self.learning_rate, self.entropy_weight)
         check_minibatch("Reinforce", self.minibatch)
 
     def start(self, params: Params) -> optax.OptState:
-        """Adam's moments before any step."""
+        """Adam's opt_state before any step."""
         return optax.adam(self.learning_rate).init(params)
 
-    def steps(
-        self, policy: Policy, params: Params, moments: optax.OptState, tables: Tables, batch: Context, past: Context
+    def take_steps(
+        self,
+        policy: Policy,
+        params: Params,
+        opt_state: optax.OptState,
+        domain: Domain,
+        batch: Experience,
+        past: Experience,
     ) -> tuple[Params, optax.OptState, Array]:
         """The parameters after a batch, and the mean entropy [] of the policy on the way; `past` is not replayed."""
 
-        def step(carry: tuple[Params, optax.OptState], part: Context) -> Any:
-            params, moments = carry
+        def step(carry: tuple[Params, optax.OptState], part: Experience) -> Any:
+            params, opt_state = carry
 
             def loss(params: Params) -> tuple[Array, Array]:
-                log_prob, entropy = policy.score(params, tables, part.codes, past)
+                log_prob, entropy = policy.score(params, domain, part.codes, past)
                 gain = part.advantages * log_prob + self.entropy_weight * entropy
                 return -(part.filled * gain).sum() / part.filled.sum(), entropy
 
             gradient, entropy = jax.grad(loss, has_aux=True)(params)
-            updates, moments = optax.adam(self.learning_rate).update(gradient, moments, params)
-            return (optax.apply_updates(params, updates), moments), entropy
+            updates, opt_state = optax.adam(self.learning_rate).update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), entropy
 
-        (params, moments), entropy = jax.lax.scan(step, (params, moments), parted(batch, self.minibatch))
-        return params, moments, entropy.reshape(-1)[: len(batch.codes)].mean()
+        (params, opt_state), entropy = jax.lax.scan(step, (params, opt_state), split_minibatches(batch, self.minibatch))
+        return params, opt_state, entropy.reshape(-1)[: len(batch.codes)].mean()
 
 
-def parted(batch: Context, size: int | None) -> Context:
+def split_minibatches(batch: Experience, size: int | None) -> Experience:
     """A batch of N in parts, each leaf [N / size, size, ...]; the last is filled up with trials that are none."""
     count = len(batch.codes)
     size = size or count
@@ -85,7 +91,7 @@ def check_minibatch(owner: str, minibatch: int | None) -> None:
         raise InputError(f"{owner}'s minibatch must be a whole number of at least 1, or none, got {minibatch!r}.")
 
 
-def check(owner: str, learning_rate: float, entropy_weight: float) -> None:
+def check_rates(owner: str, learning_rate: float, entropy_weight: float) -> None:
     """Refuses what no update can use. Raises: InputError."""
     if not 0 < learning_rate < math.inf:
         raise InputError(f"{owner}'s learning_rate must be above 0, got {learning_rate!r}.")

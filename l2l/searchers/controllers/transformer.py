@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.errors import InputError
-from l2l.searchers.controllers.policy import Context, check_temperature, entropy, log_softmax, pick
-from l2l.searchers.core.points import active
+from l2l.searchers.controllers.policy import Experience, check_temperature, compute_entropy, log_softmax, sample_codes
+from l2l.searchers.core.points import is_active
 from l2l.types import Array, Key
 
 FAR = 3.0
@@ -80,9 +80,9 @@ class Transformer:
             raise InputError(f"a Transformer's units must be a multiple of its heads ({self.heads}), got {self.units}.")
         check_temperature("a Transformer", self.temperature)
 
-    def init(self, tables: Tables, key: Key) -> TransformerParams:
+    def init(self, domain: Domain, key: Key) -> TransformerParams:
         """Weights drawn uniformly, each layer's output as wide as its input; nearly uniform softmaxes."""
-        (d, k), h, g = tables.valid.shape, self.units, self.layers
+        (d, k), h, g = domain.valid.shape, self.units, self.layers
         shapes = [(d, k + 1, h), (d, h), (2, h), (g, h, 4 * h), (g, h, 4 * h), (g, 4 * h, h), (d, h, k), (d, k)]
         scales = [1, 1, 1, (3 / h) ** 0.5, (3 / h) ** 0.5, (0.75 / h) ** 0.5, 0.01, 0]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
@@ -92,10 +92,12 @@ class Transformer:
         made = (part.reshape(shape) * scale for part, shape, scale in zip(parts, shapes, scales, strict=True))
         return TransformerParams(*made)
 
-    def sample(self, params: TransformerParams, tables: Tables, uniforms: Array, past: Context) -> tuple[Array, Array]:
+    def sample(
+        self, params: TransformerParams, domain: Domain, uniforms: Array, past: Experience
+    ) -> tuple[Array, Array]:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
-        (count, size), width = uniforms.shape, tables.valid.shape[1]
-        memory, decisions = self._memory(params, tables, past), jnp.arange(size)
+        (count, size), width = uniforms.shape, domain.valid.shape[1]
+        memory, decisions = self._memory(params, domain, past), jnp.arange(size)
 
         def step(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
             keys, values, before, codes = carry
@@ -104,7 +106,7 @@ class Transformer:
             states = (position + before)[:, None]
             states, keys, values = self._layers(params, states, d, keys, values, here)
             log_probs = log_softmax((states[:, 0] @ head + head_bias) / self.temperature, valid)
-            picked = pick(log_probs, valid, uniform)
+            picked = sample_codes(log_probs, valid, uniform)
             codes = codes.at[:, d].set(picked)
             # Conditions name earlier decisions only, so what is not drawn yet cannot matter.
             mask = allowed[decisions, codes].all(-1)
@@ -114,34 +116,34 @@ class Transformer:
         empty = jnp.zeros((self.layers, count, size, self.units))
         start = (empty, empty, jnp.zeros((count, self.units)), jnp.zeros((count, size), jnp.int32))
         rows = (decisions, params.position, params.embedding, params.head, params.head_bias)
-        masks = (jnp.asarray(tables.valid), jnp.asarray(tables.allowed))
+        masks = (jnp.asarray(domain.valid), jnp.asarray(domain.allowed))
         olds = (jnp.moveaxis(memory.keys, 2, 0), jnp.moveaxis(memory.values, 2, 0))
         (*_, codes), log_prob = jax.lax.scan(step, start, (*rows, *masks, *olds, uniforms.T))
         return codes, log_prob.sum(0)
 
-    def score(self, params: TransformerParams, tables: Tables, codes: Array, past: Context) -> tuple[Array, Array]:
+    def score(self, params: TransformerParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the active decisions in codes [N, D], all of them at once."""
-        memory = self._memory(params, tables, past)
-        masks = active(tables, codes)
-        made = self._made(params, tables, codes)
+        memory = self._memory(params, domain, past)
+        masks = is_active(domain, codes)
+        made = self._made(params, domain, codes)
         before = jnp.concatenate([jnp.zeros_like(made[:, :1]), made[:, :-1]], 1)
         empty = jnp.zeros((self.layers, *before.shape))
         states, _, _ = self._layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
         logits = jnp.einsum("ndh,dhk->ndk", states, params.head) + params.head_bias
-        log_probs = log_softmax(logits / self.temperature, jnp.asarray(tables.valid))
+        log_probs = log_softmax(logits / self.temperature, jnp.asarray(domain.valid))
         chosen = jnp.take_along_axis(log_probs, codes[..., None], axis=-1)[..., 0]
-        return (chosen * masks).sum(-1), (entropy(log_probs) * masks).sum(-1)
+        return (chosen * masks).sum(-1), (compute_entropy(log_probs) * masks).sum(-1)
 
-    def _made(self, params: TransformerParams, tables: Tables, codes: Array) -> Array:
+    def _made(self, params: TransformerParams, domain: Domain, codes: Array) -> Array:
         """Codes [N, D] as vectors [N, D, H]."""
-        tokens = jnp.where(active(tables, codes), codes, tables.valid.shape[1])
+        tokens = jnp.where(is_active(domain, codes), codes, domain.valid.shape[1])
         return params.embedding[jnp.arange(codes.shape[1]), tokens]
 
-    def _memory(self, params: TransformerParams, tables: Tables, past: Context) -> Memory:
+    def _memory(self, params: TransformerParams, domain: Domain, past: Experience) -> Memory:
         """The last trials: at each decision what a trial chose there, on average before it, and what came of it."""
         past = jax.tree.map(lambda leaf: leaf[max(len(leaf) - self.context, 0) :], past)
         room, size = past.codes.shape
-        made = self._made(params, tables, past.codes)
+        made = self._made(params, domain, past.codes)
         earlier = (jnp.cumsum(made, 1) - made) / jnp.maximum(jnp.arange(size), 1)[:, None]
         good = jnp.clip(jnp.where(past.filled, past.advantages, 0), -FAR, FAR)
         age = (room - jnp.arange(room)) / max(room, 1)
@@ -170,10 +172,10 @@ class Transformer:
     def _attended(self, query: Array, own: tuple[Array, Array], olds: tuple[Array, Array], seen: Array) -> Array:
         """What queries [N, T, H] read of earlier decisions [N, D, H] and of trials [R, T, H], where seen [T, D + R]."""
 
-        def parted(each: Array) -> Array:
+        def split_heads(each: Array) -> Array:
             return each.reshape(*each.shape[:-1], self.heads, self.units // self.heads)
 
-        query, keys, values, old_keys, old_values = map(parted, (query, *own, *olds))
+        query, keys, values, old_keys, old_values = map(split_heads, (query, *own, *olds))
         near = jnp.einsum("ntae,ndae->natd", query, keys)
         far = jnp.einsum("ntae,rtae->natr", query, old_keys)
         logits = jnp.concatenate([near, far], -1) / query.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""A searcher written on arrays, so that it works on every space and whole searches of it compile to one program."""
+"""The base of searchers that are written on arrays: one class serves every space, and whole searches compile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from l2l.encoding import Encoding, Tables, rewards
+from l2l.encoding import Domain, Encoding, read_rewards
 from l2l.errors import InputError
 from l2l.searchers.core.points import Points
 from l2l.space import Candidate, SearchSpace
@@ -20,36 +20,41 @@ from l2l.types import START, Array, Key, Trial
 # A state that holds its encoding stays a pytree whose leaves are all numbers.
 jax.tree_util.register_static(Encoding)
 
-LARGEST = float(np.finfo(np.float32).max) / 8
-"""A reward beyond it counts as this much, so that distances between rewards stay finite."""
+MAX_REWARD = float(np.finfo(np.float32).max) / 8
+"""Rewards are clipped to this size, so that distances between them stay finite."""
 
 
 class Proposal(NamedTuple):
-    """N candidates as arrays, and what the searcher remarks of each."""
+    """N candidates as arrays, each with the searcher's metadata."""
 
     codes: Array
     """[N, D]"""
     uniforms: Array
-    """[N, D] in [0, 1): the place inside a bin."""
-    remarks: Mapping[str, Array]
-    """Each [N]; they become the candidates' notes, but for whole numbers below 0, which say that there is none."""
+    """[N, D] in [0, 1): how far through its bin each value is."""
+    metadata: Mapping[str, Array]
+    """Arrays [N] by name. They become the candidates' notes; a negative integer stands for no value and is left out."""
 
 
-class CodedState(NamedTuple):
-    """A pytree: the encoding is static, all else are numbers."""
+class ArraySearcherState(NamedTuple):
+    """A pytree: the encoding is static, every leaf is a number or an array."""
 
     encoding: Encoding
-    inner: Any
-    """What the searcher itself keeps, on arrays."""
-    told: int = 0
+    arrays: Any
+    """The searcher's own state, as `start` and `learn` return it."""
+    trial_count: int = 0
     """Trials so far."""
     rewards: tuple[tuple[float, ...] | None, ...] = ()
     """Of every trial, where there are several objectives; None if it failed."""
 
 
 @dataclass(frozen=True)
-class Coded(abc.ABC):
-    """What a searcher owes in arrays, all of it pure and traceable; hashable, since programs are kept by it.
+class ArraySearcher(abc.ABC):
+    """Turns three functions on arrays (`start`, `propose`, `learn`) into a `Searcher` of every space.
+
+    A subclass is a frozen dataclass of its settings: hashable, since compiled programs are cached by it. Its three
+    functions are pure and traceable, and they see the space only as a `Domain`. Randomness comes from the keys. The
+    rest has defaults: `summarise` for figures that people watch, `reserve` for states that grow with the trials, and
+    `read_earlier` with `learn_earlier` for what earlier searches know.
 
     Raises: InputError if `bins` is below 1.
     """
@@ -63,80 +68,84 @@ class Coded(abc.ABC):
             raise InputError(f"{name}'s bins must be a whole number of at least 1, got {self.bins!r}.")
 
     @abc.abstractmethod
-    def start(self, tables: Tables, key: Key) -> Any:
-        """The state before any trial."""
+    def start(self, domain: Domain, key: Key) -> Any:
+        """The searcher's own state before any trial."""
 
     @abc.abstractmethod
-    def propose(self, inner: Any, tables: Tables, key: Key, count: int) -> Proposal:
-        """`count` candidates."""
+    def propose(self, state: Any, domain: Domain, key: Key, count: int) -> Proposal:
+        """`count` candidates; the state does not change."""
 
     @abc.abstractmethod
-    def learn(self, inner: Any, tables: Tables, points: Points, scores: Array) -> Any:
+    def learn(self, state: Any, domain: Domain, points: Points, scores: Array) -> Any:
         """The state after N trials with scores [N], nan where one has failed."""
 
-    def figures(self, inner: Any) -> Mapping[str, Array]:
-        """What is worth a curve, each [], nan where there is nothing to tell yet."""
+    def summarise(self, state: Any) -> Mapping[str, Array]:
+        """Scalars [] by name that are worth a curve, nan where there is nothing to show yet."""
         return {}
 
-    def source(self, encoding: Encoding) -> Any:
-        """What earlier searches tell of a space; None where there is none."""
+    def read_earlier(self, encoding: Encoding) -> Any:
+        """The trials of earlier searches, as arrays of this space; None where there are none."""
         return None
 
-    def informed(self, inner: Any, tables: Tables, source: Any) -> Any:
-        """The state before any trial, with what earlier searches tell."""
-        return inner
+    def learn_earlier(self, state: Any, domain: Domain, earlier: Any) -> Any:
+        """The state before any trial, after learning from earlier searches."""
+        return state
 
-    def roomy(self, inner: Any, count: int) -> Any:
-        """The same state with room for `count` trials in all."""
-        return inner
+    def reserve(self, state: Any, count: int) -> Any:
+        """The same state with capacity for `count` trials in all."""
+        return state
 
-    def init(self, space: SearchSpace[Any], key: Key) -> CodedState:
-        """The state before any trial, with what earlier searches tell. Raises: InputError if one cannot be read."""
+    def init(self, space: SearchSpace[Any], key: Key) -> ArraySearcherState:
+        """The state before any trial. Raises: InputError if an earlier search cannot be read."""
         encoding = Encoding(space, self.bins)
-        inner, source = _start(self, encoding.tables, key), self.source(encoding)
-        return CodedState(encoding, inner if source is None else _inform(self, inner, encoding.tables, source))
+        arrays, earlier = _start(self, encoding.domain, key), self.read_earlier(encoding)
+        if earlier is not None:
+            arrays = _learn_earlier(self, arrays, encoding.domain, earlier)
+        return ArraySearcherState(encoding, arrays)
 
-    def ask(self, state: CodedState, key: Key, count: int) -> list[Candidate]:
-        """`count` candidates; their notes hold what the searcher remarks."""
-        found = jax.device_get(_propose(self, state.inner, state.encoding.tables, key, count))
-        return state.encoding.decode(found.codes, found.uniforms, [_note(found.remarks, row) for row in range(count)])
+    def ask(self, state: ArraySearcherState, key: Key, count: int) -> list[Candidate]:
+        """`count` candidates; their notes hold the searcher's metadata."""
+        proposal = jax.device_get(_propose(self, state.arrays, state.encoding.domain, key, count))
+        notes = [_read_note(proposal.metadata, row) for row in range(count)]
+        return state.encoding.decode(proposal.codes, proposal.uniforms, notes)
 
-    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
+    def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
         """The state after a batch. Raises: InputError on several objectives."""
         encoding, candidates = state.encoding, [trial.candidate for trial in trials]
-        scores = np.clip(rewards(trials), -LARGEST, LARGEST).astype(np.float32)
+        scores = np.clip(read_rewards(trials), -MAX_REWARD, MAX_REWARD).astype(np.float32)
         codes, _ = encoding.encode(candidates)
-        points = Points(codes, encoding.places(candidates))  # pyright: ignore[reportArgumentType]
-        told = state.told + len(trials)
-        inner = self.roomy(state.inner, told)
-        return state._replace(inner=_learn(self, inner, encoding.tables, points, scores), told=told)
+        points = Points(codes, encoding.quantiles(candidates))  # pyright: ignore[reportArgumentType]
+        trial_count = state.trial_count + len(trials)
+        arrays = _learn(self, self.reserve(state.arrays, trial_count), encoding.domain, points, scores)
+        return state._replace(arrays=arrays, trial_count=trial_count)
 
-    def summary(self, state: CodedState) -> Mapping[str, float]:
+    def summary(self, state: ArraySearcherState) -> Mapping[str, float]:
         """The searcher's figures; empty before there are any."""
-        found = {name: float(value) for name, value in self.figures(state.inner).items()}
-        return {name: value for name, value in found.items() if np.isfinite(value)}
+        figures = {name: float(value) for name, value in self.summarise(state.arrays).items()}
+        return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
-def _note(remarks: Mapping[str, Array], row: int) -> dict[str, int | float]:
-    found = {name: values[row].item() for name, values in remarks.items()}
-    return {name: value for name, value in found.items() if isinstance(value, float) or value >= 0}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _start(searcher: Coded, tables: Tables, key: Key) -> Any:
-    return searcher.start(tables, jax.random.fold_in(key, START))
+def _read_note(metadata: Mapping[str, Array], row: int) -> dict[str, int | float]:
+    """The metadata of one candidate, without the integers that stand for no value."""
+    note = {name: values[row].item() for name, values in metadata.items()}
+    return {name: value for name, value in note.items() if isinstance(value, float) or value >= 0}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _inform(searcher: Coded, inner: Any, tables: Tables, source: Any) -> Any:
-    return searcher.informed(inner, tables, source)
+def _start(searcher: ArraySearcher, domain: Domain, key: Key) -> Any:
+    return searcher.start(domain, jax.random.fold_in(key, START))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _learn_earlier(searcher: ArraySearcher, state: Any, domain: Domain, earlier: Any) -> Any:
+    return searcher.learn_earlier(state, domain, earlier)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _propose(searcher: Coded, inner: Any, tables: Tables, key: Key, count: int) -> Proposal:
-    return searcher.propose(inner, tables, key, count)
+def _propose(searcher: ArraySearcher, state: Any, domain: Domain, key: Key, count: int) -> Proposal:
+    return searcher.propose(state, domain, key, count)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _learn(searcher: Coded, inner: Any, tables: Tables, points: Points, scores: Array) -> Any:
-    return searcher.learn(inner, tables, points, scores)
+def _learn(searcher: ArraySearcher, state: Any, domain: Domain, points: Points, scores: Array) -> Any:
+    return searcher.learn(state, domain, points, scores)

@@ -1,54 +1,54 @@
-"""Candidates that differ from another in a single decision."""
+"""Candidates that differ from another one in a single decision."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from l2l.encoding import Tables
-from l2l.searchers.core.points import Points, active, drawn, inside, settled, within
+from l2l.encoding import Domain
+from l2l.searchers.core.points import Points, compute_uniforms, is_active, make_points, sample_points, zero_inactive
 from l2l.types import Array, Key
 
 
-def edited(tables: Tables, parents: Points, key: Key, most: int) -> Points:
-    """One-edits of parents [N, D], each decision set to each other code; `most` of them if there are more.
+def sample_edits(domain: Domain, parents: Points, key: Key, limit: int) -> Points:
+    """Parents [N, D] with one decision set to another code: all such edits, or `limit` of them if there are more.
 
-    What an edit activates is drawn anew. Edits that are none (the parent's own code, one that the decision has not)
-    come out as candidates drawn uniformly.
+    Decisions that an edit activates are sampled anew. An invalid edit (the parent's own code, or a code that the
+    decision does not have) becomes a candidate sampled uniformly.
     """
     first, second = jax.random.split(key)
-    rows, width = tables.valid.shape
-    slots = len(parents.codes) * rows * width
-    which, decision, code = jnp.unravel_index(jnp.arange(slots), (len(parents.codes), rows, width))
-    fits = jnp.asarray(tables.valid)[decision, code] & active(tables, parents.codes)[which, decision]
-    fits &= parents.codes[which, decision] != code
-    if slots > most:
-        _, kept = jax.lax.top_k(jnp.where(fits, jax.random.uniform(first, (slots,)), -1.0), most)
-        which, decision, code, fits = which[kept], decision[kept], code[kept], fits[kept]
-    fresh = drawn(tables, second, len(which))
-    made = _assigned(tables, parents.at(which), decision, code, fresh)
-    return Points(*(jnp.where(fits[:, None], a, b) for a, b in zip(made, fresh, strict=True)))
+    decisions, options = domain.valid.shape
+    slots = len(parents.codes) * decisions * options
+    parent, decision, code = jnp.unravel_index(jnp.arange(slots), (len(parents.codes), decisions, options))
+    is_valid = jnp.asarray(domain.valid)[decision, code] & is_active(domain, parents.codes)[parent, decision]
+    is_valid &= parents.codes[parent, decision] != code
+    if slots > limit:
+        _, chosen = jax.lax.top_k(jnp.where(is_valid, jax.random.uniform(first, (slots,)), -1.0), limit)
+        parent, decision, code, is_valid = parent[chosen], decision[chosen], code[chosen], is_valid[chosen]
+    fresh = sample_points(domain, second, len(parent))
+    edits = _set_codes(domain, parents.take(parent), decision, code, fresh)
+    return Points(*(jnp.where(is_valid[:, None], a, b) for a, b in zip(edits, fresh, strict=True)))
 
 
-def neighbours(tables: Tables, parent: Points, fresh: Points) -> tuple[Points, Array]:
-    """Every one-edit of one parent [1, D]: points [D * K, D], and which of them are any.
+def list_neighbours(domain: Domain, parent: Points, fresh: Points) -> tuple[Points, Array]:
+    """Every one-edit of one parent [1, D]: points [D * K, D], and a mask [D * K] of the valid ones.
 
-    A category may become each other one, a number's code one more or one less; what that activates comes from `fresh`
-    [1, D], as does the place inside a new bin.
+    A category may become any other option, a number's code one more or one less. Decisions that this activates come
+    from `fresh` [1, D], as does the position inside a new bin.
     """
-    rows, width = jnp.asarray(tables.valid).shape
-    decision, code = (each.reshape(-1) for each in jnp.divmod(jnp.arange(rows * width), width))
+    decisions, options = jnp.asarray(domain.valid).shape
+    decision, code = (index.reshape(-1) for index in jnp.divmod(jnp.arange(decisions * options), options))
     old = parent.codes[0, decision]
-    steps = jnp.asarray(tables.ordinal)[decision]
-    fits = jnp.asarray(tables.valid)[decision, code] & jnp.where(steps, jnp.abs(code - old) == 1, code != old)
-    made = _assigned(tables, parent, decision, code, fresh)
-    return settled(tables, made), fits & active(tables, parent.codes)[0, decision]
+    ordinal = jnp.asarray(domain.ordinal)[decision]
+    is_valid = jnp.asarray(domain.valid)[decision, code] & jnp.where(ordinal, jnp.abs(code - old) == 1, code != old)
+    edits = _set_codes(domain, parent, decision, code, fresh)
+    return zero_inactive(domain, edits), is_valid & is_active(domain, parent.codes)[0, decision]
 
 
-def _assigned(tables: Tables, parents: Points, decision: Array, code: Array, fresh: Points) -> Points:
+def _set_codes(domain: Domain, parents: Points, decision: Array, code: Array, fresh: Points) -> Points:
     """Points [N, D]: parents with one decision [N] set to a code [N], and what is inactive in them from `fresh`."""
-    masks = active(tables, parents.codes)
-    here = jnp.arange(masks.shape[1]) == decision[:, None]
-    codes = jnp.where(here, code[:, None], jnp.where(masks, parents.codes, fresh.codes))
-    shares = jnp.where(here | ~masks, within(tables, fresh), within(tables, parents))
-    return inside(tables, codes, shares)
+    mask = is_active(domain, parents.codes)
+    edited = jnp.arange(mask.shape[1]) == decision[:, None]
+    codes = jnp.where(edited, code[:, None], jnp.where(mask, parents.codes, fresh.codes))
+    uniforms = jnp.where(edited | ~mask, compute_uniforms(domain, fresh), compute_uniforms(domain, parents))
+    return make_points(domain, codes, uniforms)

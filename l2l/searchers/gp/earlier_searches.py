@@ -65,7 +65,7 @@ def known(place: str | Path, encoding: Encoding, most: int = MOST) -> Known:
             except (KeyError, InputError):
                 continue
             codes[row, column] = code = decision.code(value)
-            places[row, column] = encoding.place(column, code, value)
+            places[row, column] = encoding.quantile(column, code, value)
     if not (codes >= 0).any():
         shared = ", ".join(sorted(names & {name for trial in trials for name in trial.values})[:8])
         raise InputError(f"prior={place} shares no value of a choice with this space, though both have {shared}.")

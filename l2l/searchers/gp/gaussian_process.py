@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Tables
-from l2l.searchers.core.points import Points, active
+from l2l.encoding import Domain
+from l2l.searchers.core.points import Points, is_active
 from l2l.types import Array, Key
 
 SPANS = (1 / 6, 1 / 3, 2 / 3)
@@ -74,19 +74,19 @@ class Posterior(NamedTuple):
     """[]: variance of the process."""
 
 
-def featured(tables: Tables, points: Points, task: int | Array = 0) -> Features:
+def featured(domain: Domain, points: Points, task: int | Array = 0) -> Features:
     """The features of points [N, D]; a decision with the code -1 is not known, and counts as one that is inactive."""
-    width = tables.valid.shape[1]
-    masks, ordinal = active(tables, points.codes) & (points.codes >= 0), jnp.asarray(tables.ordinal)
+    width = domain.valid.shape[1]
+    masks, ordinal = is_active(domain, points.codes) & (points.codes >= 0), jnp.asarray(domain.ordinal)
     options = jnp.where(masks, jnp.where(ordinal, 0, points.codes), width)
     hot = jax.nn.one_hot(options, width + 1)  # [N, D, K + 1]
-    bags = jnp.asarray(tables.bags, jnp.float32)
-    lone = hot * ~jnp.asarray(tables.bags).any((1, 2))[:, None]
-    often = jnp.einsum("ndk,dkf->nf", hot[..., :width], bags)
+    shared_options = jnp.asarray(domain.shared_options, jnp.float32)
+    lone = hot * ~jnp.asarray(domain.shared_options).any((1, 2))[:, None]
+    often = jnp.einsum("ndk,dkf->nf", hot[..., :width], shared_options)
     # The squared distance of these is the distance of the counts, and comes out of a product.
     levels = often[..., None] > jnp.arange(hot.shape[1])
     counts = jnp.concatenate([levels.reshape(len(hot), -1), lone.reshape(len(hot), -1)], -1)
-    numbers = jnp.where(masks & ordinal, points.places, 0) * np.sqrt(STEEP)
+    numbers = jnp.where(masks & ordinal, points.quantiles, 0) * np.sqrt(STEEP)
     tasks = jnp.broadcast_to(jnp.asarray(task, jnp.int32), len(hot))
     lengths = jnp.stack([(each * each).sum(-1) for each in (counts, numbers)], -1)
     return Features(hot.reshape(len(hot), -1), counts, numbers, lengths, tasks)
@@ -107,11 +107,11 @@ def kernel(one: Features, other: Features, setting: Array) -> Array:
     return jnp.where(one.task[:, None] == other.task, 1, relation) * jnp.exp(-far)
 
 
-def empty(tables: Tables, room: int, several: bool = False) -> Process:
+def empty(domain: Domain, room: int, several: bool = False) -> Process:
     """A process without observations, with room for `room`; of one task or of several."""
-    rows, width = tables.valid.shape
+    rows, width = domain.valid.shape
     options = jnp.zeros((room, rows * (width + 1)))
-    counts = jnp.zeros((room, tables.bags.shape[2] * rows + rows * (width + 1)))
+    counts = jnp.zeros((room, domain.shared_options.shape[2] * rows + rows * (width + 1)))
     features = Features(options, counts, jnp.zeros((room, rows)), jnp.zeros((room, 2)), jnp.zeros(room, jnp.int32))
     relations = RELATIONS if several else (1.0,)
     settings = [

@@ -16,26 +16,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.encoding import Encoding, Tables
+from l2l.encoding import Domain, Encoding
 from l2l.errors import InputError
 from l2l.pareto import sort_best_first
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.ppo import Ppo
-from l2l.searchers.core.base import Coded, CodedState, Proposal
-from l2l.searchers.core.neighbours import edited
+from l2l.searchers.core.base import ArraySearcher, ArraySearcherState, Proposal
+from l2l.searchers.core.neighbours import sample_edits
 from l2l.searchers.core.points import (
     Points,
-    capacity,
-    drawn,
-    history,
-    inside,
-    located,
-    moved,
-    padded,
-    seen,
-    settled,
-    several,
-    within,
+    choose_capacity,
+    choose_decisions,
+    compute_uniforms,
+    is_repeat,
+    locate_points,
+    make_history,
+    make_points,
+    mutate_points,
+    pad_history,
+    sample_points,
+    zero_inactive,
 )
 from l2l.searchers.gp.gaussian_process import VIEWS, empty, featured, fitted, observed, predicted, widened
 from l2l.searchers.gp.state import LIMIT, Critic, Source, ranked
@@ -53,7 +53,7 @@ PARENTS = 10
 
 
 @dataclass(frozen=True)
-class GpCritic(Coded):
+class GpCritic(ArraySearcher):
     """Proposes some hundred candidates a trial and takes the one with the highest expected improvement.
 
     The first candidates are a design in which every decision takes each of its values equally often. After
@@ -92,7 +92,7 @@ class GpCritic(Coded):
             if type(value) is not int or value < low:
                 raise InputError(f"GpCritic's {name} must be a whole number of at least {low}, got {value!r}.")
 
-    def source(self, encoding: Encoding) -> Source | None:
+    def read_earlier(self, encoding: Encoding) -> Source | None:
         """What the earlier searches tell of a space, if there are any. Raises: InputError if one cannot be read."""
         from l2l.searchers.gp.earlier_searches import MOST, known
 
@@ -108,14 +108,14 @@ class GpCritic(Coded):
         """A digest of what the earlier searches tell, since a search that is resumed must know the same."""
         if not self.prior:
             return None
-        leaves = jax.tree.leaves(self.source(Encoding(space, self.bins)))
+        leaves = jax.tree.leaves(self.read_earlier(Encoding(space, self.bins)))
         return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:16]
 
-    def tell(self, state: CodedState, trials: Sequence[Trial]) -> CodedState:
+    def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
         """The state after a batch; of several objectives the fronts count, and then how crowded they are."""
         if all(trial.reward is None or len(trial.reward) == 1 for trial in trials) and not state.rewards:
             return super().tell(state, trials)
-        told = (*(state.rewards or (None,) * state.told), *(trial.reward for trial in trials))
+        told = (*(state.rewards or (None,) * state.trial_count), *(trial.reward for trial in trials))
         ended = [row for row, reward in enumerate(told) if reward is not None]
         scores = np.full(len(told), np.nan, np.float32)
         order = sort_best_first([told[row] or () for row in ended])
@@ -124,69 +124,69 @@ class GpCritic(Coded):
             trial if trial.reward is None else replace(trial, reward=(float(score),))
             for trial, score in zip(trials, scores[-len(trials) :], strict=True)
         ]
-        kept = np.array(state.inner.history.scores)
-        kept[: state.told] = scores[: state.told]  # the new trials change the ranks of those before them
-        inner = state.inner._replace(history=state.inner.history._replace(scores=kept))
-        return super().tell(state._replace(inner=inner), single)._replace(rewards=told)
+        kept = np.array(state.arrays.history.scores)
+        kept[: state.trial_count] = scores[: state.trial_count]  # the new trials change the ranks of those before them
+        arrays = state.arrays._replace(history=state.arrays.history._replace(scores=kept))
+        return super().tell(state._replace(arrays=arrays), single)._replace(rewards=told)
 
-    def summary(self, state: CodedState) -> Mapping[str, float]:
+    def summary(self, state: ArraySearcherState) -> Mapping[str, float]:
         """The best reward, where there is one objective."""
         return {} if state.rewards else super().summary(state)
 
-    def start(self, tables: Tables, key: Key) -> Critic:
+    def start(self, domain: Domain, key: Key) -> Critic:
         """The first design, and nothing learnt."""
-        kept = history(tables)
+        kept = make_history(domain)
         orders, inside_, policy, later = jax.random.split(key, 4)
-        numbers = jnp.broadcast_to(jnp.arange(self.first)[:, None], (self.first, len(tables.valid)))
+        numbers = jnp.broadcast_to(jnp.arange(self.first)[:, None], (self.first, len(domain.valid)))
         strata = jax.random.permutation(orders, numbers, independent=True)
         quantiles = (strata + jax.random.uniform(inside_, strata.shape)) / self.first
-        design = located(tables, jnp.minimum(quantiles, 1 - 1e-7))
+        design = locate_points(domain, jnp.minimum(quantiles, 1 - 1e-7))
         none = Source(Points(*(each[:0] for each in design)), jnp.zeros(0), jnp.zeros(0, jnp.int32))
-        process = empty(tables, len(kept.scores))
+        process = empty(domain, len(kept.scores))
         rows = jnp.zeros(len(kept.scores), jnp.int32)
-        return Critic(none, kept, process, rows, design, self.controller.start(tables, policy), later)
+        return Critic(none, kept, process, rows, design, self.controller.start(domain, policy), later)
 
-    def informed(self, inner: Critic, tables: Tables, source: Source) -> Critic:
+    def learn_earlier(self, state: Critic, domain: Domain, earlier: Source) -> Critic:
         """The state before any trial, with what earlier searches tell the critic and the policy."""
-        process = empty(tables, len(source.targets) + len(inner.history.scores), several=True)
-        process = observed(process, featured(tables, source.points, source.task))
-        points = self._whole(source, tables, inner.key)
+        process = empty(domain, len(earlier.targets) + len(state.history.scores), several=True)
+        process = observed(process, featured(domain, earlier.points, earlier.task))
+        points = self._whole(earlier, domain, state.key)
         controller = jax.lax.fori_loop(
-            0, LESSONS, lambda _, held: self.controller.learn(held, tables, points, source.targets), inner.controller
+            0, LESSONS, lambda _, held: self.controller.learn(held, domain, points, earlier.targets), state.controller
         )
-        controller = controller._replace(past=inner.controller.past, baseline=inner.controller.baseline)
-        return inner._replace(source=source, process=process, controller=controller)
+        controller = controller._replace(past=state.controller.past, baseline=state.controller.baseline)
+        return state._replace(source=earlier, process=process, controller=controller)
 
-    def roomy(self, inner: Critic, count: int) -> Critic:
+    def reserve(self, state: Critic, count: int) -> Critic:
         """The same state with room for `count` trials in all."""
-        room = capacity(count)
+        room = choose_capacity(count)
         held = min(room, LIMIT)
-        process = widened(inner.process, len(inner.source.targets) + held)
-        rows = jnp.pad(inner.rows, (0, max(held - len(inner.rows), 0)))
-        return inner._replace(history=padded(inner.history, room), process=process, rows=rows)
+        process = widened(state.process, len(state.source.targets) + held)
+        rows = jnp.pad(state.rows, (0, max(held - len(state.rows), 0)))
+        return state._replace(history=pad_history(state.history, room), process=process, rows=rows)
 
-    def propose(self, inner: Critic, tables: Tables, key: Key, count: int) -> Proposal:
+    def propose(self, state: Critic, domain: Domain, key: Key, count: int) -> Proposal:
         """`count` candidates, each chosen as if those before it had ended as the critic expects."""
         if count == 1:
-            points, _ = self._chosen(inner, inner.targets(), tables, key)
-            return Proposal(points.codes, within(tables, points), {})
+            points, _ = self._chosen(state, state.targets(), domain, key)
+            return Proposal(points.codes, compute_uniforms(domain, points), {})
         # Room for what is expected, which is forgotten afterwards.
-        roomy = self.roomy(inner, len(inner.history.scores) + count)
-        rows = len(inner.rows) + count
-        process = widened(roomy.process, len(inner.source.targets) + rows)
+        roomy = self.reserve(state, len(state.history.scores) + count)
+        rows = len(state.rows) + count
+        process = widened(roomy.process, len(state.source.targets) + rows)
         roomy = roomy._replace(process=process, rows=jnp.pad(roomy.rows, (0, max(rows - len(roomy.rows), 0))))
 
         def one(carry: tuple[Critic, Array], each: Key) -> tuple[tuple[Critic, Array], Points]:
             state, targets = carry
-            point, mean = self._chosen(state, targets, tables, each)
+            point, mean = self._chosen(state, targets, domain, each)
             targets = targets.at[state.held()].set(mean)
-            return (state.with_trials(tables, point, jnp.full(1, jnp.nan)), targets), point
+            return (state.with_trials(domain, point, jnp.full(1, jnp.nan)), targets), point
 
         _, found = jax.lax.scan(one, (roomy, roomy.targets()), jax.random.split(key, count))
         points = Points(*(each[:, 0] for each in found))
-        return Proposal(points.codes, within(tables, points), {})
+        return Proposal(points.codes, compute_uniforms(domain, points), {})
 
-    def _chosen(self, state: Critic, targets: Array, tables: Tables, key: Key) -> tuple[Points, Array]:
+    def _chosen(self, state: Critic, targets: Array, domain: Domain, key: Key) -> tuple[Points, Array]:
         """One candidate [1, D], and the target [] that the critic expects of it."""
         kept = state.history
         source = state.source
@@ -198,16 +198,16 @@ class GpCritic(Coded):
         drawing, key = jax.random.split(key)
         known = jnp.concatenate([source.targets, targets])
         posterior = fitted(state.process, known, view, None if len(source.targets) else drawing)
-        proposals = self._proposals(state, targets, tables, key)
-        means, spreads = predicted(state.process, posterior, featured(tables, proposals))
+        proposals = self._proposals(state, targets, domain, key)
+        means, spreads = predicted(state.process, posterior, featured(domain, proposals))
         # Zero, the mean, before our own first trial: there is nothing else to improve on.
         value = log_improvement(means, spreads, targets.max())
         # Where a code is one value, trials go to what has not been tried; noise is met by its neighbours' rewards.
-        value = jnp.where(seen(kept, proposals.codes) & jnp.asarray(tables.exact).all(), -jnp.inf, value)
+        value = jnp.where(is_repeat(kept, proposals.codes) & jnp.asarray(domain.exact).all(), -jnp.inf, value)
         best = jnp.argmax(value)
         early, begin = self._early(state, posterior.setting)
-        begin = settled(tables, state.design).at(begin)
-        point = Points(*(jnp.where(early, a, b)[None] for a, b in zip(begin, proposals.at(best), strict=True)))
+        begin = zero_inactive(domain, state.design).take(begin)
+        point = Points(*(jnp.where(early, a, b)[None] for a, b in zip(begin, proposals.take(best), strict=True)))
         return point, jnp.where(early, 0.0, means[best])
 
     def _early(self, state: Critic, setting: Array) -> tuple[Array, Array]:
@@ -220,74 +220,76 @@ class GpCritic(Coded):
         place = count - TRIED
         return (place >= 0) & (place < self.first) & ~trusted, jnp.clip(place, 0, self.first - 1)
 
-    def _proposals(self, state: Critic, targets: Array, tables: Tables, key: Key) -> Points:
+    def _proposals(self, state: Critic, targets: Array, domain: Domain, key: Key) -> Points:
         """Candidates [M, D] to choose from."""
         keys = jax.random.split(key, 8)
         kept = state.history
         held = jnp.arange(len(targets)) < state.held()
         _, order = jax.lax.top_k(jnp.where(held, targets, -jnp.inf), PARENTS)
-        best = kept.points.at(state.rows[order])
-        parts = [drawn(tables, keys[0], self.uniform)]
+        best = kept.points.take(state.rows[order])
+        parts = [sample_points(domain, keys[0], self.uniform)]
         if len(state.source.targets):
-            parts.append(self._sourced(state.source, tables, keys[7]))
+            parts.append(self._sourced(state.source, domain, keys[7]))
         if self.edits:
-            parts.append(edited(tables, best.at(jnp.arange(INCUMBENTS)), keys[1], self.edits))
+            parts.append(sample_edits(domain, best.take(jnp.arange(INCUMBENTS)), keys[1], self.edits))
         if self.moves:
             ours = jax.random.randint(keys[2], (self.moves,), 0, jnp.clip(state.held(), 1, PARENTS))
-            parents = best.at(ours)
+            parents = best.take(ours)
             size, step = jax.random.uniform(keys[3], (2, self.moves, 1))
-            chosen = several(tables, parents.codes, keys[4], 2 + (size < 0.5))
-            parts.append(moved(tables, parents, chosen, keys[5], 0.02 * 15**step))
+            chosen = choose_decisions(domain, parents.codes, keys[4], 2 + (size < 0.5))
+            parts.append(mutate_points(domain, parents, chosen, keys[5], 0.02 * 15**step))
         if self.sampled:
-            found = self.controller.propose(state.controller, tables, keys[6], self.sampled)
-            parts.append(inside(tables, found.codes, found.uniforms))
-        return settled(tables, Points(*(jnp.concatenate(each) for each in zip(*parts, strict=True))))
+            found = self.controller.propose(state.controller, domain, keys[6], self.sampled)
+            parts.append(make_points(domain, found.codes, found.uniforms))
+        return zero_inactive(domain, Points(*(jnp.concatenate(each) for each in zip(*parts, strict=True))))
 
-    def _sourced(self, source: Source, tables: Tables, key: Key) -> Points:
+    def _sourced(self, source: Source, domain: Domain, key: Key) -> Points:
         """The source's own candidates, what they lack drawn anew, and one-edits of its best."""
         first, second = jax.random.split(key)
-        whole = self._whole(source, tables, first)
+        whole = self._whole(source, domain, first)
         _, order = jax.lax.top_k(source.targets, min(INCUMBENTS, len(source.targets)))
-        edits = edited(tables, whole.at(order), second, max(self.edits, 1))
+        edits = sample_edits(domain, whole.take(order), second, max(self.edits, 1))
         return Points(*(jnp.concatenate(pair) for pair in zip(whole, edits, strict=True)))
 
-    def _whole(self, source: Source, tables: Tables, key: Key) -> Points:
+    def _whole(self, source: Source, domain: Domain, key: Key) -> Points:
         """The source's candidates [S, D], what they lack drawn anew."""
-        fresh, known = drawn(tables, key, len(source.targets)), source.points.codes >= 0
-        return settled(tables, Points(*(jnp.where(known, a, b) for a, b in zip(source.points, fresh, strict=True))))
+        fresh, known = sample_points(domain, key, len(source.targets)), source.points.codes >= 0
+        return zero_inactive(
+            domain, Points(*(jnp.where(known, a, b) for a, b in zip(source.points, fresh, strict=True)))
+        )
 
-    def learn(self, inner: Critic, tables: Tables, points: Points, scores: Array) -> Critic:
+    def learn(self, state: Critic, domain: Domain, points: Points, scores: Array) -> Critic:
         """What the critic and the policy learn from N trials."""
-        points, most = settled(tables, points), LIMIT // 4  # of which there is always room for as many
+        points, most = zero_inactive(domain, points), LIMIT // 4  # of which there is always room for as many
         for first in range(0, len(scores), most):
             some = slice(first, first + most)
-            part = Points(points.codes[some], points.places[some])
-            inner = self._learnt(inner, tables, part, scores[some])
-        return inner
+            part = Points(points.codes[some], points.quantiles[some])
+            state = self._learnt(state, domain, part, scores[some])
+        return state
 
-    def _learnt(self, inner: Critic, tables: Tables, points: Points, scores: Array) -> Critic:
-        learnt = inner.spared(len(scores)).with_trials(tables, points, scores)
+    def _learnt(self, state: Critic, domain: Domain, points: Points, scores: Array) -> Critic:
+        learnt = state.spared(len(scores)).with_trials(domain, points, scores)
         if not self.sampled:
             return learnt
         targets = learnt.targets()
         ours = jax.lax.dynamic_slice_in_dim(targets, learnt.held() - len(scores), len(scores))
-        controller = self.controller.learn(inner.controller, tables, points, ours)
+        controller = self.controller.learn(state.controller, domain, points, ours)
         if self.imagined:
-            key = jax.random.fold_in(inner.key, learnt.history.count)
-            found = self.controller.propose(controller, tables, key, self.imagined)
-            draws = settled(tables, inside(tables, found.codes, found.uniforms))
-            posterior = fitted(learnt.process, jnp.concatenate([inner.source.targets, targets]))
-            means, _ = predicted(learnt.process, posterior, featured(tables, draws))
+            key = jax.random.fold_in(state.key, learnt.history.count)
+            found = self.controller.propose(controller, domain, key, self.imagined)
+            draws = zero_inactive(domain, make_points(domain, found.codes, found.uniforms))
+            posterior = fitted(learnt.process, jnp.concatenate([state.source.targets, targets]))
+            means, _ = predicted(learnt.process, posterior, featured(domain, draws))
             # Compared with each other, and forgotten: past and baseline are those of trials that were run.
             alone = controller._replace(baseline=self.controller.baseline.start())
-            after = self.controller.learn(alone, tables, draws, means)
+            after = self.controller.learn(alone, domain, draws, means)
             controller = after._replace(past=controller.past, baseline=controller.baseline)
         return learnt._replace(controller=controller)
 
-    def figures(self, inner: Critic) -> Mapping[str, Array]:
+    def summarise(self, state: Critic) -> Mapping[str, Array]:
         """The best reward."""
-        best = jnp.where(inner.history.known(), inner.history.scores, -jnp.inf).max()
-        return {"best": jnp.where(inner.history.known().any(), best, jnp.nan)}
+        best = jnp.where(state.history.has_score(), state.history.scores, -jnp.inf).max()
+        return {"best": jnp.where(state.history.has_score().any(), best, jnp.nan)}
 
 
 def log_improvement(means: Array, spreads: Array, best: Array) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy.typing as npt
 
-from l2l.encoding import Tables
+from l2l.encoding import Domain
 from l2l.searchers.controllers.controller import ControllerState
 from l2l.searchers.core.points import History, Points
 from l2l.searchers.gp.gaussian_process import Process, featured, observed
@@ -50,20 +50,20 @@ class Critic(NamedTuple):
 
     def targets(self) -> Array:
         """[R]: the targets of the trials that the process holds."""
-        return ranked(self.history.filled()[self.rows], jnp.arange(len(self.rows)) < self.held())
+        return ranked(self.history.impute_scores()[self.rows], jnp.arange(len(self.rows)) < self.held())
 
-    def with_trials(self, tables: Tables, points: Points, scores: Array) -> Critic:
+    def with_trials(self, domain: Domain, points: Points, scores: Array) -> Critic:
         """The state with N more trials, for which the history has room."""
         first = self.history.count
         rows = jax.lax.dynamic_update_slice_in_dim(self.rows, first + jnp.arange(len(scores)), self.held(), 0)
         kept = self.history.append(points, scores)
-        return self._replace(history=kept, process=observed(self.process, featured(tables, points)), rows=rows)
+        return self._replace(history=kept, process=observed(self.process, featured(domain, points)), rows=rows)
 
     def spared(self, count: int) -> Critic:
         """The state whose process has room for `count` more: the best quarter of its trials stays, and the latest."""
         if len(self.history.scores) <= LIMIT:  # there is a row for each trial
             return self
-        sources, worst = len(self.source.targets), self.history.filled()
+        sources, worst = len(self.source.targets), self.history.impute_scores()
 
         # Lane by lane: under vmap a condition is evaluated both ways, and making room takes as long as many proposals.
         @jax.custom_batching.sequential_vmap

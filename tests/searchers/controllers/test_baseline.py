@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from l2l.errors import InputError
 from l2l.searchers.controllers.baseline import Averages, Baseline, LeaveOneOut, MovingAverage, Ranks
-from l2l.searchers.core.base import LARGEST
+from l2l.searchers.core.base import MAX_REWARD
 
 NAN = math.nan
 ALL = [MovingAverage(), MovingAverage(normalise=False), LeaveOneOut(window=8), Ranks(window=8)]
@@ -62,13 +62,13 @@ def test_one_is_left_out_by_hand() -> None:
     # The window reaches back, and what has left it counts no more.
     advantages, known = compared(LeaveOneOut(window=3), [100, 0, 1], [NAN], known=None)
     assert advantages == pytest.approx([-1.0], abs=0.6)
-    assert float(LeaveOneOut().level(known)) == pytest.approx(0.5)
+    assert float(LeaveOneOut().expected_reward(known)) == pytest.approx(0.5)
 
 
 def test_ranks_by_hand() -> None:
     advantages, known = compared(Ranks(window=4), [3, 1, NAN, 3, 7])
     assert advantages == pytest.approx([0.25, -0.5, -1, 0.25, 1])
-    assert float(Ranks().level(known)) == pytest.approx(11 / 3)
+    assert float(Ranks().expected_reward(known)) == pytest.approx(11 / 3)
     # Scale and shape of the rewards do not matter.
     assert compared(Ranks(window=4), [1e9, -1e9, NAN, 1e9, 2e9])[0] == advantages
     assert compared(Ranks(window=4), [5], known=known)[0] == pytest.approx([0.5])
@@ -78,8 +78,8 @@ def test_ranks_by_hand() -> None:
 def test_before_any_reward_failures_say_nothing(baseline: Baseline) -> None:
     advantages, known = compared(baseline, [NAN, NAN], [NAN, NAN])
     assert advantages == [0, 0]
-    assert math.isnan(baseline.level(known))
-    assert math.isnan(baseline.level(baseline.start()))
+    assert math.isnan(baseline.expected_reward(known))
+    assert math.isnan(baseline.expected_reward(baseline.start()))
 
 
 @BASELINES
@@ -94,7 +94,7 @@ def test_a_failure_is_the_worst(baseline: Baseline) -> None:
 
 @BASELINES
 @settings(deadline=None)
-@given(data=st.lists(st.one_of(st.floats(-LARGEST, LARGEST, width=32), st.just(NAN)), min_size=5, max_size=5))
+@given(data=st.lists(st.one_of(st.floats(-MAX_REWARD, MAX_REWARD, width=32), st.just(NAN)), min_size=5, max_size=5))
 def test_advantages_are_finite_and_in_the_order_of_the_rewards(baseline: Baseline, data: list[float]) -> None:
     first, known = compared(baseline, data)
     second, after = compared(baseline, data, known=known)
@@ -104,7 +104,7 @@ def test_advantages_are_finite_and_in_the_order_of_the_rewards(baseline: Baselin
             (reward, advantage) for reward, advantage in zip(data, advantages, strict=True) if reward == reward
         )
         assert [each for _, each in ranked] == sorted(each for _, each in ranked)
-    level = float(baseline.level(after))
+    level = float(baseline.expected_reward(after))
     assert math.isfinite(level) == any(each == each for each in data)
 
 

@@ -23,7 +23,7 @@ from l2l.searchers.controllers.lstm import Lstm
 from l2l.searchers.controllers.ppo import Ppo
 from l2l.searchers.controllers.reinforce import Reinforce
 from l2l.searchers.controllers.transformer import Transformer
-from l2l.searchers.core.base import CodedState
+from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.store import fingerprint
 from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
@@ -67,7 +67,7 @@ BASELINES = pytest.mark.parametrize(
 )
 
 
-def flipped(searcher: Controller, *batches: Callable[[Candidate], float | None]) -> CodedState:
+def flipped(searcher: Controller, *batches: Callable[[Candidate], float | None]) -> ArraySearcherState:
     """The state after batches of two heads and two tails."""
     state = searcher.init(COIN, jax.random.key(0))
     sides = [Candidate({"side": side}) for side in ("head", "tail", "head", "tail")]
@@ -89,10 +89,10 @@ def none(candidate: Candidate) -> None:
 def test_before_any_reward_failures_say_nothing(update: Update, baseline: Baseline) -> None:
     searcher = Controller(update=update, baseline=baseline)
     state = flipped(searcher, none, none, none)
-    assert not np.any(state.inner.params)
-    assert not np.any(state.inner.past.filled)
+    assert not np.any(state.arrays.params)
+    assert not np.any(state.arrays.past.filled)
     assert searcher.summary(state) == {}
-    assert state.told == 12
+    assert state.trial_count == 12
 
 
 @UPDATES
@@ -102,22 +102,22 @@ def test_a_stretch_of_failures_is_got_over(update: Update, baseline: Baseline) -
     # As many failures as a window holds, then rewards again.
     state = flipped(searcher, heads, none, none, none)
     assert searcher.summary(state)["reward"] == 0.5
-    before = state.inner.params[0, 0] - state.inner.params[0, 1]
+    before = state.arrays.params[0, 0] - state.arrays.params[0, 1]
     sides = [Candidate({"side": side}) for side in ("head", "tail", "head", "tail")]
     for number in range(4, 8):
         state = searcher.tell(state, finished(sides, 4 * number, heads))
-    assert state.inner.params[0, 0] - state.inner.params[0, 1] > before
+    assert state.arrays.params[0, 0] - state.arrays.params[0, 1] > before
     assert searcher.summary(state)["baseline"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_no_past_is_kept_that_nobody_looks_at() -> None:
-    assert flipped(Controller(), heads).inner.past.codes.shape == (0, 1)
-    kept = flipped(Controller(update=Ppo(replay=6)), heads).inner.past
+    assert flipped(Controller(), heads).arrays.past.codes.shape == (0, 1)
+    kept = flipped(Controller(update=Ppo(replay=6)), heads).arrays.past
     assert kept.filled.tolist() == [False, False, True, True, True, True]
     assert kept.codes[2:, 0].tolist() == [0, 1, 0, 1]
     assert kept.advantages[2:].tolist() == [1, -1, 1, -1]
     assert np.allclose(kept.log_probs[2:], math.log(0.5), atol=0.1)
-    assert len(flipped(Controller(policy=Transformer(context=9), update=Ppo(replay=0)), heads).inner.past.filled) == 9
+    assert len(flipped(Controller(policy=Transformer(context=9), update=Ppo(replay=0)), heads).arrays.past.filled) == 9
 
 
 def test_parts_that_are_none_or_do_not_go_together_are_refused_in_one_sentence() -> None:
@@ -132,15 +132,15 @@ def test_parts_that_are_none_or_do_not_go_together_are_refused_in_one_sentence()
 def test_any_scale_of_reward_leaves_numbers(update: Update, scale: float) -> None:
     searcher = Controller(update=update)
     state = flipped(searcher, *[lambda candidate: scale * (2 * heads(candidate) - 1)] * 5)
-    assert np.isfinite(state.inner.params).all()
-    first, second = state.inner.params[0]
+    assert np.isfinite(state.arrays.params).all()
+    first, second = state.arrays.params[0]
     assert first > second if scale else first == second
 
 
 def test_rewards_beyond_float32_count_as_the_largest() -> None:
     searcher = Controller()
     state = flipped(searcher, *[lambda candidate: 1e300 * (2 * heads(candidate) - 1)] * 5)
-    assert state.inner.params[0, 0] > state.inner.params[0, 1]
+    assert state.arrays.params[0, 0] > state.arrays.params[0, 1]
     assert all(math.isfinite(each) for each in searcher.summary(state).values())
 
 
@@ -167,7 +167,7 @@ def test_the_state_is_a_pytree_of_numbers() -> None:
     state = Controller(policy=Lstm()).init(SPACES["nested"], jax.random.key(0))
     doubled = jax.tree.map(lambda leaf: leaf * 2, state)
     assert doubled.encoding == Encoding(SPACES["nested"])
-    assert np.allclose(doubled.inner.params.kernel, 2 * state.inner.params.kernel)
+    assert np.allclose(doubled.arrays.params.kernel, 2 * state.arrays.params.kernel)
 
 
 @pytest.mark.parametrize(

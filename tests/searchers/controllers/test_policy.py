@@ -14,7 +14,7 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.controllers.factorised import Factorised
 from l2l.searchers.controllers.lstm import Lstm
-from l2l.searchers.controllers.policy import Context, Policy, latest, nothing, pick
+from l2l.searchers.controllers.policy import Experience, Policy, append_experience, make_experience, sample_codes
 from l2l.searchers.controllers.transformer import Transformer
 from l2l.space import Categorical, Integer, SearchSpace
 
@@ -27,7 +27,7 @@ SPACE = SearchSpace(
     },
     lambda values, spec: None,
 )
-TABLES = Encoding(SPACE).tables
+DOMAIN = Encoding(SPACE).domain
 POLICIES = pytest.mark.parametrize(
     "policy", [Factorised(), Lstm(), Transformer(context=6)], ids=["factorised", "lstm", "transformer"]
 )
@@ -35,7 +35,7 @@ POLICIES = pytest.mark.parametrize(
 
 def spread(policy: Policy) -> object:
     """Parameters far from where they start, so that no two candidates are equally likely."""
-    params = policy.init(TABLES, jax.random.key(0))
+    params = policy.init(DOMAIN, jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     draw = np.random.default_rng(0)
     return jax.tree.unflatten(tree, [leaf + draw.normal(0, 0.8, leaf.shape).astype(np.float32) for leaf in leaves])
@@ -48,21 +48,23 @@ def every_candidate() -> np.ndarray:
     return np.unique(np.where(encoding.masks(codes), codes, 0), axis=0)
 
 
-def told() -> Context:
+def told() -> Experience:
     """Three trials, and room for three more."""
-    past = nothing(TABLES, 6)
+    past = make_experience(DOMAIN, 6)
     codes = jnp.array([[0, 1, 0, 1], [1, 1, 3, 0], [2, 0, 0, 1]], jnp.int32)
-    return latest(past, Context(codes, jnp.array([1.0, -2, 0.5]), jnp.array([-3.0, -4, -2]), jnp.ones(3, jnp.bool_)))
+    return append_experience(
+        past, Experience(codes, jnp.array([1.0, -2, 0.5]), jnp.array([-3.0, -4, -2]), jnp.ones(3, jnp.bool_))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(policy: Policy, params: object, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.score(params, TABLES, codes, told())
+    return policy.score(params, DOMAIN, codes, told())
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(policy: Policy, params: object, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.sample(params, TABLES, uniforms, told())
+    return policy.sample(params, DOMAIN, uniforms, told())
 
 
 def score(policy: Policy, params: object, codes: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -111,34 +113,34 @@ def test_draws_follow_the_probabilities(policy: Policy) -> None:
 
 @POLICIES
 def test_first_candidates_are_nearly_uniform(policy: Policy) -> None:
-    log_prob, _ = score(policy, policy.init(TABLES, jax.random.key(0)), [[1, 1, 2, 0], [2, 0, 0, 1]])
+    log_prob, _ = score(policy, policy.init(DOMAIN, jax.random.key(0)), [[1, 1, 2, 0], [2, 0, 0, 1]])
     assert np.allclose(log_prob, np.log([1 / (3 * 2 * 4 * 2), 1 / (3 * 2)]), atol=0.1)
 
 
 def test_a_context_keeps_the_latest() -> None:
-    past = nothing(TABLES, 3)
+    past = make_experience(DOMAIN, 3)
     assert not past.filled.any()
     ones = jnp.ones(2)
     for number in range(3):
-        batch = Context(jnp.full((2, 4), number), number * ones, -number * ones, ones > 0)
-        past = latest(past, batch)
+        batch = Experience(jnp.full((2, 4), number), number * ones, -number * ones, ones > 0)
+        past = append_experience(past, batch)
     assert past.codes[:, 0].tolist() == past.advantages.tolist() == [1, 2, 2]
     assert past.log_probs.tolist() == [-1, -2, -2]
     assert past.filled.all()
     # A batch that is longer than the context, and a context of none.
-    assert latest(nothing(TABLES, 1), batch).advantages.tolist() == [2]
-    assert latest(nothing(TABLES, 0), batch).codes.shape == (0, 4)
+    assert append_experience(make_experience(DOMAIN, 1), batch).advantages.tolist() == [2]
+    assert append_experience(make_experience(DOMAIN, 0), batch).codes.shape == (0, 4)
 
 
 def test_a_pick_never_leaves_the_valid_codes() -> None:
     valid = jnp.array([True, True, True, False])
     log_probs = jnp.log(jnp.array([0.0, 0.3, 0.7, 0.0]) + 1e-45)
     edges = jnp.array([0.0, 0.29999, 0.5, 1 - 2**-24], jnp.float32)
-    assert pick(jnp.broadcast_to(log_probs, (4, 4)), valid, edges).tolist() == [1, 1, 2, 2]
+    assert sample_codes(jnp.broadcast_to(log_probs, (4, 4)), valid, edges).tolist() == [1, 1, 2, 2]
 
 
 def test_the_lstm_is_the_papers() -> None:
-    params = Lstm().init(TABLES, jax.random.key(0))
+    params = Lstm().init(DOMAIN, jax.random.key(0))
     assert params.kernel.shape == (2, 70, 140)
     assert params.embedding.shape == (4, 5, 35)
     for leaf in params:

@@ -15,32 +15,32 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.factorised import Factorised
-from l2l.searchers.controllers.policy import Context, latest, nothing
+from l2l.searchers.controllers.policy import Experience, append_experience, make_experience
 from l2l.searchers.controllers.ppo import Ppo
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.testing import finished
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
-TABLES = Encoding(COIN).tables
+DOMAIN = Encoding(COIN).domain
 EVEN = jnp.log(jnp.array([0.5, 0.5]))
 
 
-def trials(codes: list[int], advantages: list[float], log_probs: list[float] | None = None) -> Context:
+def trials(codes: list[int], advantages: list[float], log_probs: list[float] | None = None) -> Experience:
     old = log_probs or [float(EVEN[0])] * len(codes)
     filled = jnp.ones(len(codes), jnp.bool_)
-    return Context(jnp.array(codes)[:, None], jnp.array(advantages), jnp.array(old), filled)
+    return Experience(jnp.array(codes)[:, None], jnp.array(advantages), jnp.array(old), filled)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _steps(update: Ppo, params: Any, batch: Context, past: Context) -> Any:
-    return update.steps(Factorised(), params, update.start(params), TABLES, batch, past)
+def _steps(update: Ppo, params: Any, batch: Experience, past: Experience) -> Any:
+    return update.take_steps(Factorised(), params, update.start(params), DOMAIN, batch, past)
 
 
-def gradient(update: Ppo, params: list[float], batch: Context, past: Context | None = None) -> np.ndarray:
+def gradient(update: Ppo, params: list[float], batch: Experience, past: Experience | None = None) -> np.ndarray:
     """The gradient [K] of the objective at these logits: ten times Adam's first moment after one step."""
-    past = nothing(TABLES, update.replay) if past is None else past
-    _, moments, _ = _steps(update, jnp.array([params], jnp.float32), batch, past)
-    return -10 * np.asarray(moments[0].mu)[0]
+    past = make_experience(DOMAIN, update.replay) if past is None else past
+    _, opt_state, _ = _steps(update, jnp.array([params], jnp.float32), batch, past)
+    return -10 * np.asarray(opt_state[0].mu)[0]
 
 
 PLAIN = Ppo(epochs=1, entropy_weight=0, minibatch=None, clip=0.2)
@@ -67,7 +67,7 @@ def test_past_trials_are_learnt_from_again() -> None:
     old, new = trials([0, 1, 1], [3, -1, -2]), trials([1], [0.5])
     together = trials([0, 1, 1, 1], [3, -1, -2, 0.5])
     replaying = replace(PLAIN, replay=4)
-    past = latest(nothing(TABLES, 4), old)
+    past = append_experience(make_experience(DOMAIN, 4), old)
     assert not past.filled.all()
     assert np.allclose(gradient(replaying, [0, 0], new, past), gradient(PLAIN, [0, 0], together), atol=1e-6)
     # A policy may look back further than is replayed.
@@ -83,21 +83,25 @@ def test_a_trial_that_was_never_likely_does_no_harm() -> None:
 
 def test_epochs_stop_at_the_edge_of_the_trusted_region() -> None:
     update = replace(PLAIN, epochs=60, learning_rate=0.02)
-    params, moments, entropy = _steps(update, jnp.zeros((1, 2)), trials([0, 1], [1, -1]), nothing(TABLES, 0))
+    params, opt_state, entropy = _steps(update, jnp.zeros((1, 2)), trials([0, 1], [1, -1]), make_experience(DOMAIN, 0))
     head = float(jax.nn.softmax(params[0])[0])
     # Beyond a ratio of 1.2 nothing pushes on but Adam's momentum.
     assert 0.6 <= head < 0.75
-    assert int(moments[0].count) == 60
+    assert int(opt_state[0].count) == 60
     assert float(entropy) == pytest.approx(np.log(2))
-    free, _, _ = _steps(replace(update, clip=0.9), jnp.zeros((1, 2)), trials([0, 1], [1, -1]), nothing(TABLES, 0))
+    free, _, _ = _steps(
+        replace(update, clip=0.9), jnp.zeros((1, 2)), trials([0, 1], [1, -1]), make_experience(DOMAIN, 0)
+    )
     assert float(jax.nn.softmax(free[0])[0]) > head + 0.1
 
 
 def test_the_whole_batch_or_a_few_trials_a_step() -> None:
     batch = trials([0, 1, 0, 1], [1, -1, 1, -1])
     for size, count in ((1, 8), (3, 4), (None, 2)):
-        params, moments, _ = _steps(Ppo(epochs=2, minibatch=size), jnp.zeros((1, 2)), batch, nothing(TABLES, 0))
-        assert int(moments[0].count) == count
+        params, opt_state, _ = _steps(
+            Ppo(epochs=2, minibatch=size), jnp.zeros((1, 2)), batch, make_experience(DOMAIN, 0)
+        )
+        assert int(opt_state[0].count) == count
         assert params[0, 0] > 0 > params[0, 1]
 
 
@@ -111,8 +115,8 @@ def test_a_policy_learns_what_pays(size: int) -> None:
             sides[first : first + size], first, lambda candidate: float(candidate.values["side"] == "head")
         )
         state = searcher.tell(state, batch)
-    assert state.inner.params[0, 0] > state.inner.params[0, 1] + 0.5
-    assert state.inner.past.filled.all()
+    assert state.arrays.params[0, 0] > state.arrays.params[0, 1] + 0.5
+    assert state.arrays.past.filled.all()
     assert searcher.summary(state)["baseline"] == pytest.approx(0.5, abs=0.1)
 
 

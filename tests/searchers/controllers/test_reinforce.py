@@ -14,16 +14,16 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.factorised import Factorised
-from l2l.searchers.controllers.policy import Context, nothing
+from l2l.searchers.controllers.policy import Experience, make_experience
 from l2l.searchers.controllers.reinforce import Reinforce
-from l2l.searchers.core.base import CodedState
+from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.testing import finished
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
 
 
-def flipped(update: Reinforce, reward: Callable[[Candidate], float | None], batches: int = 1) -> CodedState:
+def flipped(update: Reinforce, reward: Callable[[Candidate], float | None], batches: int = 1) -> ArraySearcherState:
     """The state after batches of two heads and two tails."""
     searcher = Controller(update=update)
     state = searcher.init(COIN, jax.random.key(0))
@@ -40,33 +40,35 @@ def heads(candidate: Candidate) -> float:
 def test_one_step_by_hand() -> None:
     state = flipped(Reinforce(learning_rate=0.1, minibatch=None, entropy_weight=0), heads)
     # Adam's first step is the learning rate in the gradient's direction, whatever its size.
-    assert np.allclose(state.inner.params, [[0.1, -0.1]], atol=1e-5)
-    level = state.inner.baseline
-    assert (level.mean, level.spread, state.inner.reward) == pytest.approx((0.5, 0.5, 0.5))
-    assert state.inner.entropy == pytest.approx(math.log(2))
+    assert np.allclose(state.arrays.params, [[0.1, -0.1]], atol=1e-5)
+    level = state.arrays.baseline
+    assert (level.mean, level.spread, state.arrays.reward) == pytest.approx((0.5, 0.5, 0.5))
+    assert state.arrays.entropy == pytest.approx(math.log(2))
 
 
 def test_the_gradient_by_hand() -> None:
-    tables, policy, update = Encoding(COIN).tables, Factorised(), Reinforce(minibatch=None, entropy_weight=0.5)
+    domain, policy, update = Encoding(COIN).domain, Factorised(), Reinforce(minibatch=None, entropy_weight=0.5)
     params = jnp.array([[0.7, -0.2]])
     codes, advantages = jnp.array([[0], [0], [1]]), jnp.array([1.0, -0.5, 2.0])
-    batch = Context(codes, advantages, jnp.zeros(3), jnp.ones(3, jnp.bool_))
-    _, moments, entropy = update.steps(policy, params, update.start(params), tables, batch, nothing(tables, 0))
+    batch = Experience(codes, advantages, jnp.zeros(3), jnp.ones(3, jnp.bool_))
+    _, opt_state, entropy = update.take_steps(
+        policy, params, update.start(params), domain, batch, make_experience(domain, 0)
+    )
     # d log p(k) / d logits = onehot(k) - p, and d entropy / d logits = -p (log p + entropy).
     p = np.exp([0.7, -0.2]) / np.exp([0.7, -0.2]).sum()
     own = -(p * np.log(p)).sum()
     gain = sum(a * (np.eye(2)[k] - p) for k, a in zip([0, 0, 1], advantages, strict=True)) / 3
     gain += 0.5 * -p * (np.log(p) + own)
     # Adam's first moment is a tenth of the first gradient, of the loss.
-    assert np.allclose(moments[0].mu, [-0.1 * gain], atol=1e-6)
+    assert np.allclose(opt_state[0].mu, [-0.1 * gain], atol=1e-6)
     assert float(entropy) == pytest.approx(own)
 
 
 def test_the_whole_batch_or_a_few_trials_a_step() -> None:
     each, odd, whole = (flipped(Reinforce(minibatch=size), heads) for size in (1, 3, None))
-    steps = [int(state.inner.moments[0].count) for state in (each, odd, whole)]
+    steps = [int(state.arrays.opt_state[0].count) for state in (each, odd, whole)]
     assert steps == [4, 2, 1]
-    assert all(state.inner.params[0, 0] > state.inner.params[0, 1] for state in (each, odd, whole))
+    assert all(state.arrays.params[0, 0] > state.arrays.params[0, 1] for state in (each, odd, whole))
 
 
 def test_a_policy_learns_what_pays() -> None:
@@ -78,14 +80,14 @@ def test_a_policy_learns_what_pays() -> None:
 
 def test_entropy_holds_the_policy_back() -> None:
     free, held = (flipped(Reinforce(entropy_weight=weight), heads, batches=10) for weight in (0.0, 3.0))
-    assert held.inner.entropy > free.inner.entropy + 0.1
+    assert held.arrays.entropy > free.arrays.entropy + 0.1
 
 
 def test_failures_are_avoided_even_if_all_rewards_are_equal() -> None:
     state = flipped(Reinforce(), lambda candidate: 0.5 if heads(candidate) else None, batches=10)
     asked = Controller().ask(state, jax.random.key(1), 64)
     assert sum(heads(candidate) for candidate in asked) > 55
-    assert state.inner.baseline.mean == pytest.approx(0.5)
+    assert state.arrays.baseline.mean == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

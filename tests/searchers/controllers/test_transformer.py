@@ -12,55 +12,55 @@ import pytest
 
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.searchers.controllers.policy import Context, nothing
+from l2l.searchers.controllers.policy import Experience, make_experience
 from l2l.searchers.controllers.transformer import Transformer, TransformerParams
 from l2l.testing import SPACES
 from l2l.types import Array
 
-TABLES = Encoding(SPACES["nested"], bins=4).tables
+DOMAIN = Encoding(SPACES["nested"], bins=4).domain
 POLICY = Transformer(context=5)
 
 
 def spread() -> TransformerParams:
     """Parameters far from where they start."""
-    params, draw = POLICY.init(TABLES, jax.random.key(0)), np.random.default_rng(0)
+    params, draw = POLICY.init(DOMAIN, jax.random.key(0)), np.random.default_rng(0)
     return TransformerParams(*(leaf + draw.normal(0, 0.15, leaf.shape).astype(np.float32) for leaf in params))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def drawn(policy: Transformer, params: TransformerParams, past: Context) -> tuple[Array, Array]:
-    uniforms = jax.random.uniform(jax.random.key(1), (40, len(TABLES.valid)))
-    return policy.sample(params, TABLES, uniforms, past)
+def sample_points(policy: Transformer, params: TransformerParams, past: Experience) -> tuple[Array, Array]:
+    uniforms = jax.random.uniform(jax.random.key(1), (40, len(DOMAIN.valid)))
+    return policy.sample(params, DOMAIN, uniforms, past)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def scored(policy: Transformer, params: TransformerParams, codes: Array, past: Context) -> tuple[Array, Array]:
-    return policy.score(params, TABLES, codes, past)
+def scored(policy: Transformer, params: TransformerParams, codes: Array, past: Experience) -> tuple[Array, Array]:
+    return policy.score(params, DOMAIN, codes, past)
 
 
-def told(room: int, filled: int, seed: int = 3) -> Context:
+def told(room: int, filled: int, seed: int = 3) -> Experience:
     """A context in which the last `filled` are trials."""
     draw = np.random.default_rng(seed)
-    codes = draw.integers(0, TABLES.valid.sum(-1), (room, len(TABLES.valid))).astype(np.int32)
+    codes = draw.integers(0, DOMAIN.valid.sum(-1), (room, len(DOMAIN.valid))).astype(np.int32)
     numbers = draw.normal(size=(2, room)).astype(np.float32)
-    return Context(*map(jnp.asarray, (codes, *numbers, np.arange(room) >= room - filled)))
+    return Experience(*map(jnp.asarray, (codes, *numbers, np.arange(room) >= room - filled)))
 
 
 @pytest.mark.parametrize(("room", "filled"), [(0, 0), (5, 0), (5, 2), (5, 5), (9, 7)])
 def test_what_is_drawn_and_what_is_scored_agree(room: int, filled: int) -> None:
     params, past = spread(), told(room, filled)
-    codes, log_probs = drawn(POLICY, params, past)
+    codes, log_probs = sample_points(POLICY, params, past)
     again, entropies = scored(POLICY, params, codes, past)
     assert np.allclose(log_probs, again, atol=1e-5)
     assert len(set(np.round(again, 3).tolist())) > 2
     assert (entropies > 0).all()
-    assert (entropies <= np.log(TABLES.valid.sum(-1)).sum()).all()
+    assert (entropies <= np.log(DOMAIN.valid.sum(-1)).sum()).all()
 
 
 def test_an_empty_context_is_as_good_as_none() -> None:
     params = spread()
-    codes, log_probs = drawn(POLICY, params, nothing(TABLES, 5))
-    same, none = drawn(POLICY, params, nothing(TABLES, 0))
+    codes, log_probs = sample_points(POLICY, params, make_experience(DOMAIN, 5))
+    same, none = sample_points(POLICY, params, make_experience(DOMAIN, 0))
     assert np.array_equal(codes, same)
     assert np.allclose(log_probs, none, atol=1e-5)
     # What stands in places that nothing fills is not read.
@@ -70,11 +70,11 @@ def test_an_empty_context_is_as_good_as_none() -> None:
 @pytest.mark.parametrize("filled", [0, 4])
 def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
     params, past = spread(), told(5, filled)
-    codes, _ = drawn(POLICY, params, past)
+    codes, _ = sample_points(POLICY, params, past)
     weights = jnp.linspace(-1, 1, len(codes))
 
     def gain(params: TransformerParams) -> Array:
-        log_probs, entropies = POLICY.score(params, TABLES, codes, past)
+        log_probs, entropies = POLICY.score(params, DOMAIN, codes, past)
         return (weights * log_probs + entropies).sum()
 
     gradient = jax.jit(jax.grad(gain))(params)
@@ -85,7 +85,7 @@ def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
 
 def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
     params, past = spread(), told(5, 3)
-    codes, _ = drawn(POLICY, params, past)
+    codes, _ = sample_points(POLICY, params, past)
     before, _ = scored(POLICY, params, codes, past)
     other = told(5, 3, seed=4)
     changes = {
@@ -102,7 +102,7 @@ def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
 
 def test_it_reads_no_further_back_than_its_context() -> None:
     params, past = spread(), told(9, 9)
-    codes, log_probs = drawn(POLICY, params, past)
+    codes, log_probs = sample_points(POLICY, params, past)
     short = jax.tree.map(lambda leaf: leaf[-5:], past)
     assert np.allclose(scored(POLICY, params, codes, short)[0], log_probs, atol=1e-5)
     longer = scored(Transformer(context=9), params, codes, past)[0]
@@ -121,7 +121,7 @@ def test_a_decision_sees_those_before_it_alone() -> None:
 
 
 def test_parameters_start_within_their_scales() -> None:
-    params = Transformer(units=8, layers=3).init(TABLES, jax.random.key(0))
+    params = Transformer(units=8, layers=3).init(DOMAIN, jax.random.key(0))
     assert params.attention.shape == params.wide.shape == (3, 8, 32)
     assert params.narrow.shape == (3, 32, 8)
     assert not np.any(params.head_bias)

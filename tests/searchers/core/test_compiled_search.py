@@ -16,8 +16,8 @@ import pytest
 from l2l.encoding import Encoding
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.ppo import Ppo
-from l2l.searchers.core.base import Coded
-from l2l.searchers.core.compiled_search import pieces, searched
+from l2l.searchers.core.base import ArraySearcher
+from l2l.searchers.core.compiled_search import run_searches, split_batches
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
@@ -54,7 +54,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 @functools.cache
 def table() -> tuple[Array, Array, dict[str, int]]:
     """Rows of all products of codes, their rewards, and the row of each candidate by its key."""
-    codes = np.array(list(itertools.product(*map(range, ENCODING.tables.valid.sum(-1)))), np.int32)
+    codes = np.array(list(itertools.product(*map(range, ENCODING.domain.valid.sum(-1)))), np.int32)
     candidates = ENCODING.decode(codes, np.full(codes.shape, 0.5))
     numbers = {key: row for row, key in enumerate(dict.fromkeys(each.key for each in candidates))}
     draw = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def table() -> tuple[Array, Array, dict[str, int]]:
     return jnp.array([numbers[each.key] for each in candidates]), jnp.asarray(rewards), numbers
 
 
-def by_hand(searcher: Coded, seed: int, trials: int, batch: int) -> list[int]:
+def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list[int]:
     """The rows that the loop of ask and tell finds."""
     _, rewards, numbers = table()
     scores = np.asarray(rewards)
@@ -89,7 +89,7 @@ def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
     if name in SLOW:
         trials = 40 if batch == 8 else 30  # no second program for the next size of arrays
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    found = np.asarray(searched(searcher, ENCODING, rows, rewards, keys, trials, batch))
+    found = np.asarray(run_searches(searcher, ENCODING, rows, rewards, keys, trials, batch))
     assert found.shape == (3, trials)
     assert len({tuple(row) for row in found.tolist()}) == 3
     for seed in (0, 2):
@@ -101,7 +101,7 @@ def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
     ("trials", "batch"), [(1, 1), (64, 1), (65, 1), (200, 1), (64, 8), (70, 8), (3, 8), (300, 100)]
 )
 def test_pieces_are_whole_batches_in_arrays_of_one_size(trials: int, batch: int) -> None:
-    found = pieces(trials, batch)
+    found = split_batches(trials, batch)
     assert [begin for begin, _ in found] == [0, *(end for _, end in found[:-1])]
     assert found[-1][1] == trials
     for begin, end in found:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2l.encoding import Encoding, Tables
+from l2l.encoding import Domain, Encoding
 from l2l.searchers.core import points
 from l2l.searchers.core.points import History, Points
 from l2l.space import Candidate
@@ -22,19 +22,19 @@ from l2l.types import Array, Key
 ENCODINGS = {name: Encoding(space, bins=5) for name, space in SPACES.items()}
 NAMES = st.sampled_from(list(SPACES))
 SEEDS = st.integers(0, 10**6)
-drawn = functools.partial(jax.jit, static_argnums=2)(points.drawn)
-settled = jax.jit(points.settled)
-active = jax.jit(points.active)
-seen = jax.jit(points.seen)
+sample_points = functools.partial(jax.jit, static_argnums=2)(points.sample_points)
+zero_inactive = jax.jit(points.zero_inactive)
+is_active = jax.jit(points.is_active)
+is_repeat = jax.jit(points.is_repeat)
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _several(tables: Tables, codes: Array, key: Key, count: int) -> Array:
-    return points.several(tables, codes, key, count)
+def _several(domain: Domain, codes: Array, key: Key, count: int) -> Array:
+    return points.choose_decisions(domain, codes, key, count)
 
 
 def candidates(encoding: Encoding, found: Points) -> list[Candidate]:
-    uniforms = np.asarray(jax.jit(points.within)(encoding.tables, found))
+    uniforms = np.asarray(jax.jit(points.compute_uniforms)(encoding.domain, found))
     return encoding.decode(np.asarray(found.codes), uniforms)
 
 
@@ -42,68 +42,68 @@ def candidates(encoding: Encoding, found: Points) -> list[Candidate]:
 @given(name=NAMES, seed=SEEDS)
 def test_points_become_candidates_and_come_back(name: str, seed: int) -> None:
     encoding = ENCODINGS[name]
-    found = settled(encoding.tables, drawn(encoding.tables, jax.random.key(seed), 8))
-    masks = active(encoding.tables, found.codes)
+    found = zero_inactive(encoding.domain, sample_points(encoding.domain, jax.random.key(seed), 8))
+    masks = is_active(encoding.domain, found.codes)
     assert np.array_equal(masks, encoding.masks(np.asarray(found.codes)))
     made = candidates(encoding, found)
     codes, _ = encoding.encode(made)
     assert np.array_equal(codes, found.codes)
     # An Integer in bins stands for a stretch of quantiles; everything else comes back where it was.
-    slack = np.maximum(encoding.tables.grains[np.arange(codes.shape[1]), codes], 1e-5)
-    assert (np.abs(encoding.places(made) - found.places) <= slack).all()
+    slack = np.maximum(encoding.domain.min_moves[np.arange(codes.shape[1]), codes], 1e-5)
+    assert (np.abs(encoding.quantiles(made) - found.quantiles) <= slack).all()
 
 
 @settings(deadline=None, max_examples=40)
 @given(name=NAMES, seed=SEEDS, count=st.integers(1, 3))
 def test_several_active_decisions_are_chosen(name: str, seed: int, count: int) -> None:
-    tables = ENCODINGS[name].tables
-    codes = settled(tables, drawn(tables, jax.random.key(seed), 8)).codes
-    chosen = _several(tables, codes, jax.random.key(seed + 1), count)
-    open_ = np.asarray(active(tables, codes)) & (tables.valid.sum(-1) > 1)
+    domain = ENCODINGS[name].domain
+    codes = zero_inactive(domain, sample_points(domain, jax.random.key(seed), 8)).codes
+    chosen = _several(domain, codes, jax.random.key(seed + 1), count)
+    open_ = np.asarray(is_active(domain, codes)) & (domain.valid.sum(-1) > 1)
     assert not np.any(chosen & ~open_)
     assert np.array_equal(chosen.sum(1), np.minimum(open_.sum(1), count))
 
 
 def test_a_number_in_one_bin_is_still_open() -> None:
-    tables = Encoding(SPACES["numbers"], bins=1).tables
-    chosen = points.several(tables, jnp.zeros((1, 5), jnp.int32), jax.random.key(0), 5)
+    domain = Encoding(SPACES["numbers"], bins=1).domain
+    chosen = points.choose_decisions(domain, jnp.zeros((1, 5), jnp.int32), jax.random.key(0), 5)
     # All but the number that has one value.
     assert chosen[0].tolist() == [True, True, False, True, True]
 
 
 def test_a_history_grows_and_keeps_its_order() -> None:
-    tables = ENCODINGS["nested"].tables
-    kept = points.history(tables, 4)
-    first, second = (drawn(tables, jax.random.key(seed), 3) for seed in (0, 1))
+    domain = ENCODINGS["nested"].domain
+    kept = points.make_history(domain, 4)
+    first, second = (sample_points(domain, jax.random.key(seed), 3) for seed in (0, 1))
     kept = kept.append(first, jnp.array([1.0, math.nan, 3.0]))
-    assert kept.told().tolist() == [True, True, True, False]
-    assert kept.known().tolist() == [True, False, True, False]
-    kept = points.padded(kept, 8).append(second, jnp.array([-1.0, 0.0, math.nan]))
-    assert kept.filled().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
+    assert kept.has_trial().tolist() == [True, True, True, False]
+    assert kept.has_score().tolist() == [True, False, True, False]
+    kept = points.pad_history(kept, 8).append(second, jnp.array([-1.0, 0.0, math.nan]))
+    assert kept.impute_scores().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
     assert int(kept.count) == 6
     assert np.array_equal(kept.points.codes[:6], np.concatenate([first.codes, second.codes]))
-    assert np.array_equal(kept.points.places[3:6], second.places)
-    assert len(points.padded(kept, 2).scores) == 8
+    assert np.array_equal(kept.points.quantiles[3:6], second.quantiles)
+    assert len(points.pad_history(kept, 2).scores) == 8
 
 
 def test_nothing_known_is_no_score() -> None:
-    kept: History = points.history(ENCODINGS["plain"].tables)
-    assert not np.any(kept.filled())
-    failed = kept.append(drawn(ENCODINGS["plain"].tables, jax.random.key(0), 2), jnp.full(2, math.nan))
-    assert not np.any(failed.filled())
-    assert not failed.known().any()
+    kept: History = points.make_history(ENCODINGS["plain"].domain)
+    assert not np.any(kept.impute_scores())
+    failed = kept.append(sample_points(ENCODINGS["plain"].domain, jax.random.key(0), 2), jnp.full(2, math.nan))
+    assert not np.any(failed.impute_scores())
+    assert not failed.has_score().any()
 
 
 def test_what_was_told_is_seen() -> None:
-    tables = ENCODINGS["nested"].tables
-    found = settled(tables, drawn(tables, jax.random.key(0), 8))
-    kept = points.history(tables).append(found.at(np.arange(4)), jnp.full(4, math.nan))
+    domain = ENCODINGS["nested"].domain
+    found = zero_inactive(domain, sample_points(domain, jax.random.key(0), 8))
+    kept = points.make_history(domain).append(found.take(np.arange(4)), jnp.full(4, math.nan))
     told = {tuple(row) for row in np.asarray(found.codes[:4]).tolist()}
-    assert seen(kept, found.codes).tolist() == [tuple(row) in told for row in np.asarray(found.codes).tolist()]
+    assert is_repeat(kept, found.codes).tolist() == [tuple(row) in told for row in np.asarray(found.codes).tolist()]
     # Room that nothing has taken holds zeros, which are no trial.
-    assert not seen(points.history(tables), jnp.zeros((1, 5), jnp.int32)).any()
+    assert not is_repeat(points.make_history(domain), jnp.zeros((1, 5), jnp.int32)).any()
 
 
 @pytest.mark.parametrize(("count", "room"), [(1, 64), (64, 64), (65, 128), (128, 128), (1000, 1024)])
 def test_room_is_a_power_of_two(count: int, room: int) -> None:
-    assert points.capacity(count) == room
+    assert points.choose_capacity(count) == room

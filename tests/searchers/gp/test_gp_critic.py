@@ -21,8 +21,8 @@ from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import Metric
 from l2l.run.loop import search
-from l2l.searchers.core.compiled_search import searched
-from l2l.searchers.core.points import located
+from l2l.searchers.core.compiled_search import run_searches
+from l2l.searchers.core.points import locate_points
 from l2l.searchers.gp.earlier_searches import known
 from l2l.searchers.gp.gp_critic import GpCritic, log_improvement
 from l2l.searchers.gp.state import LIMIT, ranked
@@ -53,7 +53,7 @@ def told(searcher: GpCritic, trials: int, reward: Callable[[Candidate], float | 
 
 def test_the_first_design_takes_every_option_equally_often() -> None:
     encoding, searcher = Encoding(CELL), GpCritic(first=16)
-    codes = np.asarray(searcher.start(encoding.tables, jax.random.key(0)).design.codes)
+    codes = np.asarray(searcher.start(encoding.domain, jax.random.key(0)).design.codes)
     assert all((np.bincount(column, minlength=4) == 4).all() for column in codes.T)
     state = searcher.init(CELL, jax.random.key(0))
     assert [each.values for each in searcher.ask(state, jax.random.key(1), 3)] == [
@@ -67,7 +67,7 @@ def test_it_finds_the_best_of_a_landscape_where_random_search_does_not() -> None
     rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     ours, chance = (
-        np.asarray(searched(each, encoding, rows, rewards, keys, 60)) for each in (GpCritic(first=12), Random())
+        np.asarray(run_searches(each, encoding, rows, rewards, keys, 60)) for each in (GpCritic(first=12), Random())
     )
     found = (made.rewards[ours].max(1) == 1).mean()
     assert found >= 0.75
@@ -112,7 +112,7 @@ def test_of_several_objectives_the_front_counts() -> None:
         several[1] = replace(several[1], reward=None)
         trials += several
         state = searcher.tell(state, several)
-    scores = np.asarray(state.inner.history.scores)[:12]
+    scores = np.asarray(state.arrays.history.scores)[:12]
     assert np.isnan(scores[[1, 5, 9]]).all()
     best = max((each for each in trials if each.reward), key=lambda each: each.reward or ())
     assert scores[best.number] > np.nanmedian(scores)  # it is of the first front
@@ -126,33 +126,33 @@ def test_a_better_front_pushes_the_others_down_before_anything_is_learnt() -> No
         asked = searcher.ask(state, jax.random.key(first), 1)
         (trial,) = finished(asked, first, lambda _: 0.0)
         state = searcher.tell(state, [replace(trial, reward=reward)])
-    assert np.asarray(state.inner.history.scores)[:2].tolist() == [-1, 0]
-    assert np.asarray(state.inner.targets())[0] < np.asarray(state.inner.targets())[1]
+    assert np.asarray(state.arrays.history.scores)[:2].tolist() == [-1, 0]
+    assert np.asarray(state.arrays.targets())[0] < np.asarray(state.arrays.targets())[1]
     assert searcher.summary(state) == {}
 
 
 def test_more_trials_than_the_process_holds_in_batches_of_any_size() -> None:
     searcher, encoding = GpCritic(first=4, edits=16, moves=8, uniform=8, sampled=0), Encoding(CELL)
     assert LIMIT == 512
-    points = located(encoding.tables, jax.random.uniform(jax.random.key(0), (600, 4)))
+    points = locate_points(encoding.domain, jax.random.uniform(jax.random.key(0), (600, 4)))
     scores = jnp.asarray(np.random.default_rng(0).normal(size=600), jnp.float32)
-    empty = searcher.roomy(searcher.start(encoding.tables, jax.random.key(0)), 600)
-    once = searcher.learn(empty, encoding.tables, points, scores)
+    empty = searcher.reserve(searcher.start(encoding.domain, jax.random.key(0)), 600)
+    once = searcher.learn(empty, encoding.domain, points, scores)
     assert int(once.process.taken) == int(once.held()) <= LIMIT
     kept = set(np.asarray(once.rows)[: int(once.held())].tolist())
     assert set(range(600 - 128, 600)) <= kept
     assert set(np.argsort(-np.asarray(scores))[:64].tolist()) <= kept
-    found = searcher.propose(once, encoding.tables, jax.random.key(1), 3)
+    found = searcher.propose(once, encoding.domain, jax.random.key(1), 3)
     assert found.codes.shape == (3, 4)
 
 
 def test_the_policy_remembers_real_trials_and_stays_a_policy() -> None:
     searcher = GpCritic(first=6)
     state = told(searcher, 40, lambda candidate: toy_reward(candidate.values))
-    past, kept = state.inner.controller.past, state.inner.history
+    past, kept = state.arrays.controller.past, state.arrays.history
     assert np.array_equal(past.codes, kept.points.codes[40 - len(past.codes) : 40])
     encoding = Encoding(TOY)
-    drawn_ = searcher.controller.propose(state.inner.controller, encoding.tables, jax.random.key(3), 64)
+    drawn_ = searcher.controller.propose(state.arrays.controller, encoding.domain, jax.random.key(3), 64)
     assert len(np.unique(np.asarray(drawn_.codes), axis=0)) > 8
 
 
@@ -209,7 +209,7 @@ def test_the_policy_starts_from_what_a_source_preferred(tmp_path: Path) -> None:
         study.tell(trial, float(sum(pick == 3 for pick in picks)) + number / 1000)
     searcher = GpCritic(prior=(f"sqlite:///{tmp_path}/one.db",))
     state = searcher.init(CELL, jax.random.key(0))
-    found = searcher.controller.propose(state.inner.controller, Encoding(CELL).tables, jax.random.key(1), 400)
+    found = searcher.controller.propose(state.arrays.controller, Encoding(CELL).domain, jax.random.key(1), 400)
     assert (np.asarray(found.codes) == 3).mean() > 0.35
 
 
@@ -217,9 +217,9 @@ def test_a_source_that_misleads_is_left_after_a_few_trials(run: Path) -> None:
     made, encoding, seeds = landscape(4, 4, seed=3), Encoding(CELL), 32
     opposite, keys = -made.rewards, jax.vmap(jax.random.key)(jnp.arange(seeds))
     searcher = GpCritic(first=12, prior=(str(run),))
-    told = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *jnp.shape(leaf))), searcher.source(encoding))
+    told = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *jnp.shape(leaf))), searcher.read_earlier(encoding))
     rewards = jnp.asarray(opposite, jnp.float32)
-    rows = searched(searcher, encoding, jnp.arange(256), rewards, keys, 40, sources=told)
+    rows = run_searches(searcher, encoding, jnp.arange(256), rewards, keys, 40, earlier=told)
     best = np.maximum.accumulate(opposite[np.asarray(rows)], 1)
     places = (opposite <= best[..., None]).mean(2)  # how much of the table is no better than the best so far
     assert places[:, 0].mean() < 0.1  # where the source was best, it is worst
