@@ -42,10 +42,16 @@ def make_comparison(kind: str) -> Comparison:
     return Comparison(**vars(analyse(searches, 1.3 if is_tabular else None)), setting=setting)
 
 
+def read_rounded(text: str) -> str:
+    """JSON with its keys in their order, and numbers to twelve digits: the last ones depend on the processor."""
+    return json.dumps(json.loads(text, parse_float=lambda number: float(f"{float(number):.12g}")), indent=2)
+
+
 @pytest.mark.parametrize("kind", ["tabular", "trained"])
 def test_the_json_is_the_golden_one(kind: str) -> None:
     golden = (Path(__file__).parent / "golden" / f"{kind}.json").read_text()
-    assert json.dumps(make_comparison(kind).to_json(), indent=2, allow_nan=False) + "\n" == golden
+    text = json.dumps(make_comparison(kind).to_json(), allow_nan=False)
+    assert read_rounded(text) == read_rounded(golden)
 
 
 def test_the_report_says_what_the_comparison_holds() -> None:
