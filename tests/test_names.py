@@ -60,11 +60,11 @@ VARIABLES = words("found held kept made each given told own ours done several wa
 LEFT = {
     "l2l": 33,
     "l2l/cli": 32,
-    "l2l/compare": 62,
+    "l2l/compare": 0,
     "l2l/engine": 150,
     "l2l/envs": 12,
     "l2l/executors": 12,
-    "l2l/export": 8,
+    "l2l/export": 0,
     "l2l/nn": 106,
     "l2l/objectives": 50,
     "l2l/optuna_sampler": 40,

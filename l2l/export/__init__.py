@@ -1,1 +1,1 @@
-"""How a found model leaves: as files that hold data only."""
+"""Export of found models as files that hold data only."""

@@ -40,20 +40,21 @@ _FIELDS = {
     "tokens": int, "targets": list,
 }  # fmt: skip
 _LATER: dict[str, Any] = {"tokens": 0, "targets": []}
-"""Fields that a file need not have, and what is meant then."""
+"""Optional fields of the file, and their defaults."""
 
 
 def save(
     directory: Path, space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, module: nnx.Module, card: str
 ) -> None:
     """Writes `architecture.json`, `weights.safetensors`, `MODEL.md` (`card`) and their SHA-256, all or nothing."""
-    architecture = {"version": VERSION, "space": _name(space), "values": dict(values), **spec._asdict()}
+    architecture = {"version": VERSION, "space": _name_space(space), "values": dict(values), **spec._asdict()}
+    arrays = {name: np.asarray(variable[...], order="C") for name, variable in collect_variables(module).items()}
     files = {
         ARCHITECTURE: (json.dumps(architecture, indent=2, allow_nan=False) + "\n").encode(),
-        WEIGHTS: safetensors.numpy.save({name: np.asarray(v[...], order="C") for name, v in variables(module).items()}),
+        WEIGHTS: safetensors.numpy.save(arrays),
         CARD: card.encode(),
     }
-    files[SUMS] = "".join(f"{_digest(content)}  {name}\n" for name, content in files.items()).encode()
+    files[SUMS] = "".join(f"{_compute_digest(content)}  {name}\n" for name, content in files.items()).encode()
     fresh, old = directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -69,20 +70,20 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def variables(module: nnx.Module) -> dict[str, Any]:
-    """The variables that are saved, by dotted path: all but random streams, dropout's state and what training measures.
+def collect_variables(module: nnx.Module) -> dict[str, Any]:
+    """The saved variables by dotted path: all but random streams, dropout's state and measures of training.
 
-    An array that a model keeps outside a variable is a constant, which building the model makes again.
+    An array that a model has outside a variable is a constant: building the model creates it again.
     """
-    kept = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState, Measure, Penalty))))
-    return {".".join(map(str, path)): each for path, each in kept if isinstance(each, nnx.Variable)}
+    state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Any(nnx.RngState, DropoutState, Measure, Penalty))))
+    return {".".join(map(str, path)): variable for path, variable in state if isinstance(variable, nnx.Variable)}
 
 
 def is_built_in(space: SearchSpace[Any]) -> bool:
-    """Whether the space comes with l2l, so that its name is enough to find it."""
+    """Whether the space comes with l2l, so that its name alone identifies it."""
     if space.name not in BUILT_IN:
         return False
-    # The builder itself, for some of the spaces share one.
+    # The builder is compared, since several spaces may share one.
     return importlib.import_module(BUILT_IN[space.name]).build is space.build
 
 
@@ -95,53 +96,53 @@ def load(
 ) -> nnx.Module:
     """The found model in evaluation mode; it takes raw inputs `[B, *inputs]` and returns logits `[B, *targets, C]`.
 
-    The folder's files are data: built-in spaces are resolved from a closed list, and a user's own `space` is
-    handed in. With `weights=False` the model is untrained, drawn from `rngs`.
+    The folder's files are data: built-in spaces are resolved from a closed list, and a custom `space` is passed
+    in. With `weights=False` the model is untrained, initialised from `rngs`.
 
     Raises: InputError if a file is missing, altered, of a newer version or does not fit the architecture.
     """
     directory = Path(path)
-    contents = verified(directory)
-    architecture = _architecture(directory, contents[ARCHITECTURE])
+    contents = read_verified(directory)
+    architecture = _parse_architecture(directory, contents[ARCHITECTURE])
     spec = Spec.read(architecture)
-    build, values = _build(directory, architecture, space)
-    tensors = _tensors(directory, contents[WEIGHTS])
+    build, values = _find_build(directory, architecture, space)
+    tensors = _read_tensors(directory, contents[WEIGHTS])
 
-    def make(streams: nnx.Rngs) -> nnx.Module:
+    def build_module(streams: nnx.Rngs) -> nnx.Module:
         return add_preprocessing(build(values, spec).model(streams), spec)
 
-    # Shapes alone first: what a file asks for is allocated once its own tensors have that size.
+    # Shapes alone first: memory is allocated only if the file's tensors have the sizes that its architecture needs.
     try:
-        expected = variables(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+        expected = collect_variables(nnx.eval_shape(lambda: build_module(nnx.Rngs(0))))
     except Exception as error:
         raise InputError(
             f"{directory / ARCHITECTURE} does not describe a model of the space {architecture['space']!r} "
             f"({type(error).__name__}: {error}); was it written with another version of that space?"
         ) from error
-    if isinstance(values, _Read) and (unread := [name for name in values if name not in values.read]):
+    if isinstance(values, _TrackedValues) and (unread := [name for name in values if name not in values.read]):
         raise InputError(
             f"{directory / ARCHITECTURE} has a value for {unread[0]!r}, which the space {architecture['space']!r} does "
             "not know: upgrade l2l to load it."
         )
-    _compare(directory, expected, tensors)
-    module = make(rngs or nnx.Rngs(0))
-    for name, variable in variables(module).items():
+    _check_tensors(directory, expected, tensors)
+    module = build_module(rngs or nnx.Rngs(0))
+    for name, variable in collect_variables(module).items():
         if weights or isinstance(variable, Statistic):
             variable[...] = jnp.asarray(tensors[name])
     module.eval()
     return module
 
 
-def described(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `architecture.json` of a found model says: its space by name, its values and the fields of its `Spec`.
+def read_architecture(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads `architecture.json` of a found model: the name of its space, its values and the fields of its `Spec`.
 
-    Raises: InputError if a file of the folder is missing, altered, of a newer version or no such file.
+    Raises: InputError if a file of the folder is missing, altered, of a newer version or not of this kind.
     """
-    return _architecture(Path(path), verified(Path(path))[ARCHITECTURE])
+    return _parse_architecture(Path(path), read_verified(Path(path))[ARCHITECTURE])
 
 
-class _Read(Mapping[str, Any]):
-    """Values that remember which of them were read."""
+class _TrackedValues(Mapping[str, Any]):
+    """Values that record which of them were read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values, self.read = values, set[str]()
@@ -157,79 +158,86 @@ class _Read(Mapping[str, Any]):
         return len(self._values)
 
 
-def _name(space: SearchSpace[Any]) -> str:
-    """The space's name in the file; a user's own that bears a built-in name is told apart."""
+def _name_space(space: SearchSpace[Any]) -> str:
+    """The space's name in the file; a custom space with a built-in name is marked."""
     return f"{space.name} (own)" if space.name in BUILT_IN and not is_built_in(space) else space.name
 
 
-def _digest(content: bytes) -> str:
+def _compute_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def verified(directory: Path) -> dict[str, bytes]:
-    """The bytes of each file, every one equal to its digest."""
+def read_verified(directory: Path) -> dict[str, bytes]:
+    """Reads the bytes of every file and checks them against its digest. Raises: InputError."""
     if not (directory / SUMS).is_file():
         raise InputError(f"{directory} holds no found model ({SUMS} is missing); expected the best/ folder of a run.")
     contents: dict[str, bytes] = {}
-    for line in filter(None, re.split(r"(?<=\n)", _bytes(directory, SUMS).decode(errors="replace"))):
-        found = _LINE.fullmatch(line)
-        if found is None:
+    for line in filter(None, re.split(r"(?<=\n)", _read_bytes(directory, SUMS).decode(errors="replace"))):
+        match = _LINE.fullmatch(line)
+        if match is None:
             raise InputError(f"{directory / SUMS} is damaged at the line {line!r}; copy the whole folder again.")
-        contents[found[2]] = _bytes(directory, found[2])
-        if _digest(contents[found[2]]) != found[1]:
-            raise InputError(f"{directory / found[2]} is damaged: its SHA-256 differs from {SUMS}; copy it again.")
+        digest, name = match.groups()
+        contents[name] = _read_bytes(directory, name)
+        if _compute_digest(contents[name]) != digest:
+            raise InputError(f"{directory / name} is damaged: its SHA-256 differs from {SUMS}; copy it again.")
     for name in (ARCHITECTURE, WEIGHTS, CARD):
         if name not in contents:
             raise InputError(f"{directory / SUMS} does not list {name}; copy the whole folder again.")
     return contents
 
 
-def _bytes(directory: Path, name: str) -> bytes:
-    """The content of a file that lies in the folder itself."""
-    place = directory / name
+def _read_bytes(directory: Path, name: str) -> bytes:
+    """Reads a file that lies in the folder itself. Raises: InputError."""
+    path = directory / name
     try:
-        if os.path.dirname(os.path.realpath(place)) != os.path.realpath(directory):
+        if os.path.dirname(os.path.realpath(path)) != os.path.realpath(directory):
             raise InputError(f"{directory} names {name!r}, a path that leaves the folder; do not use this model.")
-        if not place.is_file():
-            raise InputError(f"{place} is missing; copy the whole folder again.")
-        return place.read_bytes()
+        if not path.is_file():
+            raise InputError(f"{path} is missing; copy the whole folder again.")
+        return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror}); copy the whole folder again.") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); copy the whole folder again.") from error
 
 
-def _architecture(directory: Path, content: bytes) -> dict[str, Any]:
-    place = directory / ARCHITECTURE
+def _parse_architecture(directory: Path, content: bytes) -> dict[str, Any]:
+    """The checked content of `architecture.json`. Raises: InputError."""
+    path = directory / ARCHITECTURE
     try:
-        found = json.loads(content)
+        fields = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not JSON ({error}); copy the folder again.") from None
-    if not isinstance(found, dict) or type(found.get("version")) is not int:
-        raise InputError(f"{place} has no version; expected a file that l2l wrote.")
-    if found["version"] < 1:
-        raise InputError(f"{place} has the version {found['version']}; expected a file that l2l wrote.")
-    if found["version"] > VERSION:
-        raise InputError(f"{place} is of version {found['version']}, newer than {VERSION}: upgrade l2l to load it.")
-    found: dict[str, Any] = {**_LATER, **found}
+        raise InputError(f"{path} is not JSON ({error}); copy the folder again.") from None
+    if not isinstance(fields, dict) or type(fields.get("version")) is not int:
+        raise InputError(f"{path} has no version; expected a file that l2l wrote.")
+    if fields["version"] < 1:
+        raise InputError(f"{path} has the version {fields['version']}; expected a file that l2l wrote.")
+    if fields["version"] > VERSION:
+        raise InputError(f"{path} is of version {fields['version']}, newer than {VERSION}: upgrade l2l to load it.")
+    fields: dict[str, Any] = {**_LATER, **fields}
     for name, kind in _FIELDS.items():
-        if type(found.get(name)) is not kind:
-            raise InputError(f"{place}: {name!r} must be of type {kind.__name__}, got {_kind(found.get(name))}.")
-    sizes = [*found["inputs"], *found["targets"], found["outputs"], found["examples"], found["epochs"]]
-    if not found["inputs"] or any(type(size) is not int or size < 1 for size in sizes):
-        raise InputError(f"{place}: inputs, targets, outputs, examples and epochs must be whole numbers of at least 1.")
-    if found["tokens"] < 0:
-        raise InputError(f"{place}: tokens must be a whole number of at least 0, got {found['tokens']}.")
-    for name, value in found["values"].items():
+        if type(fields.get(name)) is not kind:
+            raise InputError(
+                f"{path}: {name!r} must be of type {kind.__name__}, got {_describe_type(fields.get(name))}."
+            )
+    sizes = [*fields["inputs"], *fields["targets"], fields["outputs"], fields["examples"], fields["epochs"]]
+    if not fields["inputs"] or any(type(size) is not int or size < 1 for size in sizes):
+        raise InputError(f"{path}: inputs, targets, outputs, examples and epochs must be integers of at least 1.")
+    if fields["tokens"] < 0:
+        raise InputError(f"{path}: tokens must be an integer of at least 0, got {fields['tokens']}.")
+    for name, value in fields["values"].items():
         if not (value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))):
-            raise InputError(f"{place}: the value of {name!r} must be one that a choice can have, got {_kind(value)}.")
-    return found
+            raise InputError(
+                f"{path}: the value of {name!r} must be a number, a text, true, false or null, got "
+                f"{_describe_type(value)}."
+            )
+    return fields
 
 
-def _kind(value: object) -> str:
-    """A value's type, and a number itself; whatever else a file holds may be too long or too deep to be shown."""
+def _describe_type(value: object) -> str:
+    """A value's type, and the value if it is a number; anything else may be too long or too deep to show."""
     return f"{type(value).__name__} {value}" if isinstance(value, bool | int | float) else type(value).__name__
 
 
-def _build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Learner] | None) -> tuple[Any, Any]:
+def _find_build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Learner] | None) -> tuple[Any, Any]:
     name, values = architecture["space"], architecture["values"]
     if space is not None:
         try:
@@ -238,13 +246,13 @@ def _build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Lea
             raise InputError(f"{directory / ARCHITECTURE} does not fit the given space: {error}") from None
     if name not in BUILT_IN:
         raise InputError(
-            f"{directory} was found in the space {name!r}, which is not built in; hand yours in: "
+            f"{directory} was found in the space {name!r}, which is not built in; pass your own: "
             f"l2l.load(path, space=my_space.space()); built in: {suggest_names('', BUILT_IN)}"
         )
-    return importlib.import_module(BUILT_IN[name]).build, _Read(values)
+    return importlib.import_module(BUILT_IN[name]).build, _TrackedValues(values)
 
 
-def _tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:
+def _read_tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:
     try:
         return {
             name: np.frombuffer(view["data"], jnp.dtype(_DTYPES[view["dtype"]])).reshape(view["shape"])
@@ -254,14 +262,16 @@ def _tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:
         raise InputError(f"{directory / WEIGHTS} is not a safetensors file ({error}); copy the folder again.") from None
 
 
-def _compare(directory: Path, expected: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    place = directory / WEIGHTS
+def _check_tensors(directory: Path, expected: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    path = directory / WEIGHTS
     for name, variable in expected.items():
-        wanted = f"{variable.dtype} {list(variable.shape)}"
+        description = f"{variable.dtype} {list(variable.shape)}"
         if name not in tensors:
-            raise InputError(f"{place} lacks the tensor {name!r} ({wanted}); it belongs to another model.")
-        if (got := f"{tensors[name].dtype} {list(tensors[name].shape)}") != wanted:
-            raise InputError(f"{place}: the tensor {name!r} is {got}, expected {wanted}; it belongs to another model.")
+            raise InputError(f"{path} lacks the tensor {name!r} ({description}); it belongs to another model.")
+        if (actual := f"{tensors[name].dtype} {list(tensors[name].shape)}") != description:
+            raise InputError(
+                f"{path}: the tensor {name!r} is {actual}, expected {description}; it belongs to another model."
+            )
     for name in tensors:
         if name not in expected:
-            raise InputError(f"{place} has a tensor {name!r} that the architecture does not know.")
+            raise InputError(f"{path} has a tensor {name!r} that the architecture does not know.")

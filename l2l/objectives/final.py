@@ -15,7 +15,7 @@ from l2l.engine.cohort import group_cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fit
 from l2l.errors import InputError
-from l2l.export.module import is_built_in, load, save, verified
+from l2l.export.module import is_built_in, load, read_verified, save
 from l2l.objectives.trained import Trained
 from l2l.run.result import held_out
 from l2l.types import Key, Outcome, Trial
@@ -57,7 +57,7 @@ class Final:
     def whole(self, directory: Path) -> bool:
         """Whether what was handed over in `directory` is all there, and as it was written."""
         try:
-            verified(directory)
+            read_verified(directory)
         except InputError:
             return False
         return True

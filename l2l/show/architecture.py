@@ -14,7 +14,7 @@ from typing import Any
 from l2l import files
 from l2l.builtin import BUILT_IN
 from l2l.errors import InputError
-from l2l.export.module import ARCHITECTURE, SUMS, described, load
+from l2l.export.module import ARCHITECTURE, SUMS, load, read_architecture
 from l2l.show.summary import Box, outline
 from l2l.show.svg import clean, picture
 from l2l.space import SearchSpace
@@ -40,7 +40,7 @@ def architecture(place: str, out: str | None = None, space: SearchSpace[Learner]
     target = Path(out) if out is not None else Path(place) / PICTURE
     if target.suffix.lower() not in ("", ".svg"):
         raise InputError(f"out={out}: the picture is an SVG; choose a name that ends in .svg.")
-    about = described(folder)
+    about = read_architecture(folder)
     if space is None and about["space"] not in BUILT_IN:
         raise InputError(
             f"{folder} was found in the space {about['space']!r}, which is not built in: name it, as in "

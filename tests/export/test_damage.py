@@ -64,23 +64,23 @@ def refusal(best: Path, **options: Any) -> str:
 def test_every_flipped_bit_of_the_small_files_is_noticed(best: Path) -> None:
     for name in (SUMS, "architecture.json", "MODEL.md"):
         content = bytearray((best / name).read_bytes())
-        for place in range(len(content)):
-            for bit in (0, 2, 7) if name == SUMS else (place % 8,):
-                content[place] ^= 1 << bit
+        for index in range(len(content)):
+            for bit in (0, 2, 7) if name == SUMS else (index % 8,):
+                content[index] ^= 1 << bit
                 (best / name).write_bytes(content)
                 refusal(best)
-                content[place] ^= 1 << bit
+                content[index] ^= 1 << bit
         (best / name).write_bytes(content)
     assert load(best) is not None
 
 
 def test_flipped_bits_of_the_weights_are_noticed(best: Path) -> None:
-    path, draw = best / "weights.safetensors", random.Random(0)
+    path, rng = best / "weights.safetensors", random.Random(0)
     whole = path.read_bytes()
     for _ in range(300):
-        place = draw.randrange(len(whole))
-        changed = whole[place] ^ (1 << draw.randrange(8))
-        path.write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+        index = rng.randrange(len(whole))
+        changed = whole[index] ^ (1 << rng.randrange(8))
+        path.write_bytes(whole[:index] + bytes([changed]) + whole[index + 1 :])
         assert refusal(best).startswith(f"{path} is damaged: its SHA-256 differs")
 
 
@@ -97,8 +97,8 @@ def test_a_cut_or_missing_file_is_noticed(best: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_model(best: Path, tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "nowhere", best / FILES[0]):
-        assert f"{place} holds no found model" in refusal(place)
+    for folder in (tmp_path, tmp_path / "nowhere", best / FILES[0]):
+        assert f"{folder} holds no found model" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "sub/file", "..", "."])
@@ -145,13 +145,13 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ({"layer1_width": 10**30}, "weights.safetensors"),
     ({"layer1_width": -8}, "does not describe a model"),
     ({"layer1_width": "8"}, "does not describe a model"),
-    ({"layer1_width": [8]}, "'layer1_width' must be one that a choice can have, got list"),
+    ({"layer1_width": [8]}, "'layer1_width' must be a number, a text, true, false or null, got list"),
     ({"layer1_normalisation": "none"}, "lacks the tensor 'model.layers.0.linear.bias'"),
     ({"layer1_activation": "rulu"}, "(ValueError: activation 'rulu' is unknown, expected one of relu, gelu"),
     ({"depth": 10**9}, "does not describe a model of the space 'mlp' (KeyError: 'layer2_width')"),
     ({"optimizer": "newton"}, "does not describe a model"),
     ({"batch_size": 0}, "does not describe a model"),
-    ({"dropout": float("nan")}, "'dropout' must be one that a choice can have, got float nan"),
+    ({"dropout": float("nan")}, "'dropout' must be a number, a text, true, false or null, got float nan"),
     ({"layer1_magic": 1}, "has a value for 'layer1_magic', which the space 'mlp' does not know: upgrade"),
 ]
 FIELDS: list[tuple[dict[str, Any], str]] = [
@@ -162,8 +162,8 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"space": "cnn"}, "does not describe a model of the space 'cnn'"),
     ({"values": {}}, "does not describe a model of the space 'mlp' (KeyError: "),
     ({"values": 3}, "'values' must be of type dict, got int 3"),
-    ({"inputs": []}, "must be whole numbers of at least 1"),
-    ({"inputs": [8, 8.5, 1]}, "must be whole numbers of at least 1"),
+    ({"inputs": []}, "must be integers of at least 1"),
+    ({"inputs": [8, 8.5, 1]}, "must be integers of at least 1"),
     ({"inputs": [8, 8, 10**9]}, "the tensor 'mean' is float32 [1], expected float32 [1000000000]"),
     ({"inputs": [10**9, 8, 1]}, "expected float32 [8000000000, 8]"),
     ({"outputs": 10**9}, "expected float32 [1000000000]"),
@@ -173,20 +173,20 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [*FIELDS, *(({"values": each}, words) for each, words in VALUES)], ids=str
+    ("change", "words"), [*FIELDS, *(({"values": values}, words) for values, words in VALUES)], ids=str
 )
 def test_an_architecture_that_does_not_fit_is_refused_without_allocating_it(
     best: Path, change: dict[str, Any], words: str
 ) -> None:
     merged = (change, words) not in FIELDS
-    forge(best, lambda found: found["values"].update(change["values"]) if merged else found.update(change))
+    forge(best, lambda fields: fields["values"].update(change["values"]) if merged else fields.update(change))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert words in refusal(best)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
 def test_values_that_the_given_space_does_not_have(best: Path) -> None:
-    forge(best, lambda found: found["values"].update(layer1_width=16))
+    forge(best, lambda fields: fields["values"].update(layer1_width=16))
     assert "architecture.json does not fit the given space: " in (sentence := refusal(best, space=SPACE))
     assert "choice 'layer1_width': expected one of [8], got 16" in sentence
 
@@ -194,14 +194,14 @@ def test_values_that_the_given_space_does_not_have(best: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda found: found.pop("model.head.bias"), "lacks the tensor 'model.head.bias' (float32 [10])"),
-        (lambda found: found.update(more=np.zeros(3)), "has a tensor 'more' that the architecture does not know"),
+        (lambda tensors: tensors.pop("model.head.bias"), "lacks the tensor 'model.head.bias' (float32 [10])"),
+        (lambda tensors: tensors.update(more=np.zeros(3)), "has a tensor 'more' that the architecture does not know"),
         (
-            lambda found: found.update(mean=np.zeros((1, 1), np.float32)),
+            lambda tensors: tensors.update(mean=np.zeros((1, 1), np.float32)),
             "'mean' is float32 [1, 1], expected float32 [1]",
         ),
-        (lambda found: found.update(mean=np.zeros(1)), "'mean' is float64 [1], expected float32 [1]"),
-        (lambda found: found.clear(), "lacks the tensor"),
+        (lambda tensors: tensors.update(mean=np.zeros(1)), "'mean' is float64 [1], expected float32 [1]"),
+        (lambda tensors: tensors.clear(), "lacks the tensor"),
     ],
 )
 def test_tensors_of_another_model(best: Path, change: Callable[[dict[str, Any]], object], words: str) -> None:

@@ -22,7 +22,7 @@ from flax import nnx
 import l2l
 from l2l.api import search
 from l2l.executors.inline import Inline
-from l2l.export.module import load, save, variables
+from l2l.export.module import collect_variables, load, save
 from l2l.nn.blocks import Standardised, Statistic
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
@@ -39,7 +39,7 @@ FILES = ("architecture.json", "weights.safetensors", "MODEL.md", "SHA256SUMS")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of two trials, whose best/ the tests load."""
     out = tmp_path_factory.mktemp("found") / "run"
     final = partial(Final, seeds=0)
@@ -48,17 +48,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 @pytest.fixture
-def best(found: Result, tmp_path: Path) -> Path:
+def best(result: Result, tmp_path: Path) -> Path:
     """A copy of best/ that a test may damage."""
-    return Path(shutil.copytree(found.directory / "best", tmp_path / "best"))
+    return Path(shutil.copytree(result.directory / "best", tmp_path / "best"))
 
 
 def rename(best: Path, space: str) -> None:
     """Names another space in the architecture and makes the digest fit."""
-    place, sums = best / "architecture.json", best / "SHA256SUMS"
-    before = place.read_bytes()
-    place.write_text(json.dumps({**json.loads(before), "space": space}))
-    digests = [hashlib.sha256(content).hexdigest() for content in (before, place.read_bytes())]
+    path, sums = best / "architecture.json", best / "SHA256SUMS"
+    before = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(before), "space": space}))
+    digests = [hashlib.sha256(content).hexdigest() for content in (before, path.read_bytes())]
     sums.write_text(sums.read_text().replace(*digests))
 
 
@@ -84,20 +84,22 @@ print(json.dumps({"score": score, "heavy": heavy, "refused": refused, "events": 
 
 
 def test_a_new_process_elsewhere_scores_to_the_last_digit_and_imports_nothing_that_a_file_names(
-    found: Result, best: Path, tmp_path: Path
+    result: Result, best: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "my_space.py").write_text("raise SystemExit('imported')")
     rename(best, "my_space")
-    command = [sys.executable, "-c", CHILD, str(found.directory / "best"), str(best)]
-    done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    assert found.best is not None
-    assert found.best.outcome is not None
-    assert told["score"] == found.best.outcome.metrics["accuracy"]
-    assert told["heavy"] == []
-    assert "'my_space', which is not built in" in told["refused"]
-    assert {Path(name).name for name in told["opened"]} == set(FILES)
-    assert not {"import", "exec", "compile", "os.system", "subprocess.Popen", "pickle.find_class"} & set(told["events"])
+    command = [sys.executable, "-c", CHILD, str(result.directory / "best"), str(best)]
+    process = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True)
+    record = json.loads(process.stdout)
+    assert result.best is not None
+    assert result.best.outcome is not None
+    assert record["score"] == result.best.outcome.metrics["accuracy"]
+    assert record["heavy"] == []
+    assert "'my_space', which is not built in" in record["refused"]
+    assert {Path(name).name for name in record["opened"]} == set(FILES)
+    assert not {"import", "exec", "compile", "os.system", "subprocess.Popen", "pickle.find_class"} & set(
+        record["events"]
+    )
 
 
 def test_raw_inputs_of_any_dtype(best: Path) -> None:
@@ -113,7 +115,7 @@ def test_raw_inputs_of_any_dtype(best: Path) -> None:
 
 def test_untrained_but_normalised(best: Path) -> None:
     trained, fresh, again, other = (
-        variables(load(best, **options))
+        collect_variables(load(best, **options))
         for options in (
             {},
             {"weights": False, "rngs": nnx.Rngs(0)},
@@ -121,7 +123,7 @@ def test_untrained_but_normalised(best: Path) -> None:
             {"weights": False, "rngs": nnx.Rngs(1)},
         )
     )
-    assert {name for name, each in trained.items() if isinstance(each, Statistic)} == {"mean", "scale"}
+    assert {name for name, variable in trained.items() if isinstance(variable, Statistic)} == {"mean", "scale"}
     for name in ("mean", "scale"):
         np.testing.assert_array_equal(fresh[name][...], trained[name][...])
         assert fresh[name][...] != pytest.approx(0)
@@ -144,7 +146,7 @@ def test_trains_further_and_is_saved_by_orbax(best: Path, tmp_path: Path) -> Non
     model: Any = load(best)
     x, y = TASK.load("train")
     before = l2l.evaluate(model, TASK)["loss"]
-    statistics = [np.asarray(each[...]) for each in (model.mean, model.scale)]
+    statistics = [np.asarray(variable[...]) for variable in (model.mean, model.scale)]
     model.train()
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
@@ -157,15 +159,15 @@ def test_trains_further_and_is_saved_by_orbax(best: Path, tmp_path: Path) -> Non
         step(model, optimizer)
     model.eval()
     assert l2l.evaluate(model, TASK)["loss"] < before
-    for each, value in zip((model.mean, model.scale), statistics, strict=True):
-        np.testing.assert_array_equal(each[...], value)
+    for variable, value in zip((model.mean, model.scale), statistics, strict=True):
+        np.testing.assert_array_equal(variable[...], value)
 
     graph, state = nnx.split(model)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "saved", nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState))))
     with ocp.StandardCheckpointer() as checkpointer:
-        kept = checkpointer.restore(tmp_path / "saved", nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState))))
-    nnx.replace_by_pure_dict(state, kept)
+        saved = checkpointer.restore(tmp_path / "saved", nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState))))
+    nnx.replace_by_pure_dict(state, saved)
     np.testing.assert_array_equal(nnx.merge(graph, state)(x[:8]), model(x[:8]))
 
 

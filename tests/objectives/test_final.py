@@ -170,7 +170,7 @@ def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.Monkey
     assert type(model.model.drop) is nnx.Dropout
     assert model.model.drop.rate == found.best.candidate.values["rate"]
 
-    with pytest.raises(l2l.InputError, match=r"the space 'mine', which is not built in; hand yours in: l2l\.load"):
+    with pytest.raises(l2l.InputError, match=r"the space 'mine', which is not built in; pass your own: l2l\.load"):
         l2l.load(folder / "run/best")
     with pytest.raises(l2l.InputError, match=r"does not fit the given space: .*'width': expected one of \[16\], got 8"):
         l2l.load(folder / "run/best", space=mine.space(widths=(16,)))
