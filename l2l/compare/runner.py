@@ -148,20 +148,20 @@ class _Runner:
 
     def _collect(self, runs: Sequence[Result]) -> Searches:
         """The searches of one searcher, one with each seed."""
-        rewards = np.array([[_first_reward(trial) for trial in run.trials] for run in runs])
+        rewards = np.array([[_read_reward(trial) for trial in run.trials] for run in runs])
         distinct = np.array([len({trial.candidate.key for trial in run.trials}) for run in runs], np.float64)
-        seconds = np.array([[_training_seconds(trial) for trial in run.trials] for run in runs])
+        seconds = np.array([[_sum_training_seconds(trial) for trial in run.trials] for run in runs])
         ledgers = [run.record["seconds"] for run in runs]
         ledger = {part: float(sum(ledger.get(part, 0.0) for ledger in ledgers)) for part in ledgers[0]}
         return Searches(rewards, None, distinct, ledger, seconds.cumsum(1))
 
 
-def _first_reward(trial: Trial) -> float:
+def _read_reward(trial: Trial) -> float:
     """The trial's reward; nan if it failed."""
     return float("nan") if trial.reward is None else trial.reward[0]
 
 
-def _training_seconds(trial: Trial) -> float:
+def _sum_training_seconds(trial: Trial) -> float:
     """Seconds of training and evaluating; not of compiling, which only the first searcher of a process pays for."""
     seconds = {} if trial.outcome is None else trial.outcome.seconds
     return sum(seconds.get(part, 0.0) for part in ("train", "evaluate"))
