@@ -36,14 +36,14 @@ def _show_space(words: list[str], space_words: list[str]) -> None:
     """Prints the choices of a space as a table."""
 
     def print_listing(plain: dict[str, Any]) -> None:
-        from l2l.show.space_listing import listing
+        from l2l.show.space_listing import list_choices
 
         space = _build_space(plain)
         if not space_words:
             raise InputError(f"show takes the folder of a run, or a space: {USAGE}")
         if plain["out"] is not None:
             raise InputError("show space=NAME prints a table and takes no out=; out=FILE is for the picture of a run.")
-        print(listing(space))
+        print(list_choices(space))
 
     run_jobs("search", words, print_listing)
 
@@ -59,11 +59,11 @@ def _show_run(folder: str, words: list[str], space_words: list[str]) -> None:
     def draw(plain: dict[str, Any] | None) -> None:
         import jax
 
-        from l2l.show import architecture
+        from l2l.show.architecture import draw_architecture
 
         jax.config.update("jax_platforms", "cpu")  # nothing is trained
         space = _build_space(plain) if plain else None
-        print(architecture.architecture(folder, files[0] if files else None, space))
+        print(draw_architecture(folder, files[0] if files else None, space))
 
     if space_words:
         run_jobs("search", space_words, draw)

@@ -26,76 +26,76 @@ TEXT, HEAD = 12, 20
 """Sizes of the type."""
 
 
-def clean(text: str) -> str:
-    """The text without what no picture and no terminal should be given: what cannot be printed."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+def replace_unprintable(text: str) -> str:
+    """The text with a placeholder for each character that cannot be printed."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def wide(text: str, size: float = TEXT, bold: bool = False) -> float:
-    """How wide a text is at most, in pixels, in any common sans-serif type."""
+def estimate_width(text: str, size: float = TEXT, bold: bool = False) -> float:
+    """An upper bound of a text's width in pixels, for every common sans-serif type."""
     width = 0.0
-    for each in text:
-        if each in "ijl.,:;'|!tfrI()[] /\\-·":
+    for character in text:
+        if character in "ijl.,:;'|!tfrI()[] /\\-·":
             width += 0.43
-        elif each in "mwMW@%<>+=~#^\N{MULTIPLICATION SIGN}" or (
-            ord(each) > 0x2000 and unicodedata.east_asian_width(each) not in "WF"
+        elif character in "mwMW@%<>+=~#^\N{MULTIPLICATION SIGN}" or (
+            ord(character) > 0x2000 and unicodedata.east_asian_width(character) not in "WF"
         ):
             width += 1.0
-        elif unicodedata.east_asian_width(each) in "WF":
+        elif unicodedata.east_asian_width(character) in "WF":
             width += 1.1
         else:
-            width += 0.8 if each.isupper() else 0.65
+            width += 0.8 if character.isupper() else 0.65
     return width * size * (1.12 if bold else 1.0)
 
 
-def wrapped(text: str, room: float, size: float = TEXT, bold: bool = False) -> list[str]:
+def wrap_text(text: str, room: float, size: float = TEXT, bold: bool = False) -> list[str]:
     """A text in lines of at most `room` pixels, broken at spaces where there are any."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if wide(longer, size, bold) <= room:
+        if estimate_width(longer, size, bold) <= room:
             lines[-1] = longer
             continue
         lines.append("")
-        for sign in word:
-            if lines[-1] and wide(lines[-1] + sign, size, bold) > room:
+        for character in word:
+            if lines[-1] and estimate_width(lines[-1] + character, size, bold) > room:
                 lines.append("")
-            lines[-1] += sign
+            lines[-1] += character
     return [line for line in lines if line] or [""]
 
 
-def flowing(facts: Iterable[str], room: float) -> list[str]:
-    """Facts one behind the other in lines of at most `room` pixels, broken between them where that is possible."""
+def join_facts(facts: Iterable[str], room: float) -> list[str]:
+    """Facts in lines of at most `room` pixels, broken between facts where that is possible."""
     lines: list[str] = []
     for fact in facts:
-        if lines and wide(longer := f"{lines[-1]} · {fact}") <= room:
+        if lines and estimate_width(longer := f"{lines[-1]} · {fact}") <= room:
             lines[-1] = longer
         else:
-            lines += wrapped(fact, room)
+            lines += wrap_text(fact, room)
     return lines
 
 
-def picture(title: str, note: str, boxes: Sequence[Box], lists: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+def draw_picture(title: str, note: str, boxes: Sequence[Box], lists: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """The boxes from top to bottom, with lists of names and values beside them, as SVG."""
     page, top = _Page(), MARGIN + HEAD
-    across = 2 * MARGIN + WIDTH + GUTTER + SIDE
-    for line in wrapped(clean(title), across - 2 * MARGIN, HEAD, True):
+    width = 2 * MARGIN + WIDTH + GUTTER + SIDE
+    for line in wrap_text(replace_unprintable(title), width - 2 * MARGIN, HEAD, True):
         page.text(MARGIN, top, line, size=HEAD, bold=True)
         top += HEAD + 6
-    for line in wrapped(clean(note), across - 2 * MARGIN):
+    for line in wrap_text(replace_unprintable(note), width - 2 * MARGIN):
         page.text(MARGIN, top, line, fill=GREY)
         top += ROW
     top += 12
-    below = _column(page, boxes, MARGIN, top, WIDTH, ARROW)
-    beside = top
+    bottom = _draw_column(page, boxes, MARGIN, top, WIDTH, ARROW)
+    list_top = top
     for heading, rows in lists.items():
-        beside = _list(page, heading, rows, MARGIN + WIDTH + GUTTER, beside)
-    high = max(below, beside - 18) + MARGIN
+        list_top = _draw_list(page, heading, rows, MARGIN + WIDTH + GUTTER, list_top)
+    height = max(bottom, list_top - 18) + MARGIN
     body = "\n".join(page.parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{across}" height="{high}" viewBox="0 0 {across} {high}" '
-        f'role="img" font-family="{FONT}">\n<title>{escape(clean(f"{title}: {note}"))}</title>\n'
-        f'<rect width="{across}" height="{high}" fill="#ffffff"/>\n{body}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'role="img" font-family="{FONT}">\n<title>{escape(replace_unprintable(f"{title}: {note}"))}</title>\n'
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n{body}\n</svg>\n'
     )
 
 
@@ -113,7 +113,7 @@ class _Page:
         more += ' text-anchor="end"' if end else ""
         self.parts.append(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{fill}"{more}>{escape(text)}</text>')
 
-    def named(self, x: float, y: float, name: str, title: str) -> None:
+    def name_and_title(self, x: float, y: float, name: str, title: str) -> None:
         """A name in grey and a title behind it."""
         self.parts.append(
             f'<text x="{x:g}" y="{y:g}" font-size="{TEXT}" fill="{GREY}">{escape(name)}'
@@ -139,7 +139,7 @@ class _Page:
         )
 
 
-def _column(page: _Page, boxes: Sequence[Box], x: float, y: float, width: float, gap: int) -> float:
+def _draw_column(page: _Page, boxes: Sequence[Box], x: float, y: float, width: float, gap: int) -> float:
     """Boxes below one another, joined by arrows that say what passes; returns where the last one ends."""
     middle, goes_around = x + width / 2, gap == GAP and any(box.skip for box in boxes)
     for number, box in enumerate(boxes):
@@ -149,34 +149,34 @@ def _column(page: _Page, boxes: Sequence[Box], x: float, y: float, width: float,
                 page.text(middle + 10, y + gap / 2 + 4, sizes(boxes[number - 1].shape), size=11, fill=GREY)
             y += gap
         lane = LANE if goes_around and not box.skip else 0
-        y = _box(page, box, x + lane, y, width - 2 * lane)
+        y = _draw_box(page, box, x + lane, y, width - 2 * lane)
     return y
 
 
-def _box(page: _Page, box: Box, x: float, y: float, width: float) -> float:
+def _draw_box(page: _Page, box: Box, x: float, y: float, width: float) -> float:
     if box.skip:
-        return _around(page, box, x, y, width)
+        return _draw_skip(page, box, x, y, width)
     start = len(page.parts)
-    below = _headed(page, box, x, y, width)
+    bottom = _draw_texts(page, box, x, y, width)
     if box.inner:
         middle = x + width / 2
-        page.line((middle, below - 2), (middle, below + 8), arrow=not box.inner[0].skip)
-        below = _column(page, box.inner, x + PAD, below + 8, width - 2 * PAD, GAP)
-        page.line((middle, below), (middle, below + PAD))
-        below += PAD
+        page.line((middle, bottom - 2), (middle, bottom + 8), arrow=not box.inner[0].skip)
+        bottom = _draw_column(page, box.inner, x + PAD, bottom + 8, width - 2 * PAD, GAP)
+        page.line((middle, bottom), (middle, bottom + PAD))
+        bottom += PAD
     fill, stroke = ("#ffffff", FRAME) if box.inner else TONES.get(box.tone, TONES["plain"])
-    page.frame(start, x, y, width, below - y, fill, stroke)
-    return below
+    page.frame(start, x, y, width, bottom - y, fill, stroke)
+    return bottom
 
 
-def _around(page: _Page, box: Box, x: float, y: float, width: float) -> float:
+def _draw_skip(page: _Page, box: Box, x: float, y: float, width: float) -> float:
     """A box, or several, and an arrow that leads around them to a sum."""
     middle, lane, within = x + width / 2, x + LANE / 2, y + 20
     parts = box.inner or (replace(box, skip=False),)
     page.line((middle, y), (middle, within), arrow=True)
-    below = _column(page, parts, x + LANE, within, width - 2 * LANE, GAP)
-    plus = below + 19
-    page.line((middle, below), (middle, plus - 8))
+    bottom = _draw_column(page, parts, x + LANE, within, width - 2 * LANE, GAP)
+    plus = bottom + 19
+    page.line((middle, bottom), (middle, plus - 8))
     page.line((middle, y + 6), (lane, y + 6), (lane, plus), (middle - 8, plus), arrow=True)
     page.parts.append(
         f'<circle cx="{middle:g}" cy="{plus:g}" r="8" fill="#ffffff" stroke="{LINE}" stroke-width="1.4"/>'
@@ -186,55 +186,55 @@ def _around(page: _Page, box: Box, x: float, y: float, width: float) -> float:
     return plus + 8
 
 
-def _headed(page: _Page, box: Box, x: float, y: float, width: float) -> float:
+def _draw_texts(page: _Page, box: Box, x: float, y: float, width: float) -> float:
     """The texts of a box; returns where they end."""
     room, y = width - 2 * PAD, y + 19
     count = f"{box.parameters:,}" if box.parameters else ""
-    name, title = clean(box.name), clean(box.title)
-    left = room - (wide(count) + 14 if count else 0)
+    name, title = replace_unprintable(box.name), replace_unprintable(box.title)
+    left = room - (estimate_width(count) + 14 if count else 0)
     if count:
         page.text(x + width - PAD, y, count, fill=GREY, end=True)
-    if name and title and wide(f"{name}  ") + wide(title, bold=True) <= left:
-        page.named(x + PAD, y, name, title)
+    if name and title and estimate_width(f"{name}  ") + estimate_width(title, bold=True) <= left:
+        page.name_and_title(x + PAD, y, name, title)
         y += ROW
     else:
-        for line in wrapped(f"{name} {title}".strip(), left, bold=True):
+        for line in wrap_text(f"{name} {title}".strip(), left, bold=True):
             page.text(x + PAD, y, line, bold=True)
             y += ROW
     active = [f"{box.own - box.spared:,} of {box.own:,} parameters active for a token"] if box.spared else []
-    for line in flowing(map(clean, (*box.facts, *active)), room):
+    for line in join_facts(map(replace_unprintable, (*box.facts, *active)), room):
         page.text(x + PAD, y, line)
         y += ROW
-    many, chosen = box.experts
-    if many and many * 13 <= room:
+    experts, active_experts = box.experts
+    if experts and experts * 13 <= room:
         fill, stroke = TONES["experts"]
-        for place in range(many):
-            shade = stroke if place < chosen else fill
+        for index in range(experts):
+            shade = stroke if index < active_experts else fill
             page.parts.append(
-                f'<rect x="{x + PAD + 13 * place:g}" y="{y - 9:g}" width="9" height="9" rx="2" fill="{shade}" '
+                f'<rect x="{x + PAD + 13 * index:g}" y="{y - 9:g}" width="9" height="9" rx="2" fill="{shade}" '
                 f'stroke="{stroke}"/>'
             )
         y += ROW
     return y - 7
 
 
-def _list(page: _Page, heading: str, rows: Sequence[tuple[str, str]], x: float, y: float) -> float:
+def _draw_list(page: _Page, heading: str, rows: Sequence[tuple[str, str]], x: float, y: float) -> float:
     """Names and values under a heading; returns where the next list begins."""
     y += 12
     page.text(x, y, heading, size=14, bold=True)
     y += 8
     page.line((x, y), (x + SIDE, y))
     for name, value in rows:
-        name, value = clean(name), clean(value)
+        name, value = replace_unprintable(name), replace_unprintable(value)
         y += ROW + 2
-        if wide(name) + wide(value) + 14 <= SIDE:
+        if estimate_width(name) + estimate_width(value) + 14 <= SIDE:
             page.text(x, y, name, fill=GREY)
             page.text(x + SIDE, y, value, end=True)
             continue
-        for line in wrapped(name, SIDE):
+        for line in wrap_text(name, SIDE):
             page.text(x, y, line, fill=GREY)
             y += ROW
-        for line in wrapped(value, SIDE - 12):
+        for line in wrap_text(value, SIDE - 12):
             page.text(x + SIDE, y, line, end=True)
             y += ROW
         y -= ROW

@@ -1,4 +1,4 @@
-"""`l2l show`: the picture and the outline of what was found, and a space as a table."""
+"""`l2l show`: the picture and the outline of a found module, and the command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import random
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,15 @@ import optax
 import pytest
 from commands import Run, refused
 from flax import nnx
-from hypothesis import given
-from hypothesis import strategies as st
 
 import l2l
 from l2l.engine.cost import measure_cost
 from l2l.engine.data import add_preprocessing
 from l2l.export.module import save
-from l2l.show import architecture
-from l2l.show.space_listing import listing
+from l2l.show.architecture import draw_architecture
 from l2l.show.summary import TIMES, outline
-from l2l.show.svg import wide
-from l2l.space import Categorical, Choice, Integer, Real, SearchSpace, options
+from l2l.show.svg import estimate_width
+from l2l.space import Categorical, Integer, Real, SearchSpace
 from l2l.types import Learner, Spec
 
 IMAGES, TEXT, ROWS = Spec((8, 8, 1), 10, 1257, 5), Spec((12,), 7, 1000, 3, 7, (12,)), Spec((5,), 3, 100, 2)
@@ -41,7 +37,7 @@ RECIPE = {
 NAMES = {"mlp": IMAGES, "cnn": IMAGES, "mixed": IMAGES, "transformer": TEXT, "moe": IMAGES, "attention": ROWS}
 
 
-def found(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, folder: Path) -> nnx.Module:
+def save_model(space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, folder: Path) -> nnx.Module:
     """The untrained module of these values, saved as the one that a search found."""
     learnt = [np.arange(spec.tokens)] if spec.tokens else [np.ones(spec.inputs[-1]), np.ones(spec.inputs[-1])]
     model = add_preprocessing(space.build(values, spec).model(nnx.Rngs(0)), spec, learnt)
@@ -68,25 +64,25 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     space = importlib.import_module("search_spaces.transformer").space(depth=(1, 2), widths=(16,))
     run = tmp_path_factory.mktemp("show") / "run"
-    found(space, space.candidate(values).values, TEXT, run / "best")
+    save_model(space, space.candidate(values).values, TEXT, run / "best")
     return run
 
 
 def texts(path: Path) -> list[str]:
     """What a picture says, text by text."""
-    return ["".join(each.itertext()) for each in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    return ["".join(node.itertext()) for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def tidy(path: Path) -> None:
-    """No text reaches another, nor beyond the picture; boxes lie within each other or apart."""
+    """No text reaches another, nor beyond the picture; boxes lie within node other or apart."""
     root = ET.parse(path).getroot()
     spans: list[tuple[float, float, float]] = []
-    for each in root.iter("{http://www.w3.org/2000/svg}text"):
-        size, x, y = (float(each.attrib[name]) for name in ("font-size", "x", "y"))
-        bold = "font-weight" in each.attrib
-        inner = [wide(part.text or "", size, True) + 8 for part in each]
-        long = wide(each.text or "", size, bold) + sum(inner)
-        left = x - long if each.get("text-anchor") == "end" else x
+    for node in root.iter("{http://www.w3.org/2000/svg}text"):
+        size, x, y = (float(node.attrib[name]) for name in ("font-size", "x", "y"))
+        bold = "font-weight" in node.attrib
+        inner = [estimate_width(part.text or "", size, True) + 8 for part in node]
+        long = estimate_width(node.text or "", size, bold) + sum(inner)
+        left = x - long if node.get("text-anchor") == "end" else x
         assert left >= 0
         assert left + long <= float(root.attrib["width"])
         assert size <= y <= float(root.attrib["height"]) - 4
@@ -94,7 +90,7 @@ def tidy(path: Path) -> None:
     for one, other in itertools.combinations(spans, 2):
         assert abs(one[2] - other[2]) >= 11 or one[1] <= other[0] or other[1] <= one[0], (one, other)
     keys = ("x", "y", "width", "height")
-    frames = [[float(each.get(key, 0)) for key in keys] for each in root.iter("{http://www.w3.org/2000/svg}rect")]
+    frames = [[float(node.get(key, 0)) for key in keys] for node in root.iter("{http://www.w3.org/2000/svg}rect")]
     for (ax, ay, aw, ah), (bx, by, bw, bh) in itertools.combinations(frames, 2):
         apart = ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
         assert apart or (ax <= bx and ay <= by and bx + bw <= ax + aw and by + bh <= ay + ah)
@@ -106,34 +102,34 @@ def test_every_built_in_space_is_drawn(name: str, tmp_path: Path) -> None:
     space, spec = importlib.import_module(f"search_spaces.{name}").space(depth=(3, 3), **more), NAMES[name]
     draw = random.Random(5)
     values = space.complete(lambda _, choice: choice.value_at(draw.random())).values
-    model = found(space, values, spec, tmp_path / "best")
+    model = save_model(space, values, spec, tmp_path / "best")
     total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     size = measure_cost(space, values, spec)
     boxes = outline(model, spec)
     assert sum(box.parameters for box in boxes) == total == size.parameters
     assert abs(sum(box.parameters - box.idle for box in boxes) - size.active_parameters) <= 3
-    told = architecture.architecture(str(tmp_path))
+    text = draw_architecture(str(tmp_path))
     svg = tmp_path / "architecture.svg"
-    drawn = texts(svg)
-    assert drawn[0] == name
-    assert any(each.startswith(f"{total:,} parameters") for each in drawn)
-    lines = told.splitlines()
+    labels = texts(svg)
+    assert labels[0] == name
+    assert any(label.startswith(f"{total:,} parameters") for label in labels)
+    lines = text.splitlines()
     for number in range(1, 4):
         (box,) = [box for box in boxes if box.name == f"layer {number}"]
-        assert any(each.startswith(f"layer {number}") for each in drawn)
-        assert f"{box.parameters:,}" in drawn
+        assert any(label.startswith(f"layer {number}") for label in labels)
+        assert f"{box.parameters:,}" in labels
         assert [line.split()[0] for line in lines if f"  layer {number}  " in line] == [f"{box.parameters:,}"]
-        assert all(leaf.title in told for leaf in box.leaves())
-    assert {"optimizer", values["optimizer"], "learning rate", "batch size", str(values["batch_size"])} <= set(drawn)
-    assert ("learning rate", f"{values[values['optimizer'] + '_learning_rate']:.3g}") in itertools.pairwise(drawn)
+        assert all(leaf.title in text for leaf in box.leaves())
+    assert {"optimizer", values["optimizer"], "learning rate", "batch size", str(values["batch_size"])} <= set(labels)
+    assert ("learning rate", f"{values[values['optimizer'] + '_learning_rate']:.3g}") in itertools.pairwise(labels)
     assert lines[-2].startswith(f"{name}: {total:,} parameters")
     assert lines[-1] == f"picture: {svg}"
     tidy(svg)
 
 
-def test_a_transformer_is_told_in_full(mixed: Path) -> None:
-    told = architecture.architecture(str(mixed))
-    drawn = texts(mixed / "architecture.svg")
+def test_a_transformer_is_described_in_full(mixed: Path) -> None:
+    text = draw_architecture(str(mixed))
+    labels = texts(mixed / "architecture.svg")
     # 16 wide: queries and output 4 x 8, keys and values 2 x 8 and 1 x 8; the second has a gate and two more norms.
     blocks = {
         "rms norm": 16, "window attention of 4 tokens": 2 * 16 * 32 + 2 * 16 * 16, "feed-forward": 2 * 16 * 32 + 48,
@@ -141,8 +137,8 @@ def test_a_transformer_is_told_in_full(mixed: Path) -> None:
         "4 experts, 1 a token": 4 * 2 * 16 * 32 + 16 * 4 + 2 * 16 * 32,
     }  # fmt: skip
     for title, count in blocks.items():
-        assert any(pair == (f"{count:,}", title) for pair in itertools.pairwise(drawn)), title
-    body = " · ".join(drawn)
+        assert any(pair == (f"{count:,}", title) for pair in itertools.pairwise(labels)), title
+    body = " · ".join(labels)
     for fact in (
         f"4 heads {TIMES} 8", "2 key-value heads", "1 key-value head", "rotary positions", "no positions", "gated",
         "causal", "query-key rms norm", "16 → 32 → 16", "silu", "sigmoid router", "capacity 1.25",
@@ -150,24 +146,24 @@ def test_a_transformer_is_told_in_full(mixed: Path) -> None:
         f"12 {TIMES} 7", "2,112 of 5,184 parameters active for a token",
     ):  # fmt: skip
         assert fact in body, fact
-    order = [each for each in drawn if each in blocks or each.startswith("layer ")]
+    order = [label for label in labels if label in blocks or label.startswith("layer ")]
     one = ["layer 1", "rms norm", "window attention of 4 tokens", "rms norm", "feed-forward"]
     two = ["layer 2", "linear attention", "layer norm", "4 experts, 1 a token", "layer norm"]
     assert order == [*one, *two, "rms norm"]
     assert (mixed / "architecture.svg").read_text().count("<circle") == 4
     total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(l2l.load(mixed / "best"), nnx.Param)))
-    assert f"transformer: {total:,} parameters, {total - 3072:,} of them active for a token" in told
+    assert f"transformer: {total:,} parameters, {total - 3072:,} of them active for a token" in text
     values = {"optimizer": "adamw", "dropout": "0.25", "epochs": "3", "depth": "2", "tied": "no"}
     for name, value in values.items():
-        assert (name, value) in itertools.pairwise(drawn)
-    assert not any(each.startswith("layer1") for each in drawn)
+        assert (name, value) in itertools.pairwise(labels)
+    assert not any(label.startswith("layer1") for label in labels)
 
 
 def test_the_same_bytes_beside_a_module_that_still_loads(mixed: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(mixed / "best", tmp_path / "front" / "0003"))
-    architecture.architecture(str(folder))
+    draw_architecture(str(folder))
     first = (folder / "architecture.svg").read_bytes()
-    architecture.architecture(str(mixed), str(tmp_path / "other.svg"))
+    draw_architecture(str(mixed), str(tmp_path / "other.svg"))
     assert first == (tmp_path / "other.svg").read_bytes()
     assert ET.fromstring(first)[0].text == f"transformer: {texts(tmp_path / 'other.svg')[1]}"
     l2l.load(folder)
@@ -206,93 +202,26 @@ OWN = SearchSpace(
 
 
 @pytest.mark.parametrize("odd", range(4))
-def test_a_space_of_ones_own_with_any_names(odd: int, tmp_path: Path) -> None:
+def test_a_custom_space_with_any_names(odd: int, tmp_path: Path) -> None:
     name = "<odd> & \x1bname"
     depth = 40 if odd == 1 else 2
     values = {"depth": depth, name: OWN.choices[name].value_at(odd / 4), "learning_rate": 0.125}
-    found(OWN, values, IMAGES, tmp_path / "best")
-    told = architecture.architecture(str(tmp_path), space=OWN)
+    save_model(OWN, values, IMAGES, tmp_path / "best")
+    text = draw_architecture(str(tmp_path), space=OWN)
     svg = tmp_path / "architecture.svg"
     tidy(svg)
-    drawn = texts(svg)
-    assert drawn[0] == 'my <own> "space" & \ufffd[31mmore'
-    assert "\x1b" not in told
-    assert 'named <left> & "right"  Inner (2 Linear)' in told
-    again = next(line for line in told.splitlines() if " again " in line)
+    labels = texts(svg)
+    assert labels[0] == 'my <own> "space" & \ufffd[31mmore'
+    assert "\x1b" not in text
+    assert 'named <left> & "right"  Inner (2 Linear)' in text
+    again = next(line for line in text.splitlines() if " again " in line)
     assert " ".join(again.split()) == "again linear (8 → 8, shares weights from above)"
-    assert f"layer {depth}linear" in drawn
-    assert "3" in drawn
-    assert ("learning rate", "0.125") in itertools.pairwise(drawn)
-    assert ("depth", str(depth)) in itertools.pairwise(drawn)
+    assert f"layer {depth}linear" in labels
+    assert "3" in labels
+    assert ("learning rate", "0.125") in itertools.pairwise(labels)
+    assert ("depth", str(depth)) in itertools.pairwise(labels)
     total = 3 + 520 + 72 * (depth - 1) + 72 + 144 + 90
-    assert f": {total:,} parameters\n" in told
-
-
-CHOICES: dict[str, Choice] = {
-    "a": Categorical(options=(1, True, "1")),
-    "b": Integer(low=0, high=4, step=2, when={"a": (1, "1")}),
-    "c": Categorical(options=("x", "y"), when={"b": (2, 4)}),
-    "r": Real(low=0.0, high=1.0, when={"c": "x"}),
-    "d": Categorical(options=(None, 2), when={"a": True}),
-}
-
-
-some = st.sampled_from
-
-
-@given(
-    a=st.lists(some((1, True, "1")), min_size=1), b=st.lists(some((0, 2, 4)), min_size=1),
-    c=some(("x", "y", ("x", "y"))), d=some(({"a": True}, {"b": 4, "c": "y"}, {})),
-)  # fmt: skip
-def test_discrete_candidates_are_counted_one_by_one(a: Any, b: Any, c: Any, d: Any) -> None:
-    asked = {"b": {"a": a}, "c": {"b": b}, "r": {"c": c}, "d": d}
-    space = SearchSpace(
-        {name: replace(each, when=asked.get(name, {})) for name, each in CHOICES.items()}, lambda values, spec: None
-    )
-    every = [(0.5,) if isinstance(each, Real) else options(each) for each in space.choices.values()]
-    keys: set[str] = set()
-    for row in itertools.product(*every):
-        given = dict(zip(space.choices, row, strict=True))
-        keys.add(space.complete(lambda name, _, given=given: given[name]).key)
-    assert space.count(discrete=True) == len(keys)
-
-
-def test_layers_that_repeat_are_listed_once() -> None:
-    transformer = importlib.import_module("search_spaces.transformer")
-    lines = listing(transformer.space(depth=(2, 60))).splitlines()
-    rows = [line.split("  ")[0] for line in lines]
-    assert rows.count("layer1..60_heads") == 1
-    assert len(lines) < 50
-    (window,) = [line for line in lines if line.startswith("layer1..60_window")]
-    assert " ".join(window.split()) == "layer1..60_window 4, 8 layer1..60_attention = window shared, traced"
-    (heads,) = [line for line in lines if line.startswith("layer1..60_heads")]
-    assert "depth >= 1..60" in heads
-    assert "padded as heads" in heads
-    # A balance weight each; two learning rates, weight decay, warm-up, dropout and label smoothing.
-    assert f"transformer: {1 + 60 * 20 + 3 + 9} choices, 66 of them continuous" in lines
-    assert lines[-1].endswith("e+339 by the discrete ones")
-
-
-def test_what_differs_is_listed_apart() -> None:
-    text = listing(importlib.import_module("search_spaces.cnn").space(depth=(1, 3)))
-    rows = {line.split()[0]: line for line in text.splitlines() if line}
-    assert "none, max, average" in rows["layer2..3_pooling"]
-    assert "max, average" in rows["layer1_pooling"]
-    assert "one for each" in rows["layer1_pooling"]
-    assert "shared, repeats" in rows["depth"]
-    assert "0.0003 to 0.01, logarithmic" in rows["adamw_learning_rate"]
-    assert "optimizer = adamw" in rows["adamw_learning_rate"]
-    small = SearchSpace({**CHOICES, "many": Categorical(options=tuple(range(99)))}, lambda values, spec: None, "s\x1b")
-    told = listing(small)
-    assert "8, 9, ... (99 in" in told
-    assert "0 to 4, every 2" in told
-    assert "b = 2 or 4" in told
-    assert "\x1b" not in told
-    # a is True: 2; else b, and of two of its three values c: 2 * (1 + 2 * 2); each 99 times.
-    assert told.splitlines()[-2:] == [
-        "s\ufffd: 6 choices, 1 of them continuous",
-        "candidates: 1,188 by the discrete ones",
-    ]
+    assert f": {total:,} parameters\n" in text
 
 
 def test_the_command_draws_and_lists(run: Run, mixed: Path, folder: Path) -> None:
@@ -332,16 +261,16 @@ def space(high: int = 4):
 """
 
 
-def test_a_space_of_ones_own_is_named_in_the_command(run: Run, folder: Path) -> None:
+def test_a_custom_space_is_named_in_the_command(run: Run, folder: Path) -> None:
     (folder / "wild.py").write_text(MINE)
     scope: dict[str, Any] = {}
     exec(MINE, scope)
-    found(scope["space"](), {"width": 3}, IMAGES, folder / "it" / "best")
+    save_model(scope["space"](), {"width": 3}, IMAGES, folder / "it" / "best")
     assert refused(run("show", "it/best")).endswith("as in `l2l show it/best space._target_=MODULE.FUNCTION`.")
     (folder / "it" / "config.yaml").write_text("space:\n  _target_: wild.space\n  high: 5\n")
-    for place in ("it", "it/best"):
-        said = refused(run("show", place))
-        assert said.endswith(f"name it, as in `l2l show {place} space._target_=wild.space space.high=5`.")
+    for folder_name in ("it", "it/best"):
+        sentence = refused(run("show", folder_name))
+        assert sentence.endswith(f"name it, as in `l2l show {folder_name} space._target_=wild.space space.high=5`.")
     ended = run("show", "it", "space._target_=wild.space", "space.high=5")
     assert ended.code == 0, ended.err
     assert "wild: 235 parameters" in ended.out
@@ -364,7 +293,7 @@ def test_one_sentence_for_bad_input(run: Run, mixed: Path, folder: Path) -> None
     (folder / "some" / "config.yaml").touch()
     assert "has not ended, so it has no best/: `l2l resume some` continues it." in says("some")
     (folder / "some" / "result.json").write_text(json.dumps({"test": None}))
-    assert "handed nothing over (final=null)" in says("some")
+    assert "exported nothing (final=null)" in says("some")
     (folder / "some" / "result.json").write_text(json.dumps({"test": {}}))
     assert "has lost its best/: `l2l resume some` writes it again." in says("some")
     (folder / "some" / "best").mkdir()
