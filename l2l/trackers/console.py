@@ -19,13 +19,13 @@ from l2l.types import Run, Status, Trial
 
 @dataclass(frozen=True)
 class Progress:
-    """What is shown, as a value: the display's own thread draws it while the next one is being made."""
+    """What the display shows. It is a value, since the display's own thread reads it while the search goes on."""
 
     name: str
     metric: str
     total: int
-    done: int = 0
-    earlier: int = 0
+    finished: int = 0
+    finished_earlier: int = 0
     """Trials that had finished before this session."""
     best: Trial | None = None
     failed: int = 0
@@ -34,88 +34,89 @@ class Progress:
     """How often each kind of failure occurred, and the last text of it."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     learned: Mapping[str, float] = field(default_factory=dict[str, float])
-    ended: str = ""
+    end: str = ""
     """What ended it; empty while it goes on."""
 
-    def after(self, trial: Trial) -> Progress:
+    def count_trial(self, trial: Trial) -> Progress:
         """The progress once `trial` has finished."""
-        after = replace(self, done=self.done + 1)
+        progress = replace(self, finished=self.finished + 1)
         if trial.status is Status.FAILED:
-            text = _clean((trial.outcome and trial.outcome.error) or "no reason given")
+            text = _clean_text((trial.outcome and trial.outcome.error) or "no reason given")
             # Failures that differ in their numbers only (a step, a size) are of one kind.
             kind = re.sub(r"\d+", "#", text)
             count, _ = self.reasons.get(kind, (0, ""))
-            return replace(after, failed=self.failed + 1, reasons={**self.reasons, kind: (count + 1, text)})
+            return replace(progress, failed=self.failed + 1, reasons={**self.reasons, kind: (count + 1, text)})
         if trial.status is Status.PRUNED:
-            return replace(after, pruned=self.pruned + 1)
+            return replace(progress, pruned=self.pruned + 1)
         if trial.reward is not None and (self.best is None or trial.reward > (self.best.reward or ())):
-            return replace(after, best=trial)
-        return after
+            return replace(progress, best=trial)
+        return progress
 
-    def pace(self, elapsed: float) -> float:
+    def compute_pace(self, elapsed: float) -> float:
         """Candidates a minute in this session of `elapsed` seconds."""
-        return 60 * (self.done - self.earlier) / elapsed if elapsed > 0 else 0.0
+        return 60 * (self.finished - self.finished_earlier) / elapsed if elapsed > 0 else 0.0
 
-    def outlook(self, elapsed: float) -> str:
+    def describe_remainder(self, elapsed: float) -> str:
         """What is left, in words."""
-        left, pace = self.total - self.done, self.pace(elapsed)
-        if self.ended:
-            return self.ended if not left else f"{self.ended} with {left} to go"
-        return f"{_duration(60 * left / pace)} left" if pace else "no candidate finished yet"
+        left, pace = self.total - self.finished, self.compute_pace(elapsed)
+        if self.end:
+            return self.end if not left else f"{self.end} with {left} to go"
+        return f"{_format_duration(60 * left / pace)} left" if pace else "no candidate finished yet"
 
-    def winner(self) -> str:
+    def describe_best(self) -> str:
         """The best trial so far, in words."""
         if self.best is None or not self.best.reward:
             return "none yet"
         reward, metrics = self.best.reward, self.best.outcome.metrics if self.best.outcome else {}
         value = metrics.get(self.metric)
         figures = [f"{self.metric} {value:#.4g}"] if value is not None else []
-        # A reward that is the metric itself need not be said twice; any other is what the trial is the best by.
+        # A reward that equals the metric is not printed twice.
         if value is None or reward not in ((value,), (-value,)):
-            figures.insert(0, f"reward {' '.join(f'{each:#.4g}' for each in reward)}")
+            figures.insert(0, f"reward {' '.join(f'{number:#.4g}' for number in reward)}")
         return f"{', '.join(figures)} (trial {self.best.number})"
 
-    def failures(self) -> str:
+    def describe_failures(self) -> str:
         """How many failed and the most common reason."""
         if not self.failed:
             return "0"
         count, text = max(self.reasons.values(), key=lambda reason: reason[0])
         return f"{self.failed} ({text if count == self.failed else f'{count} of them: {text}'})"
 
-    def line(self, elapsed: float) -> str:
+    def write_line(self, elapsed: float) -> str:
         """The progress as one plain line."""
         parts = [
-            f"{_duration(elapsed)}: {self.done}/{self.total} done",
-            f"best {self.winner()}",
-            f"{_rate(self.pace(elapsed))} candidates/min",
-            self.outlook(elapsed),
+            f"{_format_duration(elapsed)}: {self.finished}/{self.total} done",
+            f"best {self.describe_best()}",
+            f"{_format_pace(self.compute_pace(elapsed))} candidates/min",
+            self.describe_remainder(elapsed),
         ]
         stopped = [f"pruned {self.pruned}"] if self.pruned else []
-        return ", ".join(parts + stopped + ([f"failed {self.failures()}"] if self.failed else []))
+        return ", ".join(parts + stopped + ([f"failed {self.describe_failures()}"] if self.failed else []))
 
     def draw(self, elapsed: float) -> rich.console.RenderableType:
         """The progress as eight lines that fit a terminal of 80 columns; nine where candidates are pruned."""
         head = Table.grid(padding=(0, 2, 0, 0), expand=True)
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
-        head.add_row(Text(self.name, "bold", no_wrap=True, overflow="ellipsis"), Text(_duration(elapsed)))
+        head.add_row(Text(self.name, "bold", no_wrap=True, overflow="ellipsis"), Text(_format_duration(elapsed)))
         head.add_row(
-            ProgressBar(total=max(self.total, 1), completed=self.done), Text(f"{self.done}/{self.total}", "bold")
+            ProgressBar(total=max(self.total, 1), completed=self.finished),
+            Text(f"{self.finished}/{self.total}", "bold"),
         )
         body = Table.grid(padding=(0, 2, 0, 0), expand=True)
         body.add_column(width=7)
         body.add_column(ratio=1)
         for label, value in {
-            "best": self.winner(),
-            "pace": f"{_rate(self.pace(elapsed))} candidates a minute, {self.outlook(elapsed)}",
+            "best": self.describe_best(),
+            "pace": f"{_format_pace(self.compute_pace(elapsed))} candidates a minute, {self.describe_remainder(elapsed)}",
             "pruned": f"{self.pruned} stopped early" if self.pruned else "",
-            "failed": self.failures(),
+            "failed": self.describe_failures(),
             "learned": "  ".join(f"{name} {value:#.4g}" for name, value in self.learned.items()),
         }.items():
             if value:
                 body.add_row(Text(label, "dim"), Text(value, no_wrap=True, overflow="ellipsis"))
         if self.seconds:
-            body.add_row(Text("seconds", "dim"), _ledger(self.seconds))
+            body.add_row(Text("seconds", "dim"), _draw_ledger(self.seconds))
         return rich.console.Group(head, body)
 
 
@@ -137,28 +138,28 @@ class Console:
         self._screen = screen
         self._live: Live | None = None
         self._progress = Progress("", "", 0)
-        self._began = self._said = 0.0
+        self._start_time = self._last_line = 0.0
 
     def start(self, run: Run, finished: Iterable[Trial]) -> None:
         """Puts the display up, or says what begins."""
         self._screen = screen = self._screen or rich.console.Console()
-        self._began = self._said = self._clock()
+        self._start_time = self._last_line = self._clock()
         progress = Progress(run.name, run.metric, run.trials)
         for trial in finished:
-            progress = progress.after(trial)
-        self._progress = replace(progress, earlier=progress.done)
+            progress = progress.count_trial(trial)
+        self._progress = replace(progress, finished_earlier=progress.finished)
         if screen.is_terminal and not screen.is_dumb_terminal:
             self._live = Live(get_renderable=self._draw, console=screen, refresh_per_second=4)
             self._live.start()
             return
-        earlier = f", {progress.done} of them finished earlier" if progress.done else ""
-        self._say(f"{run.name}: {run.trials} candidates{earlier}")
+        earlier = f", {progress.finished} of them finished earlier" if progress.finished else ""
+        self._print(f"{run.name}: {run.trials} candidates{earlier}")
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         """Counts a finished trial."""
-        self._progress = replace(self._progress.after(trial), seconds=dict(seconds))
-        if self._live is None and self._clock() - self._said >= self._every:
-            self._say(self._progress.line(self._elapsed()))
+        self._progress = replace(self._progress.count_trial(trial), seconds=dict(seconds))
+        if self._live is None and self._clock() - self._last_line >= self._every:
+            self._print(self._progress.write_line(self._measure_elapsed()))
 
     def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         """Shows the searcher's latest figures."""
@@ -166,32 +167,32 @@ class Console:
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Leaves the final figures standing."""
-        if self._progress.ended:
+        if self._progress.end:
             return
-        self._progress = replace(self._progress, ended="interrupted" if result is None else "finished")
+        self._progress = replace(self._progress, end="interrupted" if result is None else "finished")
         if result is not None:  # the end of a search takes its time too
             self._progress = replace(self._progress, seconds=dict(result.get("seconds") or self._progress.seconds))
         if self._live is not None:
             self._live.stop()
             self._live = None
         elif self._screen is not None:
-            self._say(self._progress.line(self._elapsed()))
+            self._print(self._progress.write_line(self._measure_elapsed()))
             ledger = ", ".join(f"{name} {value:.1f}" for name, value in self._progress.seconds.items())
-            self._say(f"seconds: {ledger}" if ledger else "")
+            self._print(f"seconds: {ledger}" if ledger else "")
 
-    def _elapsed(self) -> float:
-        return self._clock() - self._began
+    def _measure_elapsed(self) -> float:
+        return self._clock() - self._start_time
 
     def _draw(self) -> rich.console.RenderableType:
-        return self._progress.draw(self._elapsed())
+        return self._progress.draw(self._measure_elapsed())
 
-    def _say(self, line: str) -> None:
-        self._said = self._clock()
+    def _print(self, line: str) -> None:
+        self._last_line = self._clock()
         if line and self._screen is not None:
             self._screen.print(Text(line), soft_wrap=True)
 
 
-def _ledger(seconds: Mapping[str, float]) -> Table:
+def _draw_ledger(seconds: Mapping[str, float]) -> Table:
     """Where the time went: the names above their seconds."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for _ in seconds:
@@ -201,16 +202,16 @@ def _ledger(seconds: Mapping[str, float]) -> Table:
     return table
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     """The text on one line and without control characters, which a terminal would obey."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split()).rstrip(".")
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split()).rstrip(".")
 
 
-def _rate(pace: float) -> str:
+def _format_pace(pace: float) -> str:
     return f"{pace:,.0f}" if pace >= 100 else f"{pace:.1f}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Seconds as people say them: 45 s, 12 min 04 s, 3 h 05 min."""
     whole = round(seconds)
     if whole < 60:

@@ -33,7 +33,7 @@ def bad(number: int, error: str) -> Trial:
 def progress(*trials: Trial, total: int = 20) -> Progress:
     result = Progress("a-run", "accuracy", total)
     for trial in trials:
-        result = result.after(trial)
+        result = result.count_trial(trial)
     return result
 
 
@@ -52,41 +52,41 @@ def plain(clock: Clock, **arguments: float) -> tuple[Console, io.StringIO]:
     return Console(clock=clock, screen=Screen(file=file, width=80), **arguments), file
 
 
-def drawn(shown: Progress, elapsed: float) -> list[str]:
+def draw_lines(shown: Progress, elapsed: float) -> list[str]:
     screen = Screen(file=io.StringIO(), width=80, record=True)
     screen.print(shown.draw(elapsed))
     return screen.export_text().splitlines()
 
 
 def test_the_best_is_the_first_of_the_highest_reward() -> None:
-    assert progress().winner() == "none yet"
-    assert progress(good(0, 0.5), good(1, 0.9), good(2, 0.9)).winner() == "accuracy 0.9000 (trial 1)"
+    assert progress().describe_best() == "none yet"
+    assert progress(good(0, 0.5), good(1, 0.9), good(2, 0.9)).describe_best() == "accuracy 0.9000 (trial 1)"
     # A reward that is not the metric itself is what the trial is the best by; one that is, or less of it, is not said.
-    assert progress(good(0, 0.9, 0.1), good(1, 0.5, 0.4)).winner() == "reward 0.4000, accuracy 0.5000 (trial 1)"
-    assert progress(good(3, 0.9, 0.9, -2.0)).winner() == "reward 0.9000 -2.000, accuracy 0.9000 (trial 3)"
-    assert progress(good(4, 0.9, -0.9)).winner() == "accuracy 0.9000 (trial 4)"
+    assert progress(good(0, 0.9, 0.1), good(1, 0.5, 0.4)).describe_best() == "reward 0.4000, accuracy 0.5000 (trial 1)"
+    assert progress(good(3, 0.9, 0.9, -2.0)).describe_best() == "reward 0.9000 -2.000, accuracy 0.9000 (trial 3)"
+    assert progress(good(4, 0.9, -0.9)).describe_best() == "accuracy 0.9000 (trial 4)"
 
 
 def test_failures_that_differ_in_numbers_are_one_kind() -> None:
     steps = [bad(number, f"diverged at step {number}.") for number in range(3)]
-    assert progress(*steps).failures() == "3 (diverged at step 2)"
-    assert progress(bad(9, "out of memory"), *steps).failures() == "4 (3 of them: diverged at step 2)"
-    assert progress(good(0, 0.5)).failures() == "0"
+    assert progress(*steps).describe_failures() == "3 (diverged at step 2)"
+    assert progress(bad(9, "out of memory"), *steps).describe_failures() == "4 (3 of them: diverged at step 2)"
+    assert progress(good(0, 0.5)).describe_failures() == "0"
     silent = Trial(0, Candidate({"x": 1}), (0, 4), (0,), Status.FAILED)
-    assert progress(silent).failures() == "1 (no reason given)"
+    assert progress(silent).describe_failures() == "1 (no reason given)"
 
 
 def test_pruned_trials_are_counted_and_never_the_best() -> None:
     pruned = Trial(1, Candidate({"x": 1}), (0, 4), (0,), Status.PRUNED, Outcome({"accuracy": 0.9}), (0.9,))
     shown = progress(good(0, 0.5), pruned)
-    assert (shown.done, shown.failed, shown.pruned, shown.best) == (2, 0, 1, good(0, 0.5))
-    assert shown.line(60).endswith(", pruned 1")
-    assert [line.split() for line in drawn(shown, 60)][4] == ["pruned", "1", "stopped", "early"]
+    assert (shown.finished, shown.failed, shown.pruned, shown.best) == (2, 0, 1, good(0, 0.5))
+    assert shown.write_line(60).endswith(", pruned 1")
+    assert [line.split() for line in draw_lines(shown, 60)][4] == ["pruned", "1", "stopped", "early"]
 
 
 @pytest.mark.parametrize(("elapsed", "left"), [(10, "40 s left"), (60, "4 min 00 s left"), (3600, "4 h 00 min left")])
 def test_the_time_left_is_in_words(elapsed: float, left: str) -> None:
-    assert progress(*[good(number, 0.5) for number in range(4)]).outlook(elapsed) == left
+    assert progress(*[good(number, 0.5) for number in range(4)]).describe_remainder(elapsed) == left
 
 
 def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
@@ -134,14 +134,14 @@ def test_no_control_character_reaches_a_plain_output() -> None:
     console.start(run(), [])
     console.tell(bad(0, "a\x1b[31m red\r\nline\x07 \u009b"), {})
     console.finish({})
-    assert all(each.isprintable() or each == "\n" for each in file.getvalue())
+    assert all(character.isprintable() or character == "\n" for character in file.getvalue())
 
 
 def test_the_display_fits_eighty_columns_and_says_everything() -> None:
     trials = [good(number, number / 1000) for number in range(211)] + [bad(211, "diverged at step 12: " + "x" * 90)]
     shown = progress(*trials, total=500)
     shown = Progress(**{**vars(shown), "seconds": LEDGER, "learned": {"mean reward": 0.81, "entropy": 2.5}})
-    lines = drawn(shown, 724)
+    lines = draw_lines(shown, 724)
     assert max(map(len, lines)) <= 80
     assert len(lines) == 8
     assert lines[0].split() == ["a-run", "12", "min", "04", "s"]
@@ -155,7 +155,7 @@ def test_the_display_fits_eighty_columns_and_says_everything() -> None:
 
 
 def test_an_empty_search_and_a_narrow_terminal_can_be_drawn() -> None:
-    assert any("none yet" in line for line in drawn(progress(total=0), 0.0))
+    assert any("none yet" in line for line in draw_lines(progress(total=0), 0.0))
     screen = Screen(file=io.StringIO(), width=20)
     screen.print(progress(good(0, 0.5)).draw(1.0))
 
