@@ -106,9 +106,10 @@ class Progress:
         body = Table.grid(padding=(0, 2, 0, 0), expand=True)
         body.add_column(width=7)
         body.add_column(ratio=1)
+        pace = _format_pace(self.compute_pace(elapsed))
         for label, value in {
             "best": self.describe_best(),
-            "pace": f"{_format_pace(self.compute_pace(elapsed))} candidates a minute, {self.describe_remainder(elapsed)}",
+            "pace": f"{pace} candidates a minute, {self.describe_remainder(elapsed)}",
             "pruned": f"{self.pruned} stopped early" if self.pruned else "",
             "failed": self.describe_failures(),
             "learned": "  ".join(f"{name} {value:#.4g}" for name, value in self.learned.items()),

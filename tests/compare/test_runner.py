@@ -41,6 +41,13 @@ def compare_on(table: Path, out: Path, **changes: Any) -> Comparison:
     return compare(objective=objective, task=Lookup(table, "reward"), out=out, **arguments)
 
 
+@pytest.fixture(scope="module")
+def ended(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    """A comparison that has ended, and its folder; no test writes to it."""
+    folder = tmp_path_factory.mktemp("ended") / "comparison"
+    return compare_on(table, folder), folder
+
+
 def test_a_comparison_finds_what_single_searches_find(table: Path, tmp_path: Path) -> None:
     searchers = {"random": Random(), "evolution": Evolution(population=4, tournament=2), "tpe": Tpe()}
     comparison = compare_on(table, tmp_path / "comparison", searcher=searchers, seeds=2, trials=12, batch=5)
@@ -57,22 +64,22 @@ def test_a_comparison_finds_what_single_searches_find(table: Path, tmp_path: Pat
         assert comparison.searchers[name].reward_mean == pytest.approx(np.mean(rewards), abs=1e-12)
 
 
-def test_what_is_written(table: Path, tmp_path: Path) -> None:
-    comparison = compare_on(table, tmp_path / "comparison")
-    record = json.loads((tmp_path / "comparison/compare.json").read_text())
+def test_what_is_written(ended: tuple[Comparison, Path]) -> None:
+    comparison, folder = ended
+    record = json.loads((folder / "compare.json").read_text())
     assert record == comparison.to_json()
     assert {"recommended", "trials", "seeds", "rows"} <= set(record)
     entry = record["rows"]["local"]
     assert set(entry["regret"]) == set(entry["found_best"]) == {"20"}
     assert entry["difference_to_random"][0] <= entry["difference_to_random"][1]
-    text = (tmp_path / "comparison/compare.md").read_text()
+    text = (folder / "compare.md").read_text()
     assert "| random |" in text
     assert "Lindauer and Hutter" in text
-    assert (tmp_path / "comparison/compare.svg").read_text().startswith("<?xml")
+    assert (folder / "compare.svg").read_text().startswith("<?xml")
 
 
-def test_processes_find_the_same(table: Path, tmp_path: Path) -> None:
-    here, there = (compare_on(table, tmp_path / str(workers), workers=workers).to_json() for workers in (0, 2))
+def test_processes_find_the_same(table: Path, ended: tuple[Comparison, Path], tmp_path: Path) -> None:
+    here, there = ended[0].to_json(), compare_on(table, tmp_path, workers=2).to_json()
     for name, entry in here["rows"].items():
         assert {**entry, "seconds": 0} == {**there["rows"][name], "seconds": 0}
 
@@ -136,13 +143,18 @@ def test_bad_input_is_one_sentence(table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be written to \("):
         compare_on(table, Path("/proc/nowhere"))
     assert not out.exists()
-    compare_on(table, out)
+
+
+def test_another_comparison_in_the_folder_is_refused(table: Path, ended: tuple[Comparison, Path]) -> None:
+    folder = ended[1]
+    before = (folder / "compare.json").read_bytes()
     with pytest.raises(InputError, match=r"holds a comparison with space"):
-        compare_on(table, out, space=SearchSpace(benchmark_space(table, "codes").choices, str, "other"))
+        compare_on(table, folder, space=SearchSpace(benchmark_space(table, "codes").choices, str, "other"))
     with pytest.raises(InputError, match=r"holds a comparison with other searchers, or other arguments of one \("):
-        compare_on(table, out, searcher={"evolution": Evolution()})
+        compare_on(table, folder, searcher={"evolution": Evolution()})
     with pytest.raises(InputError, match=r"holds a comparison with trials 20 and not 21: only equal budgets"):
-        compare_on(table, out, trials=21)
+        compare_on(table, folder, trials=21)
+    assert (folder / "compare.json").read_bytes() == before
 
 
 def test_a_searcher_that_does_not_support_the_space_is_named(table: Path, tmp_path: Path) -> None:
