@@ -26,9 +26,9 @@ from flax import nnx
 from lanes import parse_integers
 from table import format_range
 
-from l2l.nn.grouped import BLOCK, Plan, planned, products
+from l2l.nn.grouped import BLOCK, Plan, multiply_blocks, plan_rows
 from l2l.nn.moe import MixtureOfExperts, measures, penalties
-from l2l.nn.router import balance, z_loss
+from l2l.nn.router import compute_balance, compute_z_loss
 
 GROUPS, LENGTH, FEATURES, WIDTH = 64, 64, 64, 128
 TOKENS = GROUPS * LENGTH
@@ -104,7 +104,7 @@ def compile_variant(form: str, k: int, experts: int) -> Variant:
 def prepare_inputs(layer: Any, x: jax.Array) -> Fixed:
     """What the parts are given that come before them."""
     expert = layer.router(x)[1].expert
-    plan = planned(expert, layer.inner.shape[0])
+    plan = plan_rows(expert, layer.inner.shape[0])
     return Fixed(expert, plan, jax.random.normal(jax.random.key(1), (len(plan.entry), FEATURES)))
 
 
@@ -133,22 +133,22 @@ def run_router(layer: Any, x: jax.Array, weights: jax.Array, inputs: Fixed) -> j
 
 def add_losses(logits: jax.Array, sent: jax.Array) -> jax.Array:
     """The two losses of the layer, by how many entries each expert is sent."""
-    uneven = balance(jnp.mean(jax.nn.softmax(logits, -1), (0, 1)), sent / jnp.sum(sent), logits.shape[-1])
-    return 0.01 * uneven + 0.001 * z_loss(logits, jnp.ones(logits.shape[:2]))
+    uneven = compute_balance(jnp.mean(jax.nn.softmax(logits, -1), (0, 1)), sent / jnp.sum(sent), logits.shape[-1])
+    return 0.01 * uneven + 0.001 * compute_z_loss(logits, jnp.ones(logits.shape[:2]))
 
 
 def run_plan(layer: Any, x: jax.Array, weights: jax.Array, inputs: Fixed) -> jax.Array:
     """Which row each token stands in; no gradient flows through it."""
     expert = jnp.where(x[0, 0, 0] < 1e9, inputs.expert, 0)  # never, which a compiler cannot know
-    plan = planned(expert, layer.inner.shape[0])
+    plan = plan_rows(expert, layer.inner.shape[0])
     return jnp.sum(x) * (jnp.sum(plan.row) + jnp.sum(plan.entry) + jnp.sum(plan.owner))
 
 
 def run_products(layer: Any, x: jax.Array, weights: jax.Array, inputs: Fixed) -> jax.Array:
     """The rows through the experts that they are planned for."""
     rows, (_, _, owner, used) = inputs.rows + x[0, 0, 0], inputs.plan
-    inner = nnx.gelu(products(rows, layer.inner[...], owner, used))
-    return jnp.sum(products(inner, layer.outer[...], owner, used) * inputs.rows)
+    inner = nnx.gelu(multiply_blocks(rows, layer.inner[...], owner, used))
+    return jnp.sum(multiply_blocks(inner, layer.outer[...], owner, used) * inputs.rows)
 
 
 LOSSES = {"dense": run_dense, "of it: router": run_router, "of it: plan": run_plan, "of it: products": run_products}

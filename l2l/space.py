@@ -33,8 +33,11 @@ class Categorical:
 
     options: tuple[Value, ...]
     when: When = field(default_factory=dict[str, Any])
+    """Earlier choices, and the values for which this one is active."""
     traced: bool = False
+    """Whether an option is data of the program: an `Option`, or an array if the options have fractions."""
     pad: str | None = None
+    """The name of the sizes that are padded together: `build` gets a `Length`, and all sizes share a program."""
 
     def __post_init__(self) -> None:
         if isinstance(self.options, str) or not isinstance(self.options, Sequence):
@@ -90,9 +93,13 @@ class Integer:
     step: int = 1
     log: bool = False
     when: When = field(default_factory=dict[str, Any])
+    """Earlier choices, and the values for which this one is active."""
     traced: bool = False
+    """Whether the number is data of the program: `build` gets an array to compute with."""
     pad: str | None = None
+    """The name of the sizes that are padded together: `build` gets a `Length`, and all sizes share a program."""
     repeats: bool = False
+    """Whether it counts layers of one kind: `build` gets a `Length`, and all depths share a program."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
@@ -155,7 +162,9 @@ class Real:
     high: float
     log: bool = False
     when: When = field(default_factory=dict[str, Any])
+    """Earlier choices, and the values for which this one is active."""
     traced: bool = True
+    """Whether the number is data of the program: `build` gets an array to compute with."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -251,7 +260,7 @@ class SearchSpace(Generic[Built]):
 
     `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a
     `Learner`. It may branch on static values only: a traced number arrives as an array, any
-    other traced option as a `Picked`.
+    other traced option as an `Option`, a padded or repeated integer as a `Length`.
 
     Raises: InputError if a condition names a later or unknown choice, or a value it cannot have.
     """

@@ -26,12 +26,12 @@ def space(
     batch_sizes: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace[Learner]:
     """Transformers of `depth[0]` to `depth[1]` layers that differ in their attention; perceptrons are twice as wide."""
-    found = transformer.layers(
+    choices = transformer.make_layers(
         depth,
-        lambda layer, when: transformer.attention_choices(
+        lambda layer, when: transformer.make_attention_choices(
             layer, when, heads, head_sizes, attentions, windows, positions
         ),
     )
-    found["width"] = Categorical(options=recipe.positive("widths", widths), pad="width")
-    rest = recipe.choices(optimizers, batch_sizes, transformer.MICROBATCH, transformer.LEARNING_RATES)
-    return SearchSpace(found | rest, build, name="attention")
+    choices["width"] = Categorical(options=recipe.read_sizes("widths", widths), pad="width")
+    rest = recipe.make_choices(optimizers, batch_sizes, transformer.MICROBATCH, transformer.LEARNING_RATES)
+    return SearchSpace(choices | rest, build, name="attention")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2l.nn.blocks import ACTIVATIONS
-from l2l.nn.padded import size
+from l2l.nn.length import Length
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -18,13 +18,13 @@ MICROBATCH = 32
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The network that `values` name, with its recipe. Raises: InputError if the task does not allow it."""
-    recipe.needs_one_target(spec)
+    """The network of these values, with its recipe. Raises: InputError if the task does not allow it."""
+    recipe.check_one_target(spec)
     if values["family"] == "cnn":
-        recipe.needs_images(spec)
+        recipe.check_images(spec)
     width = values["width"] if values["family"] == "mlp" else values["filters"]
     layers: dict[str, Any] = {"depth": values["depth"], "dropout": values["dropout"]}
-    for n in range(1, size(values["depth"]) + 1):
+    for n in range(1, Length.of(values["depth"]).size + 1):
         layers |= {
             f"layer{n}_width": width,
             f"layer{n}_filters": width,
@@ -35,7 +35,7 @@ def build(values: Mapping[str, Any], spec: Spec) -> Learner:
             f"layer{n}_pooling": "max" if n == 1 else "none",
         }
     model = {"mlp": Mlp, "cnn": Cnn}[values["family"]]
-    return recipe.learner(lambda rngs: model(layers, spec, rngs), values, spec, MICROBATCH)
+    return recipe.make_learner(lambda rngs: model(layers, spec, rngs), values, spec, MICROBATCH)
 
 
 def space(
@@ -52,18 +52,18 @@ def space(
 
     Candidates that differ in depth, activation, optimizer, batch size or a number share a program.
     """
-    families = recipe.known("family", families, ("mlp", "cnn"))
-    low, high = recipe.span("depth", depth)
-    found: dict[str, Choice] = {
+    families = recipe.read_names("family", families, ("mlp", "cnn"))
+    low, high = recipe.read_range("depth", depth)
+    choices: dict[str, Choice] = {
         "family": Categorical(options=families),
         "depth": Integer(low=low, high=high, repeats=True),
     }
     if "mlp" in families:
-        found["width"] = Categorical(options=recipe.positive("widths", widths), when={"family": "mlp"}, pad="width")
+        choices["width"] = Categorical(options=recipe.read_sizes("widths", widths), when={"family": "mlp"}, pad="width")
     if "cnn" in families:
         when = {"family": "cnn"}
-        found["filters"] = Categorical(options=recipe.positive("filters", filters), when=when, pad="filters")
-        found["kernel"] = Categorical(options=recipe.positive("kernels", kernels), when=when)
-    activations = recipe.known("activation", activations, ACTIVATIONS)
-    found["activation"] = Categorical(options=activations, traced=True)
-    return SearchSpace(found | recipe.choices(optimizers, batch_sizes, MICROBATCH), build, name="mixed")
+        choices["filters"] = Categorical(options=recipe.read_sizes("filters", filters), when=when, pad="filters")
+        choices["kernel"] = Categorical(options=recipe.read_sizes("kernels", kernels), when=when)
+    activations = recipe.read_names("activation", activations, ACTIVATIONS)
+    choices["activation"] = Categorical(options=activations, traced=True)
+    return SearchSpace(choices | recipe.make_choices(optimizers, batch_sizes, MICROBATCH), build, name="mixed")

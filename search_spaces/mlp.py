@@ -9,9 +9,11 @@ from typing import Any
 import jax
 from flax import nnx
 
-from l2l.nn.blocks import ACTIVATIONS, NORMALISATIONS, Dense, linear
-from l2l.nn.dropout import dropout
-from l2l.nn.padded import Padded, bound, if_reached, size
+from l2l.nn.blocks import ACTIVATIONS, Dense, make_linear
+from l2l.nn.conditional import call_if
+from l2l.nn.dropout import make_dropout
+from l2l.nn.length import Length
+from l2l.nn.norm import NORMALISATIONS
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -23,9 +25,9 @@ class Mlp(nnx.Module):
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
         layers: list[Dense] = []
         drops: list[nnx.Module] = []
-        features: int | Padded = math.prod(spec.inputs)
-        self.depth = bound(values["depth"])
-        for n in range(1, size(values["depth"]) + 1):
+        features: int | Length = math.prod(spec.inputs)
+        self.depth = Length.of(values["depth"])
+        for n in range(1, self.depth.size + 1):
             layer = Dense(
                 features,
                 values[f"layer{n}_width"],
@@ -35,23 +37,23 @@ class Mlp(nnx.Module):
                 rngs=rngs,
             )
             layers.append(layer)
-            drops.append(dropout(values["dropout"], rngs=rngs))
+            drops.append(make_dropout(values["dropout"], rngs=rngs))
             features = values[f"layer{n}_width"]
         self.layers, self.drops = nnx.List(layers), nnx.List(drops)
-        self.head = linear(features, spec.outputs, rngs=rngs)
+        self.head = make_linear(features, spec.outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Inputs `[B, *inputs]` to logits `[B, C]`."""
         x = x.reshape(x.shape[0], -1)
-        for n, part in enumerate(zip(self.layers, self.drops, strict=True), 1):
-            x = part[1](part[0](x)) if n == 1 else if_reached(n, self.depth, part, x)
+        for n, (layer, drop) in enumerate(zip(self.layers, self.drops, strict=True), 1):
+            x = drop(layer(x)) if n == 1 else call_if(self.depth.reaches(n), [layer, drop], x)
         return self.head(x)
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
-    """The perceptron that `values` name, with its recipe. Raises: InputError if each token has a target."""
-    recipe.needs_one_target(spec)
-    return recipe.learner(lambda rngs: Mlp(values, spec, rngs), values, spec)
+    """The perceptron of these values, with its recipe. Raises: InputError if each token has a target."""
+    recipe.check_one_target(spec)
+    return recipe.make_learner(lambda rngs: Mlp(values, spec, rngs), values, spec)
 
 
 def space(
@@ -63,17 +65,17 @@ def space(
     batch_sizes: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace[Learner]:
     """Perceptrons of `depth[0]` to `depth[1]` layers, joined with the training recipe."""
-    low, high = recipe.span("depth", depth)
-    widths = recipe.positive("widths", widths)
-    activations = recipe.known("activation", activations, ACTIVATIONS)
-    normalisations = recipe.known("normalisation", normalisations, NORMALISATIONS)
-    found: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats=True)}
+    low, high = recipe.read_range("depth", depth)
+    widths = recipe.read_sizes("widths", widths)
+    activations = recipe.read_names("activation", activations, ACTIVATIONS)
+    normalisations = recipe.read_names("normalisation", normalisations, NORMALISATIONS)
+    choices: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats=True)}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
-        found |= {
+        choices |= {
             f"layer{n}_width": Categorical(options=widths, when=when, pad="width"),
             f"layer{n}_activation": Categorical(options=activations, when=when, traced=True),
             f"layer{n}_normalisation": Categorical(options=normalisations, when=when, traced=True),
             f"layer{n}_skip": Categorical(options=(False, True), when=when, traced=True),
         }
-    return SearchSpace(found | recipe.choices(optimizers, batch_sizes), build, name="mlp")
+    return SearchSpace(choices | recipe.make_choices(optimizers, batch_sizes), build, name="mlp")

@@ -29,12 +29,12 @@ def space(
 
     Of images and rows, whose tokens may look ahead, `routers` may have expert_choice, too.
     """
-    found = transformer.layers(
+    choices = transformer.make_layers(
         depth,
-        lambda layer, when: transformer.forward_choices(
+        lambda layer, when: transformer.make_forward_choices(
             layer, when, forward, mlp_ratios, experts, expert_ratios, ks, capacities, routers
         ),
     )
-    found["width"] = Categorical(options=recipe.positive("widths", widths), pad="width")
-    rest = recipe.choices(optimizers, batch_sizes, transformer.MICROBATCH, transformer.LEARNING_RATES)
-    return SearchSpace(found | rest, build, name="moe")
+    choices["width"] = Categorical(options=recipe.read_sizes("widths", widths), pad="width")
+    rest = recipe.make_choices(optimizers, batch_sizes, transformer.MICROBATCH, transformer.LEARNING_RATES)
+    return SearchSpace(choices | rest, build, name="moe")

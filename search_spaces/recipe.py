@@ -12,7 +12,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from l2l.errors import InputError, suggest_names
-from l2l.nn.padded import Picked
+from l2l.nn.option import Option
 from l2l.nn.stack import STACKED
 from l2l.space import Categorical, Choice, Real
 from l2l.types import Learner, Spec
@@ -33,48 +33,48 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 """What is left of the learning rate after a share of the steps that follow the warm-up."""
 
 
-def options(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
-    """`given` as a tuple. Raises: InputError if it is no list, empty, or one stands twice."""
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"{what}: expected at least one value in a list, got {given!r}.")
-    if twice := [each for at, each in enumerate(given) if each in given[:at]]:
+def read_options(what: str, options: Sequence[Any]) -> tuple[Any, ...]:
+    """The options as a tuple. Raises: InputError if they are no list, empty, or one stands twice."""
+    if not isinstance(options, Sequence) or isinstance(options, str) or not options:
+        raise InputError(f"{what}: expected at least one value in a list, got {options!r}.")
+    if twice := [option for index, option in enumerate(options) if option in options[:index]]:
         raise InputError(f"{what} must differ, {twice[0]!r} stands twice.")
-    return tuple(given)
+    return tuple(options)
 
 
-def known(what: str, given: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
-    """`given` as a tuple. Raises: InputError if it is empty, one stands twice or is not among `names`."""
+def read_names(what: str, options: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The options as a tuple. Raises: InputError if there is none, one stands twice or is not among `names`."""
     names = tuple(names)
-    for each in (given := options(what, given)):
-        if each not in names:
-            raise InputError(f"{what} {each!r} is unknown: {suggest_names(str(each), names)}")
-    return given
+    for option in (options := read_options(what, options)):
+        if option not in names:
+            raise InputError(f"{what} {option!r} is unknown: {suggest_names(str(option), names)}")
+    return options
 
 
-def positive(what: str, given: Sequence[int]) -> tuple[int, ...]:
-    """`given` as a tuple. Raises: InputError if it is empty, one stands twice or is no whole number above zero."""
-    return _whole(what, options(what, given))
+def read_sizes(what: str, options: Sequence[int]) -> tuple[int, ...]:
+    """The options as a tuple. Raises: InputError if there is none, one stands twice or is no positive integer."""
+    return _check_integers(what, read_options(what, options))
 
 
-def _whole(what: str, given: Sequence[int]) -> tuple[int, ...]:
-    for each in given:
-        if type(each) is not int or each < 1:
-            raise InputError(f"{what} must be whole numbers of at least 1, got {each!r}.")
-    return tuple(given)
+def _check_integers(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
+    for number in numbers:
+        if type(number) is not int or number < 1:
+            raise InputError(f"{what} must be whole numbers of at least 1, got {number!r}.")
+    return tuple(numbers)
 
 
-def span(what: str, given: Sequence[int]) -> tuple[int, int]:
-    """`given` as (low, high). Raises: InputError if it is not two whole numbers with 1 <= low <= high."""
-    if not isinstance(given, Sequence):
-        raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {given!r}.")
-    ends = _whole(what, given)
+def read_range(what: str, ends: Sequence[int]) -> tuple[int, int]:
+    """The ends as (low, high). Raises: InputError if they are not two integers with 1 <= low <= high."""
+    if not isinstance(ends, Sequence):
+        raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {ends!r}.")
+    ends = _check_integers(what, ends)
     if len(ends) != 2 or ends[0] > ends[1]:
         raise InputError(f"{what} must be [low, high] with 1 <= low <= high, got {list(ends)}.")
     return ends[0], ends[1]
 
 
-def needs_one_target(spec: Spec) -> None:
-    """Refuses a task whose every token has a target. Raises: InputError."""
+def check_one_target(spec: Spec) -> None:
+    """Raises: InputError if each token of the task has a target."""
     if spec.targets:
         raise InputError(
             "a perceptron or convolutional network has one answer for an example, and the task asks for one for each "
@@ -82,9 +82,9 @@ def needs_one_target(spec: Spec) -> None:
         )
 
 
-def needs_images(spec: Spec) -> None:
-    """Refuses a task whose inputs are no images. Raises: InputError."""
-    needs_one_target(spec)
+def check_images(spec: Spec) -> None:
+    """Raises: InputError if the inputs of the task are no images."""
+    check_one_target(spec)
     if len(spec.inputs) != 3:
         raise InputError(
             f"a convolutional network needs images [H, W, C], and the task has inputs {list(spec.inputs)}: take "
@@ -92,24 +92,24 @@ def needs_images(spec: Spec) -> None:
         )
 
 
-def choices(
+def make_choices(
     optimizers: Sequence[str] = ("adamw", "sgd", "lion"),
     batch_sizes: Sequence[int] = (32, 64, 128),
     microbatch: int | None = None,
     learning_rates: Mapping[str, tuple[float, float]] = LEARNING_RATES,
 ) -> dict[str, Choice]:
-    """The choices that every built-in space ends with; peak `learning_rates` from the lowest to the highest.
+    """The choices at the end of every built-in space; `learning_rates` are each optimizer's lowest and highest peak.
 
     Raises: InputError if one is empty or unknown, or a batch size is no multiple of the microbatch.
     """
-    optimizers = known("optimizer", optimizers, learning_rates)
+    optimizers = read_names("optimizer", optimizers, learning_rates)
     rates: dict[str, Choice] = {}
     for name in optimizers:
         low, high = learning_rates[name]
         rates[f"{name}_learning_rate"] = Real(low=low, high=high, log=True, when={"optimizer": name})
-    for each in (batch_sizes := positive("batch_sizes", batch_sizes)):
-        if microbatch and each % microbatch:
-            raise InputError(f"batch_sizes must be multiples of {microbatch} in this space, got {each}.")
+    for size in (batch_sizes := read_sizes("batch_sizes", batch_sizes)):
+        if microbatch and size % microbatch:
+            raise InputError(f"batch_sizes must be multiples of {microbatch} in this space, got {size}.")
     return {
         "optimizer": Categorical(options=optimizers, traced=True),
         **rates,
@@ -122,59 +122,50 @@ def choices(
     }
 
 
-def learner(
+def make_learner(
     model: Callable[[nnx.Rngs], nnx.Module], values: Mapping[str, Any], spec: Spec, microbatch: int | None = None
 ) -> Learner:
-    """The model with the recipe that `values` name; batches are averaged over gradients of `microbatch` examples."""
-    size = values["batch_size"]
-    size = size.number if isinstance(size, Picked) else size
+    """The model with the recipe of these values; a batch averages over gradients of `microbatch` examples."""
+    batch_size = Option.of(values["batch_size"]).value
     return Learner(
         model=model,
-        optimizer=_optimizer(values, spec.steps(size)),
-        batch_size=size,
+        optimizer=_make_optimizer(values, spec.steps(batch_size)),
+        batch_size=batch_size,
         label_smoothing=values["label_smoothing"],
         microbatch=microbatch,
     )
 
 
-def _optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTransformation:
+def _make_optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTransformation:
     """Decoupled weight decay on matrices, whatever the rule, with the scheduled learning rate."""
-    name = values["optimizer"]
-    if isinstance(name, Picked):
-        peak = jax.lax.select_n(name.index, *(values[f"{each}_learning_rate"] for each in name.options))
-        rule = _picked_rule(name)
-    else:
-        peak, rule = values[f"{name}_learning_rate"], RULES[name]()
+    name = Option.of(values["optimizer"])
+    peak = name.select(lambda option: values[f"{option}_learning_rate"])
+    rule = RULES[name.value]() if name.is_plain else _switch_rules(name)
     decay = optax.add_decayed_weights(values["weight_decay"], mask=_matrices)
-    return optax.chain(rule, decay, optax.scale_by_learning_rate(_schedule(values, peak, steps)))
+    return optax.chain(rule, decay, optax.scale_by_learning_rate(_make_schedule(values, peak, steps)))
 
 
-def _picked_rule(name: Picked) -> optax.GradientTransformation:
+def _switch_rules(name: Option) -> optax.GradientTransformation:
     """The rule that data choose, in the state of the largest one: two moments and a count.
 
-    All weights are one vector here: every rule is then compiled once, not once for each array.
+    All weights are one vector here: each rule is then compiled once, not once for each array.
     """
 
     def init(params: Any) -> Any:
         moment = ravel_pytree(jax.tree.map(jnp.zeros_like, params))[0]
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), moment, moment)
 
+    def apply(option: str, updates: Any, state: Any) -> Any:
+        if option == "adamw":
+            return RULES[option]().update(updates, state)
+        fields: dict[str, Any] = {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
+        rule_state = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
+        updates, rule_state = RULES[option]().update(updates, rule_state)
+        return updates, state._replace(mu=rule_state.trace if option == "sgd" else rule_state.mu)
+
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        def by(option: str) -> Callable[..., Any]:
-            def run(updates: Any, state: Any) -> Any:
-                if option == "adamw":
-                    return RULES[option]().update(updates, state)
-                fields: dict[str, Any] = (
-                    {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
-                )
-                own = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
-                updates, own = RULES[option]().update(updates, own)
-                return updates, state._replace(mu=own.trace if option == "sgd" else own.mu)
-
-            return run
-
         flat, unravel = ravel_pytree(updates)
-        flat, state = jax.lax.switch(name.index, [by(option) for option in name.options], flat, state)
+        flat, state = name.apply(apply, flat, state)
         return unravel(flat), state
 
     return optax.GradientTransformation(init, update)
@@ -189,19 +180,15 @@ def _matrices(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(matrix, params)
 
 
-def _schedule(values: Mapping[str, Any], peak: Any, steps: Any) -> Callable[[Any], Any]:
+def _make_schedule(values: Mapping[str, Any], peak: Any, steps: Any) -> Callable[[Any], Any]:
     """Linear warm-up over the share `warmup` of the steps, then the named decay towards zero."""
-    name = values["schedule"]
+    name = Option.of(values["schedule"])
     warm = values["warmup"] * steps
 
     def rate(count: Any) -> Any:
-        done = jnp.asarray(count, jnp.float32)
-        rising = jnp.minimum((done + 1.0) / jnp.maximum(warm, 1.0), 1.0)
-        share = jnp.clip((done - warm) / jnp.maximum(steps - warm, 1.0), 0.0, 1.0)
-        if isinstance(name, Picked):
-            left = jax.lax.select_n(name.index, *(SCHEDULES[each](share) for each in name.options))
-        else:
-            left = SCHEDULES[name](share)
-        return peak * rising * left
+        step = jnp.asarray(count, jnp.float32)
+        rising = jnp.minimum((step + 1.0) / jnp.maximum(warm, 1.0), 1.0)
+        share = jnp.clip((step - warm) / jnp.maximum(steps - warm, 1.0), 0.0, 1.0)
+        return peak * rising * name.select(lambda option: SCHEDULES[option](share))
 
     return rate

@@ -64,8 +64,8 @@ MISFITS = {
     "smaller ones.",
     f"space=moe {TEXT}good.txt space.capacities=[0.001]": "a capacity of 0.001 leaves an expert less than one of 64 "
     "tokens, with k=1 and 8 experts; take larger capacities, or fewer experts.",
-    f"space=moe {TEXT}good.txt space.routers=[expert_choice]": "the router expert_choice looks ahead, which a model "
-    "of the next symbol must not; take other routers.",
+    f"space=moe {TEXT}good.txt space.routers=[expert_choice]": "the router expert_choice looks ahead, which a "
+    "next-token model must not; take other routers.",
     f"space=cnn {LABELLED}labelled.txt": "a convolutional network needs images [H, W, C], and the task has inputs "
     "[64]: take space=mlp, transformer, attention or moe.",
     f"space=mlp {TEXT}good.txt": "a perceptron or convolutional network has one answer for an example, and the task "

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.engine.bucket import Bucket, assemble
-from l2l.nn import padded
+from l2l.engine.bucket import Bucket, make_program_values
 from l2l.nn.grouped import BLOCK
 from l2l.nn.moe import MixtureOfExperts
 from l2l.space import SearchSpace
@@ -111,7 +110,7 @@ def count_idle_parameters(model: nnx.Module) -> int:
     idle = 0.0
     for _, module in nnx.iter_modules(model):
         if isinstance(module, MixtureOfExperts):
-            k, experts = padded.number(module.router.k), padded.number(module.router.experts)
+            k, experts = module.router.k.value, module.router.experts.active
             weights = (module.inner, module.outer)
             idle += (1.0 - k / experts) * sum(math.prod(weight[...].shape) for weight in weights)
     return round(idle)
@@ -128,7 +127,7 @@ def count_model_equations(
     """The equations of the forward pass of a bucket's model: how long its program takes to compile depends on them."""
 
     def forward(traced_values: Mapping[str, Any], x: Any) -> Any:
-        model: Any = space.build(assemble(space, bucket, traced_values), spec).model(nnx.Rngs(0))
+        model: Any = space.build(make_program_values(space, bucket, traced_values), spec).model(nnx.Rngs(0))
         model.train()
         return model(x)
 

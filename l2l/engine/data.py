@@ -11,8 +11,8 @@ from flax import nnx
 
 from l2l.errors import InputError, check_integer
 from l2l.nn.blocks import Standardised
-from l2l.nn.initial import generator
-from l2l.nn.text import Spelled
+from l2l.nn.initial import make_generator
+from l2l.nn.text import TextModel
 from l2l.types import Key, Spec, Task
 
 
@@ -62,7 +62,7 @@ def add_preprocessing(model: nnx.Module, spec: Spec, statistics: Sequence[Any] |
     """
     if spec.tokens:
         vocabulary = jnp.zeros(spec.tokens, jnp.int32) if statistics is None else statistics[0]
-        return Spelled(model, vocabulary, spec.inputs[0])
+        return TextModel(model, vocabulary, spec.inputs[0])
     channels = jnp.zeros(spec.inputs[-1:], jnp.float32)
     return Standardised(model, *((channels, channels) if statistics is None else statistics))
 
@@ -74,7 +74,7 @@ def sample_order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
     """
     if not 1 <= batch_size <= spec.examples:
         raise InputError(f"batch_size {batch_size} must be from 1 to {spec.examples}, the size of the training split.")
-    rng = generator(key)
+    rng = make_generator(key)
     batches = spec.examples // batch_size
     epochs = [rng.permutation(spec.examples)[: batches * batch_size] for _ in range(spec.epochs)]
     return np.stack(epochs).reshape(spec.epochs, batches, batch_size).astype(np.int32)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from l2l.engine.data import split_chunks
 from l2l.errors import InputError
-from l2l.nn.text import Spelled
+from l2l.nn.text import TextModel
 from l2l.types import Array, Split, Task
 
 
@@ -58,7 +58,7 @@ def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict
         task's.
     """
     x, y = task.load(split)
-    if isinstance(model, Spelled):
+    if isinstance(model, TextModel):
         _check_text_model(model, task, x, y)
     graph, state = nnx.split(model)
     score = make_score(task, len(x))
@@ -72,7 +72,7 @@ def evaluate(model: nnx.Module, task: Task, split: Split = "validation") -> dict
     return {name: float(total) / len(x) for name, total in run(state, x, y).items()}
 
 
-def _check_text_model(model: Spelled, task: Task, x: Any, y: Any) -> None:
+def _check_text_model(model: TextModel, task: Task, x: Any, y: Any) -> None:
     """Compares a model of texts with the task. Raises: InputError if it was made for another one."""
     reason = None
     if y.ndim > 1:

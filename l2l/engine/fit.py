@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from l2l.engine.bucket import Bucket, assemble
+from l2l.engine.bucket import Bucket, make_program_values
 from l2l.engine.data import Data, add_preprocessing
 from l2l.engine.evaluate import make_score, metric_dtypes
 from l2l.errors import InputError
 from l2l.nn.moe import measures, penalties
-from l2l.nn.padded import Bound
+from l2l.nn.number import ProgramInput
 from l2l.space import SearchSpace
 from l2l.types import Array, Key, Learner, Spec, Task
 
@@ -109,7 +109,7 @@ class Program:
 
     def build_learner(self, traced_values: Mapping[str, Any]) -> Learner:
         """The bucket's learner for a lane's traced values."""
-        return self.space.build(assemble(self.space, self.bucket, traced_values), self.spec)
+        return self.space.build(make_program_values(self.space, self.bucket, traced_values), self.spec)
 
     def build_model(self, learner: Learner) -> nnx.Module:
         """The bucket's model in training mode; its weights come from the lane's state."""
@@ -123,7 +123,7 @@ class Program:
         def initialise(traced_values: Mapping[str, Any], y: Any) -> TrainingState:
             learner = self.build_learner(traced_values)
             model = self.build_model(learner)
-            _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
+            _, params, _, rest = nnx.split(model, nnx.Param, ProgramInput, ...)
             names = (*metric_dtypes(self.task, y), *measures(model), "train_loss")
             curve = {name: jnp.zeros(self.spec.epochs, jnp.float32) for name in names}
             zero = jnp.zeros((), jnp.int32)
@@ -138,7 +138,7 @@ class Program:
         """
         learner = self.build_learner(lane.traced_values)
         model = self.build_model(learner)
-        graph, _, inputs, _ = nnx.split(model, nnx.Param, Bound, ...)
+        graph, _, inputs, _ = nnx.split(model, nnx.Param, ProgramInput, ...)
         names = tuple(measures(model))
         model.eval()
         training = LaneTraining(self, learner, lane, data, graph, nnx.graphdef(model), inputs, names)
@@ -235,7 +235,7 @@ class LaneTraining:
             raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {list(expected)}.")
         losses = task.loss(logits, self.data.y[indices], self.learner.label_smoothing)
         total = sum(penalties(model), jnp.mean(losses))
-        return total * share, (nnx.state(model, nnx.Not(nnx.Any(nnx.Param, Bound))), measures(model))
+        return total * share, (nnx.state(model, nnx.Not(nnx.Any(nnx.Param, ProgramInput))), measures(model))
 
     def score(self, state: TrainingState) -> dict[str, Array]:
         """The sums of the task's metrics over the validation split, `[]` each."""

@@ -14,7 +14,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from l2l.engine.bucket import Bucket, Ladders, alone, bucket, exact, numbers, plain
+from l2l.engine.bucket import (
+    Bucket,
+    SizeLevels,
+    make_exact_bucket,
+    make_lane_data,
+    make_own_values,
+    make_shared_bucket,
+    make_unpadded_bucket,
+)
 from l2l.engine.checkpoint import unflatten_state
 from l2l.engine.data import add_preprocessing, compute_statistics, load_data, make_spec, sample_order
 from l2l.engine.embedding import crop, embed, make_zeros, move_to_host, stack_lanes
@@ -23,7 +31,7 @@ from l2l.engine.fit import ORDER, Fit, Lane, TrainingState, make_rngs
 from l2l.engine.limits import Capacity, Limits
 from l2l.engine.program_cache import CompiledProgram, ProgramCache
 from l2l.engine.size_levels import choose_size_levels
-from l2l.nn.padded import Bound
+from l2l.nn.number import ProgramInput
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
 
@@ -66,7 +74,7 @@ class Population:
         task: Task,
         epochs: int | None,
         limits: Limits | None = None,
-        size_levels: Ladders | None = None,
+        size_levels: SizeLevels | None = None,
     ) -> None:
         data = load_data(task)
         self.task, self.space = task, space
@@ -74,7 +82,7 @@ class Population:
         self.statistics = compute_statistics(task, data)
         self.validation_examples = len(data.validation_x)
         self.scores = frozenset(metric_dtypes(task, data.validation_y))
-        self.size_levels: Ladders = choose_size_levels(space, self.spec) if size_levels is None else size_levels
+        self.size_levels: SizeLevels = choose_size_levels(space, self.spec) if size_levels is None else size_levels
         self.capacity = Capacity(space, self.spec, limits or Limits())
         self.programs = ProgramCache(space, task, self.spec, data, self.capacity)
         self._shapes: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
@@ -84,10 +92,10 @@ class Population:
 
     def bucket(self, candidate: Candidate) -> Bucket:
         """The candidate's bucket; without padding if the machine has no room for the padded sizes."""
-        padded = bucket(self.space, candidate, self.size_levels)
+        padded = make_shared_bucket(self.space, candidate, self.size_levels)
         if not padded.sizes or self.capacity.choose_layout(padded):
             return padded
-        return plain(self.space, candidate)
+        return make_unpadded_bucket(self.space, candidate)
 
     def refusal(self, candidate: Candidate) -> str | None:
         """Why the candidate must not begin; None if it may."""
@@ -96,14 +104,14 @@ class Population:
     def build_module(self, candidate: Candidate, bucket: Bucket, key: Key) -> tuple[Any, Learner]:
         """The candidate's module in its true shape, initialised from its key on the host, and its learner."""
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            learner = self.space.build(alone(self.space, candidate, bucket), self.spec)
+            learner = self.space.build(make_own_values(self.space, candidate, bucket), self.spec)
             model = add_preprocessing(learner.model(make_rngs(key)), self.spec, self.statistics)
             model.train()
         return model, learner
 
     def restore_module(self, candidate: Candidate, fit: Fit) -> nnx.Module:
         """The candidate's module with the variables of a fit, in evaluation mode."""
-        model, _ = self.build_module(candidate, exact(candidate), jax.random.key(0))
+        model, _ = self.build_module(candidate, make_exact_bucket(candidate), jax.random.key(0))
         variables = dict(nnx.to_flat_state(fit.params)) | dict(nnx.to_flat_state(fit.rest))
         paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
         nnx.update(model, nnx.from_flat_state([(path, variables[path]) for path in paths if path in variables]))
@@ -121,7 +129,7 @@ class Population:
         started = time.perf_counter()
         self.programs.choose_layout(bucket, lanes)
         models = [self._initialise(candidate, bucket, key, bool(stage.states)) for candidate, key in members]
-        values = [numbers(self.space, candidate, bucket) for candidate, _ in members]
+        values = [make_lane_data(self.space, candidate, bucket) for candidate, _ in members]
         initialised = time.perf_counter()
         program, is_new = self.programs.get(bucket, values[0], lanes)
         compiled = time.perf_counter()
@@ -154,9 +162,11 @@ class Population:
         name = json.dumps([bucket.name, candidate.key])
         if has_state and (shapes := self._shapes.get(name)) is not None:
             with jax.default_device(jax.local_devices(backend="cpu")[0]):
-                return InitialModel(*shapes, self.space.build(alone(self.space, candidate, bucket), self.spec))
+                return InitialModel(
+                    *shapes, self.space.build(make_own_values(self.space, candidate, bucket), self.spec)
+                )
         model, learner = self.build_module(candidate, bucket, key)
-        _, params, _, rest = nnx.split(model, nnx.Param, Bound, ...)
+        _, params, _, rest = nnx.split(model, nnx.Param, ProgramInput, ...)
         with self._lock:
             self._shapes[name] = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, rest))
             while len(self._shapes) > SHAPES:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from l2l import machine
-from l2l.engine.bucket import Ladders, bucket, numbers, padded_sizes, padding, repeated
+from l2l.engine.bucket import SizeLevels, get_pad, is_repeat, list_padded_sizes, make_lane_data, make_shared_bucket
 from l2l.engine.cost import count_model_equations, count_training_operations
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Learner, Spec
@@ -80,13 +80,13 @@ class Demand(NamedTuple):
     """Of its training at each size that may become a level, ascending."""
 
 
-def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> Ladders:
+def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> SizeLevels:
     """The levels of each pad that are cheapest for `HORIZON` candidates: a function of space, task and kind of device.
 
     Two passes over the pads, those first whose size costs most operations; in a large space, levels that save least
     are then removed until few combinations are left.
     """
-    sizes = padded_sizes(space)
+    sizes = list_padded_sizes(space)
     rng = random.Random(0)
     candidates = [space.sample(rng) for _ in range(SAMPLES)] if sizes else []
     samples = _sample_costs(space, spec, candidates, sizes)
@@ -103,7 +103,7 @@ def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> Ladders:
 
 
 def _choose_levels(
-    pad: str, sizes: Sequence[int], samples: Sequence[SampledCandidate], levels: Ladders, compile_seconds: float
+    pad: str, sizes: Sequence[int], samples: Sequence[SampledCandidate], levels: SizeLevels, compile_seconds: float
 ) -> tuple[int, ...]:
     """The cheapest levels of one pad, given those of the other pads."""
     users = [sample for sample in samples if pad in sample.needs]
@@ -142,14 +142,14 @@ def find_cheapest_levels(
     return cheapest[0][1]
 
 
-def _limit_combinations(levels: Ladders, samples: Sequence[SampledCandidate]) -> Ladders:
+def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate]) -> SizeLevels:
     """The levels without those that save least, until they combine in at most `PROGRAMS` ways."""
     levels = dict(levels)
 
     def remove(pad: str, size: int) -> dict[str, tuple[int, ...]]:
         return levels | {pad: tuple(level for level in levels[pad] if level != size)}
 
-    def count_operations(levels: Ladders) -> float:
+    def count_operations(levels: SizeLevels) -> float:
         return sum(
             sample.estimate_operations(
                 {pad: _round_up(need, levels[pad]) / levels[pad][-1] for pad, need in sample.needs.items()}
@@ -174,8 +174,8 @@ def _compare_length(
 ) -> float:
     """How many times `EQUATIONS` the model of the candidate's largest program has, at least 1."""
     with suppress(Exception):
-        largest = bucket(space, candidate, {pad: tuple(pad_sizes[-1:]) for pad, pad_sizes in sizes.items()})
-        equations = count_model_equations(space, largest, numbers(space, candidate, largest), spec)
+        largest = make_shared_bucket(space, candidate, {pad: tuple(pad_sizes[-1:]) for pad, pad_sizes in sizes.items()})
+        equations = count_model_equations(space, largest, make_lane_data(space, candidate, largest), spec)
         return max(equations / EQUATIONS, 1.0)
     return 1.0
 
@@ -189,7 +189,7 @@ def _find_needs(space: SearchSpace[Any], candidate: Candidate) -> dict[str, int]
     """The largest size that a candidate has of each of its pads."""
     needs: dict[str, int] = {}
     for name, value in candidate.values.items():
-        if (pad := padding(space.choices[name])) is not None:
+        if (pad := get_pad(space.choices[name])) is not None:
             needs[pad] = max(needs.get(pad, 0), int(value))  # pyright: ignore[reportArgumentType]
     return needs
 
@@ -256,7 +256,7 @@ def _describe_kind(space: SearchSpace[Any], candidate: Candidate) -> str:
     """What fixes a candidate's programs, apart from sizes."""
     return repr([
         value for name, value in space.select_static(candidate).items()
-        if padding(space.choices[name]) is None and not repeated(space.choices[name])
+        if get_pad(space.choices[name]) is None and not is_repeat(space.choices[name])
     ])  # fmt: skip
 
 
@@ -279,6 +279,6 @@ def _measure_exponents(
 
 def _count_operations(space: SearchSpace[Learner], spec: Spec, candidate: Candidate, sizes: Mapping[str, int]) -> float:
     """The operations of a candidate's training with its pads at these sizes."""
-    pads = {name: padding(space.choices[name]) for name in candidate.values}
+    pads = {name: get_pad(space.choices[name]) for name in candidate.values}
     values = {name: value if (pad := pads[name]) is None else sizes[pad] for name, value in candidate.values.items()}
     return max(count_training_operations(space, values, spec), 1.0)

@@ -13,7 +13,7 @@ from jax import lax
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 LARGE = 8_000_000
-"""Bytes of patches from which on a CPU lays them out in parts, which stay in its cache until they are multiplied."""
+"""Patches of more bytes are laid out in parts on a CPU; each stays in its cache until it is multiplied."""
 PART = 2_600_000
 """Bytes of such a part."""
 
@@ -35,110 +35,108 @@ def patches_convolution(
     if kernel.ndim != 4 or dilated or options.get("feature_group_count", 1) != 1:
         return lax.conv_general_dilated(inputs, kernel, strides, padding, **options)
     height, width = int(kernel.shape[0]), int(kernel.shape[1])
-    given = (
-        lax.padtype_to_pads(inputs.shape[1:3], (height, width), strides, padding)
-        if isinstance(padding, str)
-        else padding
-    )
-    pads: Any = tuple((int(low), int(high)) for low, high in given)
-    spans = _spans(inputs.shape[1], height, pads[0])
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(inputs.shape[1:3], (height, width), strides, padding)
+    pads: Any = tuple((int(low), int(high)) for low, high in padding)
+    spans = _find_spans(inputs.shape[1], height, pads[0])
     rows = sum(last - first for first, last in spans) / max(inputs.shape[1], 1)
     if tuple(strides) == (1, 1) and 0 < inputs.shape[2] * rows < height * width:
-        return _by_rows(inputs, kernel, pads, spans)
-    return _by_patches(inputs, kernel, (int(strides[0]), int(strides[1])), pads)
+        return _multiply_rows(inputs, kernel, pads, spans)
+    return _multiply_patches(inputs, kernel, (int(strides[0]), int(strides[1])), pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
+def _multiply_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
     """One product of shifted copies, laid side by side, with the flat kernel."""
     height, width, channels, filters = kernel.shape
     flat = kernel.reshape(height * width * channels, filters)
 
     def product(x: jax.Array) -> jax.Array:
-        laid, shape = _laid(x, (height, width), strides, pads)
+        patches, shape = _lay_out(x, (height, width), strides, pads)
         # Products of two matrices: those of more axes are multiplied an order of magnitude slower on some shapes.
-        return (laid @ flat).reshape(*shape, filters)
+        return (patches @ flat).reshape(*shape, filters)
 
-    parts = _parts(x, len(flat))
-    made = product(x) if len(parts) == 1 else lax.map(product, parts)
-    return made.reshape(len(x), *made.shape[-3:])
+    parts = _split_images(x, len(flat))
+    y = product(x) if len(parts) == 1 else lax.map(product, parts)
+    return y.reshape(len(x), *y.shape[-3:])
 
 
-def _parts(x: jax.Array, long: int) -> jax.Array:
-    """The images `[parts, B / parts, H, W, in]`, as many as have patches of `long` numbers that stay in the cache."""
-    size = x.shape[1] * x.shape[2] * long * x.dtype.itemsize
+def _split_images(x: jax.Array, length: int) -> jax.Array:
+    """The images in parts, `[parts, B / parts, H, W, in]`, whose patches of `length` numbers stay in the cache."""
+    size = x.shape[1] * x.shape[2] * length * x.dtype.itemsize
     count = len(x)
     if count * size > LARGE and jax.default_backend() == "cpu":
-        count = max(each for each in range(1, count + 1) if count % each == 0 and each * size <= max(PART, size))
+        most = max(PART, size)
+        count = max(part for part in range(1, count + 1) if count % part == 0 and part * size <= most)
     return x.reshape(len(x) // max(count, 1), count, *x.shape[1:]) if count else x[None]
 
 
-def _laid(
+def _lay_out(
     x: jax.Array, window: tuple[int, int], strides: tuple[int, int], pads: Pads
 ) -> tuple[jax.Array, tuple[int, int, int]]:
     """The patches of the images as rows `[B * H' * W', window * in]`, and B, H', W'."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows, columns = ((size - w) // s + 1 for size, w, s in zip(x.shape[1:3], window, strides, strict=True))
     ends = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
-    # First beside, then above each other: loops over two short lists compile sooner than one over their product.
-    beside = jnp.concatenate([x[:, :, at : at + ends[1] : strides[1]] for at in range(window[1])], axis=-1)
-    beside = lax.optimization_barrier(beside)
-    laid = jnp.stack([beside[:, at : at + ends[0] : strides[0]] for at in range(window[0])], axis=3)
-    return laid.reshape(-1, window[0] * window[1] * x.shape[3]), (x.shape[0], rows, columns)
+    # First columns, then rows: loops over two short lists compile sooner than one over their product.
+    columnwise = jnp.concatenate([x[:, :, start : start + ends[1] : strides[1]] for start in range(window[1])], axis=-1)
+    columnwise = lax.optimization_barrier(columnwise)
+    patches = jnp.stack([columnwise[:, start : start + ends[0] : strides[0]] for start in range(window[0])], axis=3)
+    return patches.reshape(-1, window[0] * window[1] * x.shape[3]), (x.shape[0], rows, columns)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> tuple[jax.Array, Any]:
-    return _by_patches(x, kernel, strides, pads), (x, kernel)
+    return _multiply_patches(x, kernel, strides, pads), (x, kernel)
 
 
-def _backward(strides: tuple[int, int], pads: Pads, held: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The slopes by images and kernel: products in the shapes that are multiplied fastest, a third less in all.
+def _backward(strides: tuple[int, int], pads: Pads, saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The gradients by images and kernel: products in the shapes that are multiplied fastest, a third less in all.
 
-    By images it is a convolution with the turned kernel, which lays out patches where the slope of `_laid` would add
-    up overlapping ones. By the kernel the long sides are contracted to `[out, window * in]`, and not the other way
-    round, which XLA would choose if it saw that the result is turned.
+    By images it is a convolution with the flipped kernel: it lays out patches, where the gradient of `_lay_out` would
+    add up overlapping ones. By the kernel the long sides are contracted to `[out, window * in]`, and not the other way
+    round, which XLA would choose if it saw that the result is transposed.
     """
-    x, kernel = held
+    x, kernel = saved
     height, width, channels, filters = kernel.shape
-    long = height * width * channels
+    length = height * width * channels
 
     def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        laid, _ = _laid(pair[0], (height, width), strides, pads)
-        return total + lax.dot_general(pair[1].reshape(-1, filters), laid, (((0,), (0,)), ((), ()))), None
+        patches, _ = _lay_out(pair[0], (height, width), strides, pads)
+        return total + lax.dot_general(pair[1].reshape(-1, filters), patches, (((0,), (0,)), ((), ()))), None
 
-    parts = _parts(x, long)
-    slopes = slope.reshape(*parts.shape[:2], *slope.shape[1:])
-    zeros = jnp.zeros((filters, long), kernel.dtype)
-    by_kernel, _ = add(zeros, (parts[0], slopes[0])) if len(parts) == 1 else lax.scan(add, zeros, (parts, slopes))
+    parts = _split_images(x, length)
+    gradients = gradient.reshape(*parts.shape[:2], *gradient.shape[1:])
+    zeros = jnp.zeros((filters, length), kernel.dtype)
+    by_kernel, _ = add(zeros, (parts[0], gradients[0])) if len(parts) == 1 else lax.scan(add, zeros, (parts, gradients))
     by_kernel = lax.optimization_barrier(by_kernel).T.reshape(kernel.shape)
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    spread = _spread(slope, x.shape, strides, (height, width), pads)
-    return _by_patches(spread, turned, (1, 1), ((0, 0), (0, 0))), by_kernel
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    padded = _pad_gradient(gradient, x.shape, strides, (height, width), pads)
+    return _multiply_patches(padded, flipped, (1, 1), ((0, 0), (0, 0))), by_kernel
 
 
-def _spread(
-    slope: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], window: tuple[int, int], pads: Pads
+def _pad_gradient(
+    gradient: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], window: tuple[int, int], pads: Pads
 ) -> jax.Array:
-    """The slope with zeros around it and, for longer strides, between, as the turned kernel needs it."""
+    """The gradient with zeros around it and, for longer strides, between, as the flipped kernel needs it."""
     borders: list[tuple[int, int, int]] = [(0, 0, 0)]
     for axis in (0, 1):
         before = window[axis] - 1 - pads[axis][0]
-        covered = (slope.shape[axis + 1] - 1) * strides[axis] + 1
+        covered = (gradient.shape[axis + 1] - 1) * strides[axis] + 1
         borders.append((before, shape[axis + 1] + window[axis] - 1 - before - covered, strides[axis] - 1))
-    return lax.pad(slope, jnp.zeros((), slope.dtype), [*borders, (0, 0, 0)])
+    return lax.pad(gradient, jnp.zeros((), gradient.dtype), [*borders, (0, 0, 0)])
 
 
-_by_patches.defvjp(_forward, _backward)
+_multiply_patches.defvjp(_forward, _backward)
 
 
-def _spans(rows: int, height: int, pads: tuple[int, int]) -> list[tuple[int, int]]:
+def _find_spans(rows: int, height: int, pads: tuple[int, int]) -> list[tuple[int, int]]:
     """For each row of a kernel the first and last (excluded) row of the result that it reaches an image row for."""
     outputs = rows + sum(pads) - height + 1
     spans = [(max(0, pads[0] - row), min(outputs, rows + pads[0] - row)) for row in range(height)]
     return [(first, max(first, last)) for first, last in spans]
 
 
-def _by_rows(x: jax.Array, kernel: jax.Array, pads: Pads, spans: Sequence[tuple[int, int]]) -> jax.Array:
+def _multiply_rows(x: jax.Array, kernel: jax.Array, pads: Pads, spans: Sequence[tuple[int, int]]) -> jax.Array:
     """A product for each row of the kernel: image rows `[W * in]` by a matrix that holds it at every column.
 
     Rows beyond the border are left out; zeros of the matrices are multiplied, so images must be narrow.
@@ -150,16 +148,16 @@ def _by_rows(x: jax.Array, kernel: jax.Array, pads: Pads, spans: Sequence[tuple[
     outputs = rows + sum(pads[0]) - height + 1
     # The matrix of a kernel row, at [column in, column out], holds the kernel's column in - out + low.
     before, after = max(wide - 1 - low, 0), max(columns - 1 + low - (width - 1), 0)
-    laid = jnp.pad(kernel, ((0, 0), (before, after), (0, 0), (0, 0)))
+    padded = jnp.pad(kernel, ((0, 0), (before, after), (0, 0), (0, 0)))
     starts = [low - column + before for column in range(wide)]
-    matrices = jnp.stack([laid[:, start : start + columns] for start in starts], 3)
+    matrices = jnp.stack([padded[:, start : start + columns] for start in starts], 3)
     matrices = matrices.reshape(height, columns * channels, wide * filters)
     flat = x.reshape(batch, rows, columns * channels)
     parts: list[jax.Array] = []
     for row, (first, last) in enumerate(spans):
         if first < last:
-            reached = flat[:, first + row - pads[0][0] : last + row - pads[0][0]]
-            part = reached.reshape(-1, columns * channels) @ matrices[row]
+            covered = flat[:, first + row - pads[0][0] : last + row - pads[0][0]]
+            part = covered.reshape(-1, columns * channels) @ matrices[row]
             part = part.reshape(batch, last - first, wide * filters)
             parts.append(jnp.pad(part, ((0, 0), (first, outputs - last), (0, 0))))
     # The barrier: what follows would add the parts up again wherever it uses them.

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l.nn.number import Number
+
 
 class DropoutState(nnx.Variable[Any]):
     """Rate, seed and call count of a dropout layer: data of the program, not weights."""
@@ -18,7 +20,7 @@ class DropoutState(nnx.Variable[Any]):
 class Dropout(nnx.Module):
     """Zeroes each element with probability `rate` and scales the others by `1 / (1 - rate)`.
 
-    The mask is a hash of (seed, call, position), drawn channel-major: it costs next to nothing beside
+    The mask is a hash of (seed, call, position), sampled channel-major: it costs next to nothing beside
     a Threefry mask, and a wider layer's mask begins with the narrower one's.
 
     Source: Srivastava et al. 2014, JMLR 15; hash: Wellons 2018, "lowbias32".
@@ -35,25 +37,25 @@ class Dropout(nnx.Module):
         if self.deterministic:
             return x
         rate = self.rate[...]
-        draw = uniform(self.seed[...], self.calls[...], x.shape)
+        sample = sample_uniform(self.seed[...], self.calls[...], x.shape)
         self.calls[...] = self.calls[...] + jnp.uint32(1)
-        return jnp.where(draw >= rate, x / (1.0 - rate), 0.0)
+        return jnp.where(sample >= rate, x / (1.0 - rate), 0.0)
 
 
-def uniform(seed: jax.Array, call: jax.Array, shape: Sequence[int]) -> jax.Array:
+def sample_uniform(seed: jax.Array, call: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Numbers from 0 to 1, a hash of seed and call (`[]`, uint32) and position, channel-major."""
-    salt = mix(seed ^ mix(call))
+    salt = mix_bits(seed ^ mix_bits(call))
     flat = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape[-1], *shape[:-1])
-    return mix(jnp.moveaxis(flat, 0, -1) ^ salt).astype(jnp.float32) * jnp.float32(2.0**-32)
+    return mix_bits(jnp.moveaxis(flat, 0, -1) ^ salt).astype(jnp.float32) * jnp.float32(2.0**-32)
 
 
-def mix(bits: jax.Array) -> jax.Array:
+def mix_bits(bits: jax.Array) -> jax.Array:
     """A bijection of 32-bit words whose output bits are unbiased: uint32 in, uint32 out, any shape."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
     return bits ^ (bits >> 16)
 
 
-def dropout(rate: Any, *, rngs: nnx.Rngs) -> nnx.Module:
+def make_dropout(rate: Any, *, rngs: nnx.Rngs) -> nnx.Module:
     """The stock layer for a plain number, `Dropout` for a traced rate."""
-    return nnx.Dropout(float(rate), rngs=rngs) if isinstance(rate, int | float) else Dropout(rate, rngs=rngs)
+    return nnx.Dropout(float(rate), rngs=rngs) if Number(rate).is_plain else Dropout(rate, rngs=rngs)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 BLOCK = 32
-"""Rows that are multiplied at once; an expert's last block is filled up with zeros."""
+"""Rows that are multiplied at once; an expert's last block is padded with zeros."""
 
 
 class Plan(NamedTuple):
@@ -24,32 +24,32 @@ class Plan(NamedTuple):
     """Blocks in use, `[]`."""
 
 
-def planned(expert: jax.Array, experts: int, capacity: Any = None) -> Plan:
+def plan_rows(expert: jax.Array, experts: int, capacity: Any = None) -> Plan:
     """Rows for entries `[G, n]` by the expert that each goes to, groups first; E leaves an entry out.
 
     An expert takes the first `capacity` entries of a group (all by default; may be data). There is room for every
     entry: S = floor(G n / BLOCK) + E blocks.
     """
-    groups, each = expert.shape
-    count = groups * each
+    groups, size = expert.shape
+    count = groups * size
     blocks = count // BLOCK + experts
     # One sort by expert and group: entries of both stand side by side, in their order.
     key = expert * groups + jnp.arange(groups)[:, None]
     order = jnp.argsort(key.reshape(-1), stable=True)
     key = key.reshape(-1)[order]
-    goes = key // groups
-    kept = goes < experts
+    owner = key // groups
+    accepted = owner < experts
     if capacity is not None:
-        places = jnp.arange(count)
-        first = jax.lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), key[1:] != key[:-1]]), places, 0))
-        kept &= places - first < capacity
-    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])
-    ends = before[jnp.searchsorted(goes, jnp.arange(experts + 1))]
+        indices = jnp.arange(count)
+        first = jax.lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), key[1:] != key[:-1]]), indices, 0))
+        accepted &= indices - first < capacity
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(accepted, dtype=jnp.int32)])
+    ends = before[jnp.searchsorted(owner, jnp.arange(experts + 1))]
     filled = -(-jnp.diff(ends) // BLOCK)
     last = jnp.cumsum(filled)
-    mine = jnp.minimum(goes, experts - 1)
-    row = (last - filled)[mine] * BLOCK + before[:-1] - ends[mine]
-    row = jnp.where(kept, row, blocks * BLOCK)
+    present = jnp.minimum(owner, experts - 1)
+    row = (last - filled)[present] * BLOCK + before[:-1] - ends[present]
+    row = jnp.where(accepted, row, blocks * BLOCK)
     return Plan(
         entry=jnp.full(blocks * BLOCK, count).at[row].set(order, mode="drop"),
         row=jnp.zeros(count, jnp.int32).at[order].set(row.astype(jnp.int32), unique_indices=True),
@@ -59,29 +59,29 @@ def planned(expert: jax.Array, experts: int, capacity: Any = None) -> Plan:
 
 
 @jax.custom_vjp
-def taken(x: jax.Array, index: jax.Array, back: jax.Array) -> jax.Array:
-    """`[N, C]` at each place the sum of the rows that `index` `[M, m]` names, `[M, C]`; beyond N there are zeros.
+def sum_rows(x: jax.Array, index: jax.Array, back: jax.Array) -> jax.Array:
+    """M sums of rows of `x` `[N, F]`, each of the m rows that `index` `[M, m]` names: `[M, F]`. Index N adds nothing.
 
-    `back` `[N, n]` says the same from the other side, the places that each row goes to, so that the slope is a sum
-    of rows too and no scatter.
+    `back` `[N, n]` is the inverse: the sums that each row is part of. With it the backward pass gathers instead of
+    scattering.
     """
     return jnp.sum(x.at[index].get(mode="fill", fill_value=0), 1)
 
 
-def _taken(x: jax.Array, index: jax.Array, back: jax.Array) -> tuple[jax.Array, Any]:
-    return taken(x, index, back), (index, back)
+def _sum_rows_forward(x: jax.Array, index: jax.Array, back: jax.Array) -> tuple[jax.Array, Any]:
+    return sum_rows(x, index, back), (index, back)
 
 
-def _given(held: Any, slope: jax.Array) -> tuple[jax.Array, None, None]:
-    index, back = held
-    return taken(slope, back, index), None, None
+def _sum_rows_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    index, back = saved
+    return sum_rows(gradient, back, index), None, None
 
 
-taken.defvjp(_taken, _given)
+sum_rows.defvjp(_sum_rows_forward, _sum_rows_backward)
 
 
 @jax.custom_vjp
-def products(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> jax.Array:
+def multiply_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> jax.Array:
     """Rows `[S, C]`, block by block times the matrix `[E, C, F]` of its owner, `[S, F]`; 0 in unused blocks.
 
     On a CPU a loop over the blocks in use: `jax.lax.ragged_dot` multiplies every row by every matrix there. Elsewhere
@@ -92,7 +92,7 @@ def products(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Ar
 
 @jax.jit
 def expert_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> jax.Array:
-    """`products`; its name stands in the program, whose reader cannot see how many of the blocks are in use."""
+    """`multiply_blocks`, by a name in the program: who counts its operations cannot see how many blocks are in use."""
     if jax.default_backend() != "cpu":
         blocks = rows.reshape(len(owner), BLOCK, -1)
         return jnp.einsum("nbc,ncf->nbf", blocks, weights[owner]).reshape(len(rows), -1)
@@ -104,38 +104,40 @@ def expert_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: j
     return jax.lax.fori_loop(0, used, body, _zeros((len(rows), weights.shape[2]), rows, weights))
 
 
-def _products(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> tuple[jax.Array, Any]:
-    return products(rows, weights, owner, used), (rows, weights, owner, used)
+def _multiply_forward(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> tuple[jax.Array, Any]:
+    return multiply_blocks(rows, weights, owner, used), (rows, weights, owner, used)
 
 
-def _slopes(held: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
-    rows, weights, owner, used = held
+def _multiply_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
+    rows, weights, owner, used = saved
     if jax.default_backend() != "cpu":
-        pairs = (each.reshape(len(owner), BLOCK, -1) for each in (rows, slope))
+        pairs = (x.reshape(len(owner), BLOCK, -1) for x in (rows, gradient))
         by_block = jnp.einsum("nbc,nbf->ncf", *pairs)
         by_weights = jax.ops.segment_sum(by_block, owner, len(weights), indices_are_sorted=True)
-        return products(slope, weights.swapaxes(1, 2), owner, used), by_weights, None, None
+        return multiply_blocks(gradient, weights.swapaxes(1, 2), owner, used), by_weights, None, None
 
     def body(at: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         by_rows, by_weights = carry
-        part, expert = _block(slope, at), owner[at]
+        part, expert = _block(gradient, at), owner[at]
         by_rows = jax.lax.dynamic_update_slice_in_dim(by_rows, part @ weights[expert].T, at * BLOCK, 0)
         return by_rows, by_weights.at[expert].add(_block(rows, at).T @ part)
 
     by_rows, by_weights = jax.lax.fori_loop(
-        0, used, body, (_zeros(rows.shape, rows, slope), _zeros(weights.shape, weights, slope))
+        0, used, body, (_zeros(rows.shape, rows, gradient), _zeros(weights.shape, weights, gradient))
     )
     return by_rows, by_weights, None, None
 
 
 def _zeros(shape: tuple[int, ...], *like: jax.Array) -> jax.Array:
     """Zeros that `jax.shard_map` knows to differ between devices where one of `like` does."""
-    ones = (each[(0,) * each.ndim] for each in like)
-    return jnp.zeros(shape, like[0].dtype) + sum(jnp.where(False, one, 0).astype(like[0].dtype) for one in ones)
+    numbers = (x[(0,) * x.ndim] for x in like)
+    return jnp.zeros(shape, like[0].dtype) + sum(
+        jnp.where(False, number, 0).astype(like[0].dtype) for number in numbers
+    )
 
 
 def _block(rows: jax.Array, at: Any) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(rows, at * BLOCK, BLOCK)
 
 
-products.defvjp(_products, _slopes)
+multiply_blocks.defvjp(_multiply_forward, _multiply_backward)

@@ -1,4 +1,4 @@
-"""Initial weights drawn on the host, so that a new shape costs no compilation."""
+"""Initial weights sampled on the host, so that a new shape costs no compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 
-def generator(key: jax.Array) -> np.random.Generator:
+def make_generator(key: jax.Array) -> np.random.Generator:
     """A counter-based generator that is a function of the JAX key alone."""
     words = np.asarray(jax.random.key_data(key)).reshape(-1)[:2]
     return np.random.Generator(np.random.Philox(key=words.astype(np.uint64)))
@@ -21,7 +21,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
     """Normal weights of variance 2 / fan-in; the last axis is the output, all others are the fan-in.
 
-    Under a JAX trace (shapes only) nothing is drawn and zeros are returned.
+    Under a JAX trace (shapes only) nothing is sampled and zeros are returned.
 
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
     """
@@ -29,7 +29,7 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **
 
 
 def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-    """Normal weights of variance 1 / fan-in, as `he_normal` has them: for layers that no rectifier follows.
+    """Normal weights of variance 1 / fan-in: like `he_normal`, for layers that no rectifier follows.
 
     Source: LeCun et al. 1998, Efficient BackProp, equation 16.
     """
@@ -42,7 +42,7 @@ def lecun_stack(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, 
 
 
 def lecun_rows(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-    """`lecun_normal` for a table of vectors, which is also used the other way round: the fan-in is the last axis."""
+    """`lecun_normal` for an embedding, which also maps features back to tokens: the fan-in is the last axis."""
     return _normal(1.0, key, shape, dtype, shape[-1])
 
 
@@ -50,8 +50,8 @@ def _normal(gain: float, key: jax.Array, shape: Sequence[int], dtype: Any, input
     if isinstance(key, Tracer):
         return jnp.zeros(shape, dtype)
     scale = math.sqrt(gain / max(math.prod(shape[:-1]) if inputs is None else inputs, 1))
-    drawn = generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
-    return jax.device_put(drawn.astype(dtype))
+    sample = make_generator(key).standard_normal(tuple(shape), np.float32) * np.float32(scale)
+    return jax.device_put(sample.astype(dtype))
 
 
 def zeros(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> jax.Array:

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.nn.blocks import ACTIVATIONS, activate, chosen, linear
-from l2l.nn.dropout import dropout
-from l2l.nn.grouped import planned, products, taken
+from l2l.nn.blocks import ACTIVATIONS, activate, make_linear
+from l2l.nn.dropout import make_dropout
+from l2l.nn.grouped import multiply_blocks, plan_rows, sum_rows
 from l2l.nn.initial import lecun_stack
-from l2l.nn.padded import Padded, Picked, Selector, either, kept, named, number, size
-from l2l.nn.router import Router, Routes, balance, capacity, z_loss
+from l2l.nn.length import Length
+from l2l.nn.number import Number
+from l2l.nn.option import Option
+from l2l.nn.router import Router, Routes, compute_balance, compute_capacity, compute_z_loss
 
 
 class Penalty(nnx.Variable[Any]):
@@ -26,7 +28,7 @@ class Measure(nnx.Variable[Any]):
 
 def penalties(module: nnx.Module) -> list[jax.Array]:
     """What the parts of a model add to the loss of its last call in training, `[]` each."""
-    return [jnp.sum(each) for each in jax.tree.leaves(nnx.state(module, Penalty))]
+    return [jnp.sum(penalty) for penalty in jax.tree.leaves(nnx.state(module, Penalty))]
 
 
 def measures(module: nnx.Module) -> dict[str, jax.Array]:
@@ -34,29 +36,28 @@ def measures(module: nnx.Module) -> dict[str, jax.Array]:
 
     `expert_load_max` and `expert_load_min` are the largest and smallest share of an expert times their number.
     """
-    each: dict[tuple[Any, ...], dict[str, jax.Array]] = {}
+    mixtures: dict[tuple[Any, ...], dict[str, jax.Array]] = {}
     for path, leaf in nnx.to_flat_state(nnx.state(module, Measure)):
-        each.setdefault(path[:-1], {})[str(path[-1])] = leaf.get_value()
-    called = [jnp.sum(found["expert_load"], -1) > 0 for found in each.values()]
-    count = jnp.maximum(sum(jnp.sum(one, dtype=jnp.float32) for one in called), 1.0)
-    names = sorted({name for found in each.values() for name in found if name != "expert_load"})
+        mixtures.setdefault(path[:-1], {})[str(path[-1])] = leaf.get_value()
+    called = [jnp.sum(values["expert_load"], -1) > 0 for values in mixtures.values()]
+    count = jnp.maximum(sum(jnp.sum(flags, dtype=jnp.float32) for flags in called), 1.0)
+    names = sorted({name for values in mixtures.values() for name in values if name != "expert_load"})
+    pairs = list(zip(called, mixtures.values(), strict=True))
     return {
-        name: sum(jnp.sum(jnp.where(one, found[name], 0.0)) for one, found in zip(called, each.values(), strict=True))
-        / count
-        for name in names
+        name: sum(jnp.sum(jnp.where(flags, values[name], 0.0)) for flags, values in pairs) / count for name in names
     }
 
 
 class MixtureOfExperts(nnx.Module):
     """`experts` two-layer perceptrons of `width`, of which each token is computed by those that its router names.
 
-    A group is a sequence: an expert takes the first `room * k * L / experts` of its tokens and drops the others (None:
-    takes all), so what a sequence comes to never hangs on others of its batch, nor a token on later ones, but under
-    expert_choice, which a `causal` model cannot have. `shared` adds a perceptron that computes every token.
-    `balance_weight` and `z_weight` scale what is added to the loss. With the name of a mesh axis as `axis`, to be
-    called inside `jax.shard_map`, the experts are those of this device and the result is the sum over all.
+    A group is a sequence. An expert takes the first `room * k * L / experts` of its tokens and drops the others (None:
+    takes all). The result of a sequence therefore never depends on others of its batch, nor that of a token on later
+    ones, except under expert_choice, which a `causal` model cannot have. `shared` adds a perceptron that computes every
+    token. `balance_weight` and `z_weight` scale what is added to the loss. With the name of a mesh axis as `axis`, to
+    be called inside `jax.shard_map`, the experts are those of this device and the result is the sum over all.
 
-    Sizes may be `Padded`; `k`, `router`, `activation` and `shared` `Picked`; the other numbers data.
+    Data may choose `k`, `router`, `activation` and `shared`, and the other numbers may be data.
 
     Raises: ValueError if a size does not fit another or an option is unknown.
     Source: Shazeer et al. 2017, arXiv:1701.06538; Fedus et al. 2021, Switch Transformer, arXiv:2101.03961, section
@@ -66,15 +67,15 @@ class MixtureOfExperts(nnx.Module):
 
     def __init__(
         self,
-        features: int | Padded,
+        features: int | Length,
         *,
-        experts: int | Padded,
-        width: int | Padded,
-        k: int | Picked = 1,
-        router: str | Picked = "softmax",
+        experts: int | Length,
+        width: int | Length,
+        k: int | Option = 1,
+        router: str | Option = "softmax",
         room: Any = 1.25,
-        shared: bool | Picked = False,
-        activation: str | Picked = "gelu",
+        shared: bool | Option = False,
+        activation: str | Option = "gelu",
         balance_weight: Any = 0.01,
         z_weight: Any = 0.001,
         causal: bool = True,
@@ -86,95 +87,106 @@ class MixtureOfExperts(nnx.Module):
         self.router = Router(features, experts, k=k, kind=router, rngs=rngs)
         if causal and self.router.looks_ahead:
             raise ValueError("expert_choice looks at the whole sequence, which a causal model must not see")
-        if length is not None and all(isinstance(each, int | float) for each in (k, room, experts)):
-            _check_room(k, length, room, experts)
-        self.activation = chosen("activation", activation, ACTIVATIONS)
-        self.room, self.balance_weight, self.z_weight = map(kept, (room, balance_weight, z_weight))
+        self.room, self.balance_weight, self.z_weight = map(Number, (room, balance_weight, z_weight))
+        if length is not None:
+            _check_room(self.router.k, length, self.room, self.router.experts)
+        self.activation = Option.of(activation).check("activation", ACTIVATIONS)
         self.axis = axis
-        shape = (size(experts), size(features), size(width))
+        shape = (self.router.experts.size, Length.of(features).size, Length.of(width).size)
         self.inner = nnx.Param(lecun_stack(rngs.params(), shape))
         self.outer = nnx.Param(lecun_stack(rngs.params(), (shape[0], shape[2], shape[1])))
-        self.shared_inner = linear(features, width, bias=False, rngs=rngs) if shared is not False else None
-        self.shared_outer = linear(width, features, bias=False, rngs=rngs) if shared is not False else None
-        self.shared = Selector(shared) if isinstance(shared, Picked) else shared
-        self.drop = dropout(dropout_rate, rngs=rngs)
+        self.shared = Option.of(shared)
+        shares = self.shared.can_be(True)
+        self.shared_inner = make_linear(features, width, bias=False, rngs=rngs) if shares else None
+        self.shared_outer = make_linear(width, features, bias=False, rngs=rngs) if shares else None
+        self.drop = make_dropout(dropout_rate, rngs=rngs)
         self.deterministic = False
         self.penalty, self.expert_load = Penalty(jnp.zeros(())), Measure(jnp.zeros(shape[0]))
         self.drop_rate, self.router_entropy = Measure(jnp.zeros(())), Measure(jnp.zeros(()))
         self.expert_load_max, self.expert_load_min = Measure(jnp.zeros(())), Measure(jnp.zeros(()))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Tokens `[B, L, C]`, and `[B, L]`, true where there is one, to `[B, L, C]`, 0 where there is none.
+        """Tokens `[B, L, F]`, and `[B, L]`, true where there is one, to `[B, L, F]`, 0 where there is none.
 
-        In training it leaves behind what it adds to the loss (`penalty`), each expert's share of what was sent
-        (`expert_load`, `[E]`), the share of that which was dropped (`drop_rate`), and `router_entropy` in nats.
+        In training it leaves behind what it adds to the loss (`penalty`), each expert's share of the entries
+        (`expert_load`, `[E]`), the share of those that were dropped (`drop_rate`), and `router_entropy` in nats.
         """
         logits, routes = self.router(x, mask)
-        held = self.inner.shape[0]  # fewer than there are where a device has some of them
+        experts = self.inner.shape[0]  # fewer than the router's where a device has some of them
         if self.axis is None:
-            y, kept = self._mixed(x, routes, held)
+            y, accepted = self._mix(x, routes, experts)
         else:
-            expert = routes.expert - jax.lax.axis_index(self.axis) * held
-            expert = jnp.where((expert >= 0) & (expert < held), expert, held)
-            own, weight = jax.lax.pcast((x, routes.weight), self.axis, to="varying")
-            mixed = self._mixed(own, Routes(expert, routes.token, weight), held)
-            y, kept = jax.lax.psum(mixed, self.axis)
+            expert = routes.expert - jax.lax.axis_index(self.axis) * experts
+            expert = jnp.where((expert >= 0) & (expert < experts), expert, experts)
+            tokens, weight = jax.lax.pcast((x, routes.weight), self.axis, to="varying")
+            mixture = self._mix(tokens, Routes(expert, routes.token, weight), experts)
+            y, accepted = jax.lax.psum(mixture, self.axis)
         if self.shared_inner is not None and self.shared_outer is not None:
             inner, outer = self.shared_inner, self.shared_outer
-            y = either(named(self.shared, True), lambda: y + outer(activate(self.activation, inner(x))), lambda: y)
+            y = self.shared.branch(True, lambda: y + outer(activate(self.activation, inner(x))), lambda: y)
         if not self.deterministic:
-            self._measure(logits, routes, kept, mask)
+            self._measure(logits, routes, accepted, mask)
         y: Any = self.drop(y)  # pyright: ignore[reportCallIssue]
         return y if mask is None else y * mask[..., None].astype(y.dtype)
 
-    def _mixed(self, x: jax.Array, routes: Routes, held: int) -> tuple[jax.Array, jax.Array]:
-        """The sum of what its experts make of each token, `[B, L, C]`, and how many entries there was room for."""
+    def _mix(self, x: jax.Array, routes: Routes, experts: int) -> tuple[jax.Array, jax.Array]:
+        """The weighted sum of what its experts compute of each token, `[B, L, F]`, and how many entries had room."""
         groups, length, features = x.shape
         tokens = groups * length
-        plan = planned(routes.expert, held, self._capacity(length))
+        plan = plan_rows(routes.expert, experts, self._capacity(length))
         entries = jnp.arange(groups)[:, None] * length + routes.token
         owner = jnp.append(entries.reshape(-1), tokens)[plan.entry]
-        weight = taken(routes.weight.reshape(-1, 1), plan.entry[:, None], plan.row[:, None]).astype(x.dtype)
-        # A token's entries stand side by side unless experts choose; then its rows must be found.
+        weight = sum_rows(routes.weight.reshape(-1, 1), plan.entry[:, None], plan.row[:, None]).astype(x.dtype)
+        # A token's entries stand side by side unless experts choose; then its rows must be searched.
         back = None if self.router.looks_ahead else plan.row.reshape(tokens, -1)
         flat = x.reshape(tokens, features)
-        rows = flat.at[owner].get(mode="fill", fill_value=0) if back is None else taken(flat, owner[:, None], back)
-        rows = activate(self.activation, products(rows, self.inner[...], plan.owner, plan.used))
-        rows = products(rows, self.outer[...], plan.owner, plan.used) * weight
-        y = jnp.zeros_like(flat).at[owner].add(rows, mode="drop") if back is None else taken(rows, back, owner[:, None])
+        rows = flat.at[owner].get(mode="fill", fill_value=0) if back is None else sum_rows(flat, owner[:, None], back)
+        rows = activate(self.activation, multiply_blocks(rows, self.inner[...], plan.owner, plan.used))
+        rows = multiply_blocks(rows, self.outer[...], plan.owner, plan.used) * weight
+        if back is None:
+            y = jnp.zeros_like(flat).at[owner].add(rows, mode="drop")
+        else:
+            y = sum_rows(rows, back, owner[:, None])
         return y.reshape(x.shape), jnp.sum(plan.row < len(plan.entry))
 
     def _capacity(self, length: int) -> Any:
         """Tokens of a group that an expert has room for; None for all."""
-        if self.room is None or self.router.kinds == ("expert_choice",):
+        if self.room.value is None or self.router.only_experts_choose:
             return None
-        found = capacity(number(self.router.k), length, number(self.room), number(self.router.experts))
-        return jnp.where(named(self.router.kind, "expert_choice"), length, found) if self.router.looks_ahead else found
+        tokens = compute_capacity(self.router.k, length, self.room, self.router.experts)
+        if not self.router.looks_ahead:
+            return tokens
+        return jnp.where(self.router.kind.is_("expert_choice"), length, tokens)
 
-    def _measure(self, logits: jax.Array, routes: Routes, kept: jax.Array, mask: jax.Array | None) -> None:
-        size, experts = logits.shape[-1], number(self.router.experts)
+    def _measure(self, logits: jax.Array, routes: Routes, accepted: jax.Array, mask: jax.Array | None) -> None:
+        size, experts = logits.shape[-1], self.router.experts.active
         sent = jnp.zeros(size + 1, logits.dtype).at[routes.expert.reshape(-1)].add(1.0)[:size]
         total = jnp.maximum(jnp.sum(sent), 1.0)
         present = jnp.ones(logits.shape[:2], logits.dtype) if mask is None else mask.astype(logits.dtype)
-        liked = self.router.probabilities(logits) * present[..., None]
+        probabilities = self.router.probabilities(logits) * present[..., None]
         tokens = jnp.maximum(jnp.sum(present), 1.0)
-        uneven = balance(jnp.sum(liked, (0, 1)) / tokens, sent / total, experts)
-        uneven = jnp.where(named(self.router.kind, "expert_choice"), 0.0, uneven)
-        found = (
-            (self.penalty, number(self.balance_weight) * uneven + number(self.z_weight) * z_loss(logits, present)),
+        imbalance = compute_balance(jnp.sum(probabilities, (0, 1)) / tokens, sent / total, experts)
+        imbalance = jnp.where(self.router.kind.is_("expert_choice"), 0.0, imbalance)
+        penalty = self.balance_weight.value * imbalance + self.z_weight.value * compute_z_loss(logits, present)
+        least = jnp.min(jnp.where(jnp.arange(len(sent)) < experts, sent, total))
+        measured = (
+            (self.penalty, penalty),
             (self.expert_load, sent / total),
             (self.expert_load_max, jnp.max(sent) * experts / total),
-            (self.expert_load_min, jnp.min(jnp.where(jnp.arange(len(sent)) < experts, sent, total)) * experts / total),
-            (self.drop_rate, 1.0 - kept / total),
-            (self.router_entropy, -jnp.sum(liked * jnp.log(jnp.maximum(liked, 1e-30))) / tokens),
+            (self.expert_load_min, least * experts / total),
+            (self.drop_rate, 1.0 - accepted / total),
+            (self.router_entropy, -jnp.sum(probabilities * jnp.log(jnp.maximum(probabilities, 1e-30))) / tokens),
         )
-        for variable, value in found:
+        for variable, value in measured:
             variable[...] = value.astype(variable[...].dtype)
 
 
-def _check_room(k: Any, length: int, room: Any, experts: Any) -> None:
-    if k * length * room / experts < 1:
+def _check_room(k: Option, length: int, room: Number, experts: Length) -> None:
+    """Raises: ValueError if an expert has room for less than one token, where all numbers are plain."""
+    if not (k.is_plain and room.is_plain and experts.is_plain) or room.value is None:
+        return
+    if (tokens := k.value * length * room.value / experts.size) < 1:
         raise ValueError(
-            f"a capacity under one token: {length} tokens, {k} experts for each, {experts} experts and a factor of "
-            f"{room:g} leave {k * length * room / experts:.3g}; take fewer experts or a larger factor"
+            f"a capacity under one token: {length} tokens, {k.value} experts for each, {experts.size} experts and a "
+            f"factor of {room.value:g} leave {tokens:.3g}; take fewer experts or a larger factor"
         )

@@ -1,4 +1,4 @@
-"""Layers of one kind after another, of which data say how many: in the program there is one of them."""
+"""Layers of one kind in a row, of which data say how many are in use: the program compiles one of them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from l2l.nn.padded import Bound, Padded, bound
+from l2l.nn.length import Length
+from l2l.nn.number import ProgramInput
 
 SMALL = 1024
-"""Numbers of an array that is packed with others."""
+"""An array of at most so many numbers is packed with others."""
 ALONE, STACKED = "layers", "l2l_stacked"
-"""Where a `Stack` keeps its layers: one by one, or as one whose arrays have an axis of layers before their own.
+"""The attributes of a `Stack` for its layers: one by one, or as one whose arrays have an axis of layers in front.
 
-Found by name in the paths of a state, hence one that no module of a user's has."""
-KEPT = "layer"
-"""The name of what a layer's parts give, which is all that is kept of it for the way back."""
+The engine looks for these names in the paths of a state, so no module of a user's may have the second."""
+RESIDUAL = "layer"
+"""The name of what a layer's parts return: the only residuals that are saved for the backward pass."""
 
 
 class Stack(nnx.Module):
-    """The first `depth` of some layers, which keep the shape of what they get.
+    """The first `depth` of some layers, which keep the shape of their input.
 
-    A layer is called with that, whether it is in use, and what else is given.
+    A layer is called with its input, whether it is in use, and the extra arguments of the call.
 
-    Where the depth is data, layers that differ in nothing but numbers are one whose arrays are stacked, and a loop
-    goes through it: it is compiled once, those beyond the depth cost nothing, and on the way back what is not `KEPT`
-    by name is computed again. What a layer remembers changes only where it is used.
+    Where the depth is padded, layers that differ in nothing but numbers become one layer with stacked arrays, and a
+    loop goes through it: it is compiled once, layers beyond the depth cost nothing, and the backward pass computes
+    again whatever is not a `RESIDUAL`. The variables of a layer change only where it is in use.
     """
 
-    def __init__(self, layers: Sequence[nnx.Module], depth: int | Padded) -> None:
-        self.depth = bound(depth)
+    def __init__(self, layers: Sequence[nnx.Module], depth: int | Length) -> None:
+        self.depth = Length.of(depth)
         parts = [nnx.split(layer) for layer in layers]
         graph, shapes = parts[0][0], [jax.tree.map(jnp.shape, state) for _, state in parts]
-        alike = all(each[0] == graph and shape == shapes[0] for each, shape in zip(parts, shapes, strict=True))
-        loops = isinstance(depth, Padded) and alike
+        alike = all(part[0] == graph and shape == shapes[0] for part, shape in zip(parts, shapes, strict=True))
+        loops = alike and not self.depth.is_plain
         self.layers = None if loops else nnx.List(layers)
         self.l2l_stacked = (
             nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[state for _, state in parts]))
@@ -45,73 +46,71 @@ class Stack(nnx.Module):
             else None
         )
 
-    def __call__(self, x: jax.Array, *given: Any) -> jax.Array:
-        """Any shape in, the same shape out; each layer gets what is `given`."""
-        depth: Any = self.depth
+    def __call__(self, x: jax.Array, *extra: Any) -> jax.Array:
+        """Any shape in, the same shape out; each layer gets the `extra` arguments."""
         if self.l2l_stacked is not None:
-            return self._looped(x, *given)
+            return self._loop(x, *extra)
         layers: Any = self.layers
-        for number, layer in enumerate(layers[:depth] if isinstance(depth, int) else layers, 1):
-            x = layer(x, True if isinstance(depth, int) else number <= depth[...], *given)
+        for number, layer in enumerate(layers[: self.depth.size], 1):
+            x = layer(x, self.depth.reaches(number), *extra)
         return x
 
-    def _looped(self, x: jax.Array, *given: Any) -> jax.Array:
-        depth: Any = self.depth
-        fixed = nnx.Any(nnx.Param, Bound)
-        graph, rest, held = nnx.split(self.l2l_stacked, nnx.Not(fixed), ...)
-        packed, unpack = _packed((rest, held))
-        tree = jax.tree.structure(rest)
-        changed: list[int] = []  # known once the loop has been traced
+    def _loop(self, x: jax.Array, *extra: Any) -> jax.Array:
+        fixed = nnx.Any(nnx.Param, ProgramInput)
+        graph, variables, constants = nnx.split(self.l2l_stacked, nnx.Not(fixed), ...)
+        packed, unpack = _pack((variables, constants))
+        before, tree = jax.tree.flatten(variables)
+        depth = self.depth
 
-        def body(x: jax.Array, each: tuple[Any, Any]) -> tuple[jax.Array, list[jax.Array]]:
-            number, row = each
-            rest, held = unpack(row)
-            layer: Any = nnx.merge(graph, rest, held, copy=True)
-            x = layer(x, number <= depth[...], *given)
-            after = jax.tree.leaves(nnx.state(layer, nnx.Not(fixed)))
-            changed[:] = [
-                at for at, (old, new) in enumerate(zip(jax.tree.leaves(rest), after, strict=True)) if old is not new
-            ]
-            return x, [after[at] for at in changed]
+        def body(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, dict[int, jax.Array]]:
+            number, row = layer
+            variables, constants = unpack(row)
+            module: Any = nnx.merge(graph, variables, constants, copy=True)
+            x = module(x, depth.reaches(number), *extra)
+            pairs = zip(jax.tree.leaves(variables), jax.tree.leaves(nnx.state(module, nnx.Not(fixed))), strict=True)
+            return x, {index: new for index, (old, new) in enumerate(pairs) if old is not new}
 
-        body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
-        x, after = jax.lax.scan(body, x, (jnp.arange(1, len(packed[0]) + 1), packed))
-        if changed:
-            leaves = jax.tree.leaves(rest)
-            for at, values in zip(changed, after, strict=True):
-                leaves[at] = values
+        body = jax.checkpoint(body, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(RESIDUAL))
+        x, changes = jax.lax.scan(body, x, (jnp.arange(1, len(packed[0]) + 1), packed))
+        if changes:
+            leaves = [changes.get(index, leaf) for index, leaf in enumerate(before)]
             nnx.update(self.l2l_stacked, jax.tree.unflatten(tree, leaves))
         return x
 
 
-def kept(x: jax.Array) -> jax.Array:
-    """`x`, to be kept for the way back through a loop of layers."""
-    return checkpoint_name(x, KEPT)
+def save_residual(x: jax.Array) -> jax.Array:
+    """`x`, saved for the backward pass through a loop of layers."""
+    return checkpoint_name(x, RESIDUAL)
 
 
-def _packed(stacked: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+def _pack(stacked: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
     """A tree of arrays with an axis of layers as a few such arrays, and a function from one layer's to its tree.
 
-    Small arrays of one dtype stand behind one another in one: each array of a loop costs time, however small it is.
+    Small arrays of one dtype are concatenated: each array of a loop costs time, however small it is.
     """
     leaves, tree = jax.tree.flatten(stacked)
     shapes = [leaf.shape[1:] for leaf in leaves]
     sizes = [leaf[0].size for leaf in leaves]
-    large = [at for at, size in enumerate(sizes) if size > SMALL]
-    kinds = sorted({str(leaf.dtype) for leaf, size in zip(leaves, sizes, strict=True) if size <= SMALL})
-    small = [[at for at, size in enumerate(sizes) if size <= SMALL and str(leaves[at].dtype) == kind] for kind in kinds]
-    packed = [leaves[at] for at in large]
-    packed += [jnp.concatenate([leaves[at].reshape(len(leaves[at]), -1) for at in places], 1) for places in small]
+    large = [index for index, size in enumerate(sizes) if size > SMALL]
+    dtypes = sorted({str(leaf.dtype) for leaf, size in zip(leaves, sizes, strict=True) if size <= SMALL})
+    small = [
+        [index for index, size in enumerate(sizes) if size <= SMALL and str(leaves[index].dtype) == dtype]
+        for dtype in dtypes
+    ]
+    packed = [leaves[index] for index in large]
+    packed += [
+        jnp.concatenate([leaves[index].reshape(len(leaves[index]), -1) for index in group], 1) for group in small
+    ]
 
     def unpack(row: list[jax.Array]) -> Any:
-        found: list[Any] = [None] * len(leaves)
-        for at, array in zip(large, row, strict=False):
-            found[at] = array
-        for places, array in zip(small, row[len(large) :], strict=True):
+        unpacked: list[Any] = [None] * len(leaves)
+        for index, array in zip(large, row, strict=False):
+            unpacked[index] = array
+        for group, array in zip(small, row[len(large) :], strict=True):
             start = 0
-            for at in places:
-                found[at] = array[start : start + sizes[at]].reshape(shapes[at])
-                start += sizes[at]
-        return jax.tree.unflatten(tree, found)
+            for index in group:
+                unpacked[index] = array[start : start + sizes[index]].reshape(shapes[index])
+                start += sizes[index]
+        return jax.tree.unflatten(tree, unpacked)
 
     return packed, unpack

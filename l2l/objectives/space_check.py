@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from l2l.engine.bucket import assemble, bucket, numbers, padded_sizes
+from l2l.engine.bucket import list_padded_sizes, make_lane_data, make_program_values, make_shared_bucket
 from l2l.engine.evaluate import metric_dtypes
 from l2l.engine.fit import make_rngs
 from l2l.errors import InputError
@@ -69,11 +69,11 @@ def list_metrics(space: SearchSpace[Learner], task: Task, spec: Spec) -> Collect
 
 def _list_measures(space: SearchSpace[Learner], spec: Spec) -> set[str]:
     """What models of the space measure while they train."""
-    largest = {pad: sizes[-1:] for pad, sizes in padded_sizes(space).items()}
+    largest = {pad: sizes[-1:] for pad, sizes in list_padded_sizes(space).items()}
     buckets = {
         shared.name: (shared, candidate)
         for candidate in space.cover()
-        for shared in [bucket(space, candidate, largest)]
+        for shared in [make_shared_bucket(space, candidate, largest)]
     }
     names = set[str]()
 
@@ -81,11 +81,12 @@ def _list_measures(space: SearchSpace[Learner], spec: Spec) -> set[str]:
         return measures(space.build(values, spec).model(make_rngs(jax.random.key(0))))
 
     for shared, candidate in buckets.values():
-        traced_values = dict(numbers(space, candidate, shared))
+        traced_values = dict(make_lane_data(space, candidate, shared))
         with suppress(Exception):  # a crash here will be reported by the trial that crashes
             try:
                 names |= jax.eval_shape(
-                    lambda traced_values, shared=shared: measure(assemble(space, shared, traced_values)), traced_values
+                    lambda traced_values, shared=shared: measure(make_program_values(space, shared, traced_values)),
+                    traced_values,
                 ).keys()
             except NEEDS_PLAIN_VALUES:
                 names |= jax.eval_shape(lambda candidate=candidate: measure(candidate.values)).keys()

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from l2l.engine.bucket import Ladders, bucket, exact
+from l2l.engine.bucket import SizeLevels, make_exact_bucket, make_shared_bucket
 from l2l.engine.checkpoint import Checkpoints, DamagedCheckpoint, flatten_state
 from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, plan_calls, split_trials
 from l2l.engine.data import load_data, make_spec
@@ -63,7 +63,7 @@ class Trained:
     costs: Sequence[str] = ()
     latency_batch: int = 1
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
-    _size_levels: Ladders | None = field(default=None, init=False, repr=False, compare=False)
+    _size_levels: SizeLevels | None = field(default=None, init=False, repr=False, compare=False)
     _checkpoints: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Trained:
         if self._size_levels is None:  # chosen once, by the driver, and sent along to the workers
             spec = make_spec(self.task, load_data(self.task), self.epochs)
             self._size_levels = choose_size_levels(self.space, spec)
-        return bucket(self.space, candidate, self._size_levels).name
+        return make_shared_bucket(self.space, candidate, self._size_levels).name
 
     def key(self, number: int) -> Key:
         """The trial's key: a function of the seed and the number alone."""
@@ -162,7 +162,7 @@ class Trained:
         except NEEDS_PLAIN_VALUES:
             # The model needs its values as plain numbers: each candidate gets a program of its own.
             for index, member in enumerate(members):
-                yield population.train([member], exact(member[0]), 1, stage.select(index))
+                yield population.train([member], make_exact_bucket(member[0]), 1, stage.select(index))
 
     def make_outcome(self, fit: Fit, seconds: dict[str, float]) -> Outcome:
         """The outcome of a fit; `seconds` are the trial's share of its program's."""
@@ -266,7 +266,7 @@ class Trained:
         if (cost := population.capacity.measure(candidate.values)) is not None:
             costs |= cost._asdict()
         if "latency" in self.costs:
-            model, _ = population.build_module(candidate, exact(candidate), self.key(0))
+            model, _ = population.build_module(candidate, make_exact_bucket(candidate), self.key(0))
             costs["latency"] = measure_latency(model, self.task, self.latency_batch)
         requested = {name: costs[name] for name in self.costs if name in costs}
         return replace(outcome, metrics={**outcome.metrics, **requested})

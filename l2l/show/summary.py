@@ -17,11 +17,14 @@ from l2l.engine.cost import count_idle_parameters
 from l2l.nn.attention import Attention
 from l2l.nn.blocks import Convolution, Dense, Standardised
 from l2l.nn.dropout import Dropout
+from l2l.nn.length import Length
 from l2l.nn.moe import MixtureOfExperts
-from l2l.nn.padded import PaddedNorm, Selector, number
+from l2l.nn.norm import PaddedNorm
+from l2l.nn.number import Number
+from l2l.nn.option import Option
 from l2l.nn.stack import Stack
-from l2l.nn.text import Spelled
-from l2l.nn.transformer import Block, Embedding, FeedForward, Residual, Transformer, length
+from l2l.nn.text import TextModel
+from l2l.nn.transformer import Block, Embedding, FeedForward, Residual, Transformer, count_tokens
 from l2l.types import Spec
 
 POSITIONS = {"none": "no positions", "learned": "learned positions", "rotary": "rotary positions", "alibi": "ALiBi"}
@@ -74,11 +77,11 @@ class Box:
 def outline(model: nnx.Module, spec: Spec) -> list[Box]:
     """The boxes of a found model, the input first and the logits last; their parameters add up to the model's."""
     facts = [sizes(spec.inputs)]
-    if isinstance(model, Spelled):
+    if isinstance(model, TextModel):
         facts = [f"{sizes(spec.inputs)} symbols of {spec.tokens}"]
     if isinstance(model, Standardised) and not _is_neutral(model):
         facts.append("centred and scaled")
-    inner: Any = model.model if isinstance(model, Standardised | Spelled) else model
+    inner: Any = model.model if isinstance(model, Standardised | TextModel) else model
     walk = _Walk(spec.inputs)
     boxes = walk.parts(inner)
     if rest := walk.count(model):
@@ -98,11 +101,11 @@ def _is_neutral(model: Standardised) -> bool:
 
 def _plain(held: Any) -> Any:
     """What a module kept of an option, whether plain or data."""
-    return held.options[int(held.index[...])] if isinstance(held, Selector) else held
+    return held.options[int(held.index)] if isinstance(held, Option) else held
 
 
-def _whole(held: Any) -> int:
-    return int(number(held))
+def _whole(held: Length | Option | Number) -> int:
+    return int(held.active if isinstance(held, Length) else held.value)
 
 
 def _inside(held: Any) -> list[tuple[str, Any]] | None:
@@ -210,11 +213,11 @@ class _Walk:
         size_in, size_out = part.linear.in_features, part.linear.out_features
         self._mapped(size_in, size_out)
         facts = (f"{size_in} → {size_out}", *_behind(part))
-        return Box("dense", facts, tone="dense", own=self.count(part), skip=_whole(part.route) > 0)
+        return Box("dense", facts, tone="dense", own=self.count(part), skip=_plain(part.skip) != "none")
 
     def _convolution(self, part: Convolution) -> Box:
         title, facts = _kernel(part.conv)
-        pooling, skip, own = _plain(part.pooling), _whole(part.route) > 0, self.count(part)
+        pooling, skip, own = _plain(part.pooling), _plain(part.skip) != "none", self.count(part)
         if len(self.shape) == 3:
             by = 1 if pooling == "none" else 2
             self.shape = (*(-(-each // by) for each in self.shape[:2]), part.conv.out_features)
@@ -232,13 +235,13 @@ class _Walk:
         elif len(part.shape) == 3:
             features = table.out_features
             facts = (
-                f"{length(part.shape)} patches of {sizes((part.patch, part.patch))} pixels",
+                f"{count_tokens(part.shape)} patches of {sizes((part.patch, part.patch))} pixels",
                 f"{table.in_features} → {features}",
             )
         else:
             features = table[...].shape[-1]
-            facts = (f"a token of {features} for each of {length(part.shape)} numbers",)
-        self.shape = (length(part.shape), features)
+            facts = (f"a token of {features} for each of {count_tokens(part.shape)} numbers",)
+        self.shape = (count_tokens(part.shape), features)
         return Box("embedding", facts, own=self.count(part))
 
     def _block(self, part: Block) -> Box:
@@ -278,8 +281,8 @@ class _Walk:
         count, k, kind = _whole(part.router.experts), _whole(part.router.k), str(_plain(part.router.kind))
         facts = [f"{size_in} → {width} → {size_in}", str(_plain(part.activation)), f"{kind.replace('_', ' ')} router"]
         if kind != "expert_choice":
-            facts.append("no limit of capacity" if part.room is None else f"capacity {float(number(part.room)):g}")
-            facts.append(f"balance loss {TIMES} {float(number(part.balance_weight)):.3g}")
+            facts.append("no limit of capacity" if part.room.value is None else f"capacity {float(part.room.value):g}")
+            facts.append(f"balance loss {TIMES} {float(part.balance_weight.value):.3g}")
         if part.shared_inner is not None and _plain(part.shared):
             facts.append("a shared expert")
         own, spared = self.count(part), count_idle_parameters(part)
@@ -311,5 +314,5 @@ def _normalisation(part: Any) -> str:
 def _behind(part: Dense | Convolution) -> tuple[str, ...]:
     """What follows the map of a layer."""
     norm = () if part.norm is None else (_normalisation(part.norm),)
-    added = ((), ("input added",), ("input added, projected",))[_whole(part.route)]
+    added = {"none": (), "identity": ("input added",), "projected": ("input added, projected",)}[_plain(part.skip)]
     return (*norm, str(_plain(part.activation)), *added)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l.errors import InputError
-from l2l.nn.text import spelled
+from l2l.nn.text import encode_texts
 from l2l.tasks.classification import frozen, pick
 from l2l.tasks.data_files import content, decoded, located
 from l2l.tasks.text import TextFile
@@ -134,7 +134,7 @@ def _split(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The examples by split, in the order of the file. Raises: InputError if a split has not one."""
     found = _read(file, unit)
-    x = spelled(found.texts, context, unit)
+    x = encode_texts(found.texts, context, unit)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     order = np.random.RandomState(0).permutation(len(x))
     ends = [round(len(x) * share) for share in (1.0 - validation - test, 1.0 - test)]

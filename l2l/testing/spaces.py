@@ -19,7 +19,14 @@ import optax
 import pytest
 from flax import nnx
 
-from l2l.engine.bucket import Bucket, assemble, bucket, numbers, padded_sizes, plain
+from l2l.engine.bucket import (
+    Bucket,
+    list_padded_sizes,
+    make_lane_data,
+    make_program_values,
+    make_shared_bucket,
+    make_unpadded_bucket,
+)
 from l2l.engine.evaluate import evaluate
 from l2l.engine.population import Population
 from l2l.space import Candidate, SearchSpace
@@ -150,24 +157,24 @@ class SpaceContract(abc.ABC):
         space = self.space()
 
         def run(held: Bucket, data: Mapping[str, Any], x: Any) -> Any:
-            learner = space.build(assemble(space, held, data), self.spec)
+            learner = space.build(make_program_values(space, held, data), self.spec)
             model = self.model(learner)
             weights = nnx.state(model, nnx.Param)
             updates = learner.optimizer.update(weights, learner.optimizer.init(weights), weights)
             return model(x), updates, jnp.asarray(learner.label_smoothing)
 
-        largest = {name: sizes[-1:] for name, sizes in padded_sizes(space).items()}
+        largest = {name: sizes[-1:] for name, sizes in list_padded_sizes(space).items()}
         for candidate in self.programs():
-            for held in (plain(space, candidate), bucket(space, candidate, largest)):
+            for held in (make_unpadded_bucket(space, candidate), make_shared_bucket(space, candidate, largest)):
                 with named(candidate):
-                    data = numbers(space, candidate, held)
+                    data = make_lane_data(space, candidate, held)
                     logits, _, smoothing = jax.eval_shape(functools.partial(run, held), data, self.inputs)
                     assert (logits.shape, smoothing.shape) == (self.outputs, ())
 
     def test_padded_and_alone_agree(self) -> None:
         population = self.population()
         for number, candidate in enumerate(self.few()):
-            own, shared = plain(population.space, candidate), population.bucket(candidate)
+            own, shared = make_unpadded_bucket(population.space, candidate), population.bucket(candidate)
             members = [(candidate, jax.random.key(number))]
             ((alone,), _), ((padded,), _) = (population.train(members, held, 1) for held in (own, shared))
             with named(candidate):
@@ -198,7 +205,7 @@ class SpaceContract(abc.ABC):
         if not self.traces:
             pytest.skip("needs plain numbers")
         population = Population(self.space(), Noise(self.spec), self.spec.epochs)
-        population.size_levels = {name: sizes[-1:] for name, sizes in padded_sizes(population.space).items()}
+        population.size_levels = {name: sizes[-1:] for name, sizes in list_padded_sizes(population.space).items()}
         return population
 
     def test_first_weights_are_a_function_of_the_key(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from l2l.engine import cost, jax_caches, limits
-from l2l.engine.bucket import bucket, exact
+from l2l.engine.bucket import make_exact_bucket, make_shared_bucket
 from l2l.engine.cost import Cost, measure_cost
 from l2l.engine.limits import Capacity, Limits, device_memory, select_largest
 from l2l.engine.population import Population
@@ -63,10 +63,10 @@ def test_what_is_counted_is_what_is_made_and_less_than_xla_plans_with(make: Any)
     population = Population(made, TASK, None)
     candidate = made.sample(random.Random(1))
     size = measure_cost(made, candidate.values, SPEC)
-    model, _ = population.build_module(candidate, exact(candidate), jax.random.key(0))
+    model, _ = population.build_module(candidate, make_exact_bucket(candidate), jax.random.key(0))
     assert size.parameters == sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert size.flops == cost.count_training_operations(made, candidate.values, SPEC) / 3 / SPEC.examples / SPEC.epochs
-    planned = population.programs.get(exact(candidate), {}, 1)[0].run.memory_analysis()
+    planned = population.programs.get(make_exact_bucket(candidate), {}, 1)[0].run.memory_analysis()
     held = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
     assert size.bytes < held < 20 * size.bytes
     whole = measure_cost(made, select_largest(made, population.bucket(candidate)), SPEC)
@@ -153,7 +153,7 @@ def test_without_room_for_the_padding_a_candidate_has_a_program_of_its_shape(mon
 def test_the_machine_is_a_limit_by_itself() -> None:
     own = space()
     huge = own.candidate({"width": 10**12, "rate": 0.1})
-    words = sizes(own).refusal(huge, exact(huge))
+    words = sizes(own).refusal(huge, make_exact_bucket(huge))
     assert words is not None
     assert words.endswith(f" bytes, the machine has {device_memory():.6g}")
     assert 2**28 < device_memory() < 2**50
@@ -176,7 +176,7 @@ def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.Mo
 def test_what_cannot_be_traced_is_left_to_its_training() -> None:
     broken = replace(space(), build=lambda values, spec: build({**values, "width": -1}, spec))
     candidate = broken.candidate({"width": 1, "rate": 0.1})
-    assert sizes(broken, Limits(parameters=1)).refusal(candidate, exact(candidate)) is None
+    assert sizes(broken, Limits(parameters=1)).refusal(candidate, make_exact_bucket(candidate)) is None
 
 
 def test_what_data_choose_is_counted_at_its_last_option() -> None:
@@ -195,11 +195,11 @@ def test_what_xla_plans_with_is_held_against_the_machine_too(monkeypatch: pytest
     candidate = own.candidate({"width": 16, "rate": 0.1})
     monkeypatch.setattr(program_cache, "device_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"^the program needs [0-9.e+]+ bytes, the machine has 1000$"):
-        Population(own, TASK, None).train([(candidate, jax.random.key(0))], exact(candidate), 1)
+        Population(own, TASK, None).train([(candidate, jax.random.key(0))], make_exact_bucket(candidate), 1)
 
 
 def test_the_largest_of_what_data_choose_is_the_largest_number() -> None:
     space = cnn.space(kernels=(5, 3), normalisations=("layer", "none"))
-    held = bucket(space, space.sample(random.Random(0)), {"filters": (32,)})
+    held = make_shared_bucket(space, space.sample(random.Random(0)), {"filters": (32,)})
     values = select_largest(space, held)
     assert (values["layer1_kernel"], values["layer1_normalisation"]) == (5, "none")

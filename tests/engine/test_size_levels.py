@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from l2l.engine import size_levels
-from l2l.engine.bucket import padded_sizes
+from l2l.engine.bucket import list_padded_sizes
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Spec
 from search_spaces import cnn, mixed, mlp, transformer
@@ -23,14 +23,14 @@ def test_a_ladder_covers_every_size_and_grows_with_the_work(make: Any) -> None:
     for epochs in (1, 30, 10_000):
         found = size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
         assert found == size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
-        for name, sizes in padded_sizes(space).items():
+        for name, sizes in list_padded_sizes(space).items():
             assert set(found[name]) <= set(sizes)
             assert found[name][-1] == sizes[-1]
             assert list(found[name]) == sorted(found[name])
         lengths.append(sum(map(len, found.values())))
     assert lengths == sorted(lengths)
     # All but perhaps a size that no drawn candidate needs.
-    assert lengths[0] < lengths[-1] >= sum(map(len, padded_sizes(space).values())) - 1
+    assert lengths[0] < lengths[-1] >= sum(map(len, list_padded_sizes(space).values())) - 1
 
 
 def test_a_size_that_no_drawn_candidate_has_is_covered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from widths import corner, short, wide
 
 from l2l.nn.attention import KINDS, Attention
-from l2l.nn.padded import Padded, Picked
+from l2l.nn.length import Length
+from l2l.nn.option import Option
 from l2l.nn.position import POSITIONS
 
 FEATURES, LENGTH = 12, 9
@@ -209,10 +210,10 @@ def test_padding_is_not_seen(kind: str) -> None:
 def program(choice: dict[str, Any], causal: bool) -> Any:
     """A layer of which everything is data."""
     layer = Attention(
-        Padded(16, choice["features"]), heads=Padded(8, choice["heads"]), head_size=Padded(10, choice["head_size"]),
-        kv_heads=Padded(8, choice["kv_heads"]), kind=Picked(KINDS, choice["kind"]), window=choice["window"],
-        position=Picked(POSITIONS, choice["position"]), length=LENGTH, causal=causal,
-        query_key_norm=Picked(("none", "rms"), choice["norm"]), gate=Picked((False, True), choice["gate"]),
+        Length(16, choice["features"]), heads=Length(8, choice["heads"]), head_size=Length(10, choice["head_size"]),
+        kv_heads=Length(8, choice["kv_heads"]), kind=Option(KINDS, choice["kind"]), window=choice["window"],
+        position=Option(POSITIONS, choice["position"]), length=LENGTH, causal=causal,
+        query_key_norm=Option(("none", "rms"), choice["norm"]), gate=Option((False, True), choice["gate"]),
         rngs=nnx.Rngs(0),
     )  # fmt: skip
     layer.eval()

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from jax import lax
 
 from l2l.nn import conv
-from l2l.nn.blocks import Standardised, norm
+from l2l.nn.blocks import Standardised
 from l2l.nn.conv import patches_convolution
-from l2l.nn.dropout import Dropout, dropout, mix
+from l2l.nn.dropout import Dropout, make_dropout, mix_bits
 from l2l.nn.initial import he_normal
+from l2l.nn.norm import make_norm
 from l2l.nn.pool import pool
 
 
@@ -127,13 +128,13 @@ def test_dropout_streams_differ() -> None:
 
 
 def test_dropout_of_a_plain_number_is_the_stock_layer() -> None:
-    assert isinstance(dropout(0.1, rngs=nnx.Rngs(0)), nnx.Dropout)
-    assert isinstance(dropout(jnp.float32(0.1), rngs=nnx.Rngs(0)), Dropout)
+    assert isinstance(make_dropout(0.1, rngs=nnx.Rngs(0)), nnx.Dropout)
+    assert isinstance(make_dropout(jnp.float32(0.1), rngs=nnx.Rngs(0)), Dropout)
 
 
 def test_mix_is_a_bijection_on_a_sample() -> None:
     words = jnp.arange(1 << 16, dtype=jnp.uint32)
-    assert len(np.unique(np.asarray(mix(words)))) == 1 << 16
+    assert len(np.unique(np.asarray(mix_bits(words)))) == 1 << 16
 
 
 @pytest.mark.parametrize("shape", [(64, 32), (3, 3, 8, 16)])
@@ -153,6 +154,6 @@ def test_standardised_takes_raw_inputs_of_any_dtype() -> None:
 
 
 def test_norm_by_name() -> None:
-    assert norm("none", 3, rngs=nnx.Rngs(0)) is None
-    assert isinstance(norm("batch", 3, rngs=nnx.Rngs(0)), nnx.BatchNorm)
-    assert isinstance(norm("layer", 3, rngs=nnx.Rngs(0)), nnx.LayerNorm)
+    assert make_norm("none", 3, rngs=nnx.Rngs(0)) is None
+    assert isinstance(make_norm("batch", 3, rngs=nnx.Rngs(0)), nnx.BatchNorm)
+    assert isinstance(make_norm("layer", 3, rngs=nnx.Rngs(0)), nnx.LayerNorm)

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from widths import corner, short, wide
 
+from l2l.nn.length import Length
 from l2l.nn.moe import Measure, MixtureOfExperts, Penalty
-from l2l.nn.padded import Padded, Picked
+from l2l.nn.option import Option
 from l2l.nn.router import ROUTERS
 
 FEATURES, WIDTH, EXPERTS, LENGTH = 6, 5, 4, 10
@@ -216,9 +217,9 @@ def test_padding_is_not_computed_and_takes_no_place(router: str) -> None:
 def program(choice: dict[str, Any]) -> Any:
     """A layer of which everything is data."""
     layer = MixtureOfExperts(
-        Padded(8, choice["features"]), experts=Padded(6, choice["experts"]), width=Padded(7, choice["width"]),
-        k=Picked((1, 2, 3), choice["k"]), router=Picked(ROUTERS, choice["router"]), room=choice["room"],
-        shared=Picked((False, True), choice["shared"]), activation=Picked(("gelu", "tanh"), 1), balance_weight=0.01,
+        Length(8, choice["features"]), experts=Length(6, choice["experts"]), width=Length(7, choice["width"]),
+        k=Option((1, 2, 3), choice["k"]), router=Option(ROUTERS, choice["router"]), room=choice["room"],
+        shared=Option((False, True), choice["shared"]), activation=Option(("gelu", "tanh"), 1), balance_weight=0.01,
         causal=False, rngs=nnx.Rngs(0),
     )  # fmt: skip
     layer.train()

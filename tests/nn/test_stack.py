@@ -11,9 +11,10 @@ import pytest
 from flax import nnx
 
 from l2l.engine.embedding import crop, embed
+from l2l.nn.conditional import call_if
 from l2l.nn.dropout import Dropout
-from l2l.nn.padded import Padded, only_if
-from l2l.nn.stack import Stack, kept
+from l2l.nn.length import Length
+from l2l.nn.stack import Stack, save_residual
 
 
 class Layer(nnx.Module):
@@ -51,7 +52,7 @@ class If(nnx.Module):
         self.layer = kind(rngs)
 
     def __call__(self, x: jax.Array, reached: Any = True) -> jax.Array:
-        return kept(only_if(reached, self.layer, x))
+        return save_residual(call_if(reached, [self.layer], x, recompute=True))
 
 
 def stack(kinds: list[type[Layer]], depth: Any) -> Stack:
@@ -81,7 +82,7 @@ def ran(model: Stack) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("kinds", [[Layer] * 4, [Layer, Wide, Layer, Layer]])
 @pytest.mark.parametrize("depth", [1, 3, 4])
 def test_data_and_a_plain_loop_agree(kinds: list[type[Layer]], depth: int) -> None:
-    own, shared = stack(kinds[:depth], depth), stack(kinds, Padded(4, jnp.int32(depth)))
+    own, shared = stack(kinds[:depth], depth), stack(kinds, Length(4, jnp.int32(depth)))
     assert (shared.l2l_stacked is None) == (Wide in kinds)
     y, slopes, state = ran(own)
     found, others, remembered = ran(shared)
@@ -97,7 +98,7 @@ def test_data_and_a_plain_loop_agree(kinds: list[type[Layer]], depth: int) -> No
 
 
 def test_layers_are_stacked_and_cut_apart_again() -> None:
-    own, shared = stack([Layer] * 2, 2), stack([Layer] * 3, Padded(3, jnp.int32(2)))
+    own, shared = stack([Layer] * 2, 2), stack([Layer] * 3, Length(3, jnp.int32(2)))
     small, large = nnx.state(own, nnx.Param), nnx.state(shared, nnx.Param)
     made = embed(small, large)
     for path, leaf in nnx.to_flat_state(made):
@@ -111,7 +112,7 @@ def test_layers_are_stacked_and_cut_apart_again() -> None:
 
 def test_equal_layers_are_one_in_the_program() -> None:
     def tanhs(count: int) -> int:
-        graph, state = nnx.split(stack([Layer] * count, Padded(count, jnp.int32(1))))
+        graph, state = nnx.split(stack([Layer] * count, Length(count, jnp.int32(1))))
         made = jax.make_jaxpr(lambda x: nnx.merge(graph, state, copy=True)(x))(jnp.ones((2, 4)))
         return str(made).count("tanh")
 
@@ -119,20 +120,20 @@ def test_equal_layers_are_one_in_the_program() -> None:
 
 
 def test_nothing_is_remembered_in_evaluation() -> None:
-    model = stack([Layer] * 3, Padded(3, jnp.int32(2)))
+    model = stack([Layer] * 3, Length(3, jnp.int32(2)))
     model.eval()
     y = jax.lax.map(lambda x: model(x), jnp.ones((5, 2, 4)))  # would fail if a variable were written to
     np.testing.assert_allclose(y[0], y[4])
 
 
 def test_lanes_agree_with_one_alone() -> None:
-    graph, params, rest = nnx.split(stack([Layer] * 3, Padded(3, jnp.int32(0))), nnx.Param, ...)
+    graph, params, rest = nnx.split(stack([Layer] * 3, Length(3, jnp.int32(0))), nnx.Param, ...)
     x = jnp.arange(8.0).reshape(2, 4) / 8
 
     def slope(depth: Any) -> Any:
         def loss(params: Any) -> Any:
             model = nnx.merge(graph, params, rest, copy=True)
-            model.depth[...] = depth
+            model.depth = Length(3, depth)
             return jnp.sum(model(x) ** 2)
 
         return jax.grad(loss)(params)

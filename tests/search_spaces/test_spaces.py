@@ -140,7 +140,7 @@ def test_the_schedule_rises_and_falls() -> None:
     sizes: dict[str, list[float]] = {}
     for schedule in ("constant", "linear", "cosine"):
         given = {**values, "schedule": schedule, "sgd_learning_rate": 1.0}
-        rule = recipe.learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
+        rule = recipe.make_learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
         state, sizes[schedule] = rule.init(weights), []
         before = 0.0
         for _ in range(8):
@@ -159,7 +159,7 @@ def test_weights_decay_but_biases_do_not() -> None:
     weights = {"kernel": np.full((2, 2), 2.0, np.float32), "bias": np.full(2, 2.0, np.float32)}
     for name in recipe.LEARNING_RATES:
         given = {**values, "optimizer": name, f"{name}_learning_rate": 0.1}
-        rule = recipe.learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
+        rule = recipe.make_learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
         zero = jax.tree.map(np.zeros_like, weights)
         updates, _ = rule.update(zero, rule.init(weights), weights)
         np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 2.0, rtol=1e-6)

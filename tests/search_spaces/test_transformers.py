@@ -14,7 +14,13 @@ import pytest
 from flax import nnx
 
 import l2l
-from l2l.engine.bucket import assemble, bucket, exact, numbers, padded_sizes
+from l2l.engine.bucket import (
+    list_padded_sizes,
+    make_exact_bucket,
+    make_lane_data,
+    make_program_values,
+    make_shared_bucket,
+)
 from l2l.engine.checkpoint import flatten_state
 from l2l.engine.limits import Capacity, Limits
 from l2l.engine.population import Population, Stage
@@ -139,7 +145,7 @@ def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
 def test_a_hundred_candidates_have_few_programs() -> None:
     space = transformer.space()
     found = choose_size_levels(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
-    names = {bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
+    names = {make_shared_bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
     assert len(names) <= 16
 
 
@@ -157,13 +163,13 @@ ONE_OF_EACH = [
 def test_a_program_can_be_made_where_there_is_one_option(make: Any, name: str, option: tuple[Any, ...]) -> None:
     space = make(**{"depth": (1, 2), "widths": (8,), name: option})
     candidate = space.sample(random.Random(0))
-    held = bucket(space, candidate, {pad: sizes[-1:] for pad, sizes in padded_sizes(space).items()})
+    held = make_shared_bucket(space, candidate, {pad: sizes[-1:] for pad, sizes in list_padded_sizes(space).items()})
 
     def logits(data: Any, x: jax.Array) -> jax.Array:
-        model: Any = space.build(assemble(space, held, data), TEXT).model(nnx.Rngs(0))
+        model: Any = space.build(make_program_values(space, held, data), TEXT).model(nnx.Rngs(0))
         return model(x)
 
-    found = jax.eval_shape(logits, dict(numbers(space, candidate, held)), jnp.zeros((3, 12), jnp.int32))
+    found = jax.eval_shape(logits, dict(make_lane_data(space, candidate, held)), jnp.zeros((3, 12), jnp.int32))
     assert found.shape == (3, 12, 7)
 
 
@@ -171,7 +177,7 @@ def test_a_program_can_be_made_where_there_is_one_option(make: Any, name: str, o
 def test_images_have_few_programs_too(make: Any) -> None:
     space = make()
     found = choose_size_levels(space, Spec((8, 8, 1), 10, 1077, 30))
-    assert len({bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}) <= 4
+    assert len({make_shared_bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}) <= 4
 
 
 def tale(folder: Path) -> Text:
@@ -236,6 +242,6 @@ def test_a_candidate_that_does_not_fit_is_refused_before_it_is_trained() -> None
     drawn = [made.sample(random.Random(seed)) for seed in range(40)]
     for each in drawn:
         short = 12 * each.values["layer1_capacity"] < each.values["layer1_experts"]
-        why = capacity.refusal(each, exact(each))
+        why = capacity.refusal(each, make_exact_bucket(each))
         assert (why is not None) == short
         assert not short or "leaves an expert less than one of 12 tokens" in str(why)

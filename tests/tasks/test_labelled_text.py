@@ -12,7 +12,7 @@ from flax import nnx
 
 from l2l.engine.evaluate import evaluate
 from l2l.errors import InputError
-from l2l.nn.text import Spelled
+from l2l.nn.text import TextModel
 from l2l.tasks.labelled_text import LabelledText
 from l2l.types import Split
 
@@ -101,7 +101,7 @@ def test_a_model_of_classes_is_evaluated_on_other_texts(file: Path, tmp_path: Pa
             return jnp.stack([jnp.ones(len(x)), jnp.zeros(len(x))], -1)
 
     task = LabelledText(file, context=10)
-    model = Spelled(Even(), task.symbols, 10)
+    model = TextModel(Even(), task.symbols, 10)
     other = write(tmp_path / "new.txt", "even\tneu €\nodd\talt\n" * 10)
     assert evaluate(model, LabelledText(other, context=10))["accuracy"] == pytest.approx(
         np.mean(LabelledText(other, context=10).load("validation")[1] == 0)

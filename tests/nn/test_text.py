@@ -1,4 +1,4 @@
-"""Symbols in, text out."""
+"""Codes in, text out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from l2l.nn.text import Spelled, generate, spelled
+from l2l.nn.text import TextModel, encode_texts, generate
 
 LETTERS = sorted(map(ord, "abcd"))
 
@@ -29,31 +29,31 @@ class Count(nnx.Module):
         return 20.0 * jax.nn.one_hot(jnp.broadcast_to(jnp.arange(x.shape[1]) % 4, x.shape), 4)
 
 
-def lettered(model: Any, context: int = 6) -> Any:
-    return Spelled(model, LETTERS, context)
+def make_model(model: Any, context: int = 6) -> Any:
+    return TextModel(model, LETTERS, context)
 
 
-def test_symbols_become_places() -> None:
-    model = lettered(lambda x: x)
-    np.testing.assert_array_equal(model(np.array([[ord(each) for each in "dcba"]])), [[3, 2, 1, 0]])
-    # What is not in the alphabet is taken for the next in it.
+def test_codes_become_tokens() -> None:
+    model = make_model(lambda x: x)
+    np.testing.assert_array_equal(model(np.array([[ord(letter) for letter in "dcba"]])), [[3, 2, 1, 0]])
+    # A character outside the vocabulary becomes the token of the next larger one.
     np.testing.assert_array_equal(model(np.array([[0, 10_000]])), [[0, 3]])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_text_goes_on_from_the_prompt(temperature: float) -> None:
-    assert generate(lettered(Next()), "ab", np.int64(2), jax.random.key(0), np.float32(temperature)) == "cd"
-    assert generate(lettered(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
-    assert generate(lettered(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
+    assert generate(make_model(Next()), "ab", np.int64(2), jax.random.key(0), np.float32(temperature)) == "cd"
+    assert generate(make_model(Next()), "ab", 9, jax.random.key(0), temperature) == "cdabcdabc"
+    assert generate(make_model(Next()), "ab" * 20 + "d", 3, jax.random.key(0), temperature) == "abc"
 
 
-def test_a_model_sees_its_context_from_the_first_place_on() -> None:
-    assert generate(lettered(Count()), "a", 8, jax.random.key(0), 0.0) == "abcdabbb"
-    assert generate(lettered(Count()), "abcdabcd", 2, jax.random.key(0), 0.0) == "bb"
+def test_a_model_sees_its_context_from_the_first_position_on() -> None:
+    assert generate(make_model(Count()), "a", 8, jax.random.key(0), 0.0) == "abcdabbb"
+    assert generate(make_model(Count()), "abcdabcd", 2, jax.random.key(0), 0.0) == "bb"
 
 
 def test_a_key_is_a_text() -> None:
-    model = lettered(Next())
+    model = make_model(Next())
     texts = [generate(model, "a", 40, jax.random.key(seed), 1000.0) for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
     assert set(texts[0]) == set("abcd")
@@ -65,7 +65,7 @@ def test_bytes_are_decoded() -> None:
         def __call__(self, x: jax.Array) -> jax.Array:
             return 20.0 * jax.nn.one_hot(jnp.where(x == 0xC3, 0xA4, 0xC3), 256)
 
-    model = Spelled(After(), range(256), 8)
+    model = TextModel(After(), range(256), 8)
     assert generate(model, "ä", 4, jax.random.key(0), 0.0) == "ää"
 
 
@@ -85,23 +85,25 @@ def test_bytes_are_decoded() -> None:
 )
 def test_what_cannot_be_gone_on_from_is_one_sentence(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        generate(lettered(Next()), *(*arguments, jax.random.key(0), 1.0)[: max(len(arguments), 3)])
+        generate(make_model(Next()), *(*arguments, jax.random.key(0), 1.0)[: max(len(arguments), 3)])
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(ValueError, match="a model of the next symbol is needed, got a Next"):
+    with pytest.raises(ValueError, match="expected a next-token model, got a Next"):
         generate(Next(), "a", 3, jax.random.key(0))
 
 
-def test_texts_are_spelled() -> None:
-    np.testing.assert_array_equal(spelled(["ab", "", "abcd"], 3, "character"), [[97, 98, 0], [0, 0, 0], [97, 98, 99]])
-    np.testing.assert_array_equal(spelled(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])
+def test_texts_are_encoded() -> None:
+    np.testing.assert_array_equal(
+        encode_texts(["ab", "", "abcd"], 3, "character"), [[97, 98, 0], [0, 0, 0], [97, 98, 99]]
+    )
+    np.testing.assert_array_equal(encode_texts(["\u20ac"], 4, "byte"), [[0xE2, 0x82, 0xAC, 0]])
 
 
-def test_a_model_spells_texts_as_it_takes_them() -> None:
-    np.testing.assert_array_equal(lettered(Next(), 3).spelled(["ab", "\u20ac"]), [[97, 98, 0], [0x20AC, 0, 0]])
-    bytewise = Spelled(Next(), range(256), 3)
-    assert (lettered(Next()).unit, bytewise.unit) == ("character", "byte")
-    np.testing.assert_array_equal(bytewise.spelled(["ab", "\u20ac"]), [[97, 98, 0], [0xE2, 0x82, 0xAC]])
+def test_a_model_encodes_texts_as_it_takes_them() -> None:
+    np.testing.assert_array_equal(make_model(Next(), 3).encode(["ab", "\u20ac"]), [[97, 98, 0], [0x20AC, 0, 0]])
+    bytewise = TextModel(Next(), range(256), 3)
+    assert (make_model(Next()).unit, bytewise.unit) == ("character", "byte")
+    np.testing.assert_array_equal(bytewise.encode(["ab", "\u20ac"]), [[97, 98, 0], [0xE2, 0x82, 0xAC]])
     with pytest.raises(ValueError, match=r"^texts must be a list of them, got 'ab'; write \[text\] for one$"):
-        bytewise.spelled("ab")
+        bytewise.encode("ab")
