@@ -258,9 +258,8 @@ class Candidate:
 class SearchSpace(Generic[Built]):
     """Choices by name, a parent before its children, and the function that builds a model from their values.
 
-    `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a
-    `Learner`. It may branch on static values only: a traced number arrives as an array, any
-    other traced option as an `Option`, a padded or repeated integer as a `Length`.
+    `build(values, spec)` gets the active values and the task's `Spec` (see `l2l.types`) and returns a `Learner`. It may
+    branch on static values only; docs/one-program-for-many-candidates.md says how it gets the others.
 
     Raises: InputError if a condition names a later or unknown choice, or a value it cannot have.
     """
