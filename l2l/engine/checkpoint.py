@@ -47,7 +47,7 @@ class Checkpoints:
 
     folder: Path
 
-    def last_epoch(self, number: int) -> int:
+    def find_last_epoch(self, number: int) -> int:
         """The last epoch after which the trial was saved; 0 if it was not."""
         return max((file.epoch for file in self._list_files() if file.trial == number and file.is_complete), default=0)
 

@@ -129,7 +129,7 @@ class Trained:
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
         """The trials with their outcomes, cohort by cohort in the order of the trials."""
-        last_epoch = self._checkpoints.last_epoch if self._checkpoints else lambda _: 0
+        last_epoch = self._checkpoints.find_last_epoch if self._checkpoints else lambda _: 0
         calls = plan_calls(group_cohorts(trials, self.max_lanes), self._name_program, last_epoch)
         for results in run_in_order(
             calls,

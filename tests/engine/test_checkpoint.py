@@ -18,7 +18,7 @@ def test_only_the_last_epoch_of_the_retained_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == ["1-3", "11-2", "2-9"]
     (tmp_path / "rungs" / ".1-3.99").write_bytes(b"torn")
     kept.retain([1, 11])
-    assert (kept.last_epoch(1), kept.last_epoch(11), kept.last_epoch(2)) == (3, 2, 0)
+    assert (kept.find_last_epoch(1), kept.find_last_epoch(11), kept.find_last_epoch(2)) == (3, 2, 0)
     kept.retain([])
     assert list(tmp_path.iterdir()) == []
 
@@ -27,7 +27,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     (tmp_path / "rungs").write_text("a file")
     Checkpoints(tmp_path / "rungs").save(1, 3, "mine", [np.zeros(2)])
     assert "the checkpoint of trial 1 cannot be saved" in caplog.text
-    assert Checkpoints(tmp_path / "rungs").last_epoch(1) == 0
+    assert Checkpoints(tmp_path / "rungs").find_last_epoch(1) == 0
     Checkpoints(tmp_path / "rungs").retain([])
 
 
@@ -38,6 +38,6 @@ def test_what_others_keep_in_the_folder_is_theirs(tmp_path: Path) -> None:
         (tmp_path / "rungs" / name).write_text("mine")
     kept.save(7, 1, "mine", [np.zeros(2)])
     kept.save(7, 2, "mine", [np.zeros(2)])
-    assert (kept.last_epoch(7), kept.last_epoch(1)) == (2, 0)
+    assert (kept.find_last_epoch(7), kept.find_last_epoch(1)) == (2, 0)
     kept.retain([])
     assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == sorted(theirs)

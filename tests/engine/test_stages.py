@@ -61,9 +61,9 @@ def test_a_training_goes_on_from_a_file(populations: Mapping[str, Population], t
     bucket, members = population.bucket(candidate), [(candidate, KEY)]
     ((half,), _) = population.train(members, bucket, 1, Stage(end=2))
     assert half.state is not None
-    assert checkpoints.last_epoch(7) == 0
+    assert checkpoints.find_last_epoch(7) == 0
     checkpoints.save(7, 2, "mine", flatten_state(half.state))
-    assert checkpoints.last_epoch(7) == 2
+    assert checkpoints.find_last_epoch(7) == 2
     ((fit,), _) = population.train(members, bucket, 1, Stage(2, None, [checkpoints.load(7, 2, "mine")]))
     assert is_same(without_state(fit), population.train(members, bucket, 1)[0][0])
 
