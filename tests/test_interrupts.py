@@ -10,11 +10,15 @@ from l2l.interrupts import interruptible, is_interruptible
 
 
 def test_blocks_nest_and_end_with_an_exception() -> None:
-    assert not is_interruptible()
-    with interruptible():
-        with pytest.raises(KeyboardInterrupt), interruptible():
+    def interrupt_block() -> None:
+        with interruptible():
             assert is_interruptible()
             raise KeyboardInterrupt
+
+    assert not is_interruptible()
+    with interruptible():
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_block()
         assert is_interruptible()
     assert not is_interruptible()
 
