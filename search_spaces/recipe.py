@@ -141,7 +141,7 @@ def _make_optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTran
     name = Option.of(values["optimizer"])
     peak = name.select(lambda option: values[f"{option}_learning_rate"])
     rule = RULES[name.value]() if name.is_plain else _switch_rules(name)
-    decay = optax.add_decayed_weights(values["weight_decay"], mask=_matrices)
+    decay = optax.add_decayed_weights(values["weight_decay"], mask=_select_matrices)
     return optax.chain(rule, decay, optax.scale_by_learning_rate(_make_schedule(values, peak, steps)))
 
 
@@ -171,13 +171,13 @@ def _switch_rules(name: Option) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def _matrices(params: Any) -> Any:
+def _select_matrices(params: Any) -> Any:
     """Which arrays are matrices, in each layer by itself."""
 
-    def matrix(path: Any, leaf: Any) -> bool:
+    def is_matrix(path: Any, leaf: Any) -> bool:
         return leaf.ndim - any(getattr(key, "key", None) == STACKED for key in path) > 1
 
-    return jax.tree_util.tree_map_with_path(matrix, params)
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def _make_schedule(values: Mapping[str, Any], peak: Any, steps: Any) -> Callable[[Any], Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.conditional import switch_and_recompute
-from l2l.nn.conv import patches_convolution
+from l2l.nn.conv import convolve_patches
 from l2l.nn.initial import he_normal, zeros
 from l2l.nn.length import Length
 from l2l.nn.norm import make_norm
@@ -130,7 +130,7 @@ def map_and_normalise(
     if kernel is None:
         y = x @ weights
     else:
-        y = kernel.apply(lambda k, x, w: patches_convolution(x, w[:k, :k], (1, 1), "SAME"), x, weights)
+        y = kernel.apply(lambda k, x, w: convolve_patches(x, w[:k, :k], (1, 1), "SAME"), x, weights)
     if layer.bias is not None:
         is_batch = normalisation.is_("batch")
         y = y + (layer.bias[...] if normalisation.is_plain else jnp.where(is_batch, 0.0, layer.bias[...]))
@@ -180,6 +180,6 @@ def make_conv(channels: int | Length, filters: int | Length, kernel: int, *, bia
         use_bias=bias,
         kernel_init=he_normal,
         bias_init=zeros,
-        conv_general_dilated=patches_convolution,
+        conv_general_dilated=convolve_patches,
         rngs=rngs,
     )

@@ -18,7 +18,7 @@ PART = 2_600_000
 """Bytes of such a part."""
 
 
-def patches_convolution(
+def convolve_patches(
     inputs: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any
 ) -> jax.Array:
     """`lax.conv_general_dilated` for NHWC images, kernels `[h, w, in, out]` and no dilation or groups.
@@ -51,13 +51,13 @@ def _multiply_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int],
     height, width, channels, filters = kernel.shape
     flat = kernel.reshape(height * width * channels, filters)
 
-    def product(x: jax.Array) -> jax.Array:
+    def multiply(x: jax.Array) -> jax.Array:
         patches, shape = _lay_out(x, (height, width), strides, pads)
         # Products of two matrices: those of more axes are multiplied an order of magnitude slower on some shapes.
         return (patches @ flat).reshape(*shape, filters)
 
     parts = _split_images(x, len(flat))
-    y = product(x) if len(parts) == 1 else lax.map(product, parts)
+    y = multiply(x) if len(parts) == 1 else lax.map(multiply, parts)
     return y.reshape(len(x), *y.shape[-3:])
 
 

@@ -98,10 +98,10 @@ def expert_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: j
         return jnp.einsum("nbc,ncf->nbf", blocks, weights[owner]).reshape(len(rows), -1)
 
     def body(at: Any, y: jax.Array) -> jax.Array:
-        part = _block(rows, at) @ weights[owner[at]]
+        part = _slice_block(rows, at) @ weights[owner[at]]
         return jax.lax.dynamic_update_slice_in_dim(y, part, at * BLOCK, 0)
 
-    return jax.lax.fori_loop(0, used, body, _zeros((len(rows), weights.shape[2]), rows, weights))
+    return jax.lax.fori_loop(0, used, body, _make_zeros((len(rows), weights.shape[2]), rows, weights))
 
 
 def _multiply_forward(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> tuple[jax.Array, Any]:
@@ -118,17 +118,17 @@ def _multiply_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.
 
     def body(at: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         by_rows, by_weights = carry
-        part, expert = _block(gradient, at), owner[at]
+        part, expert = _slice_block(gradient, at), owner[at]
         by_rows = jax.lax.dynamic_update_slice_in_dim(by_rows, part @ weights[expert].T, at * BLOCK, 0)
-        return by_rows, by_weights.at[expert].add(_block(rows, at).T @ part)
+        return by_rows, by_weights.at[expert].add(_slice_block(rows, at).T @ part)
 
     by_rows, by_weights = jax.lax.fori_loop(
-        0, used, body, (_zeros(rows.shape, rows, gradient), _zeros(weights.shape, weights, gradient))
+        0, used, body, (_make_zeros(rows.shape, rows, gradient), _make_zeros(weights.shape, weights, gradient))
     )
     return by_rows, by_weights, None, None
 
 
-def _zeros(shape: tuple[int, ...], *like: jax.Array) -> jax.Array:
+def _make_zeros(shape: tuple[int, ...], *like: jax.Array) -> jax.Array:
     """Zeros that `jax.shard_map` knows to differ between devices where one of `like` does."""
     numbers = (x[(0,) * x.ndim] for x in like)
     return jnp.zeros(shape, like[0].dtype) + sum(
@@ -136,7 +136,7 @@ def _zeros(shape: tuple[int, ...], *like: jax.Array) -> jax.Array:
     )
 
 
-def _block(rows: jax.Array, at: Any) -> jax.Array:
+def _slice_block(rows: jax.Array, at: Any) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(rows, at * BLOCK, BLOCK)
 
 

@@ -133,7 +133,7 @@ class MixtureOfExperts(nnx.Module):
         """The weighted sum of what its experts compute of each token, `[B, L, F]`, and how many entries had room."""
         groups, length, features = x.shape
         tokens = groups * length
-        plan = plan_rows(routes.expert, experts, self._capacity(length))
+        plan = plan_rows(routes.expert, experts, self._compute_capacity(length))
         entries = jnp.arange(groups)[:, None] * length + routes.token
         owner = jnp.append(entries.reshape(-1), tokens)[plan.entry]
         weight = sum_rows(routes.weight.reshape(-1, 1), plan.entry[:, None], plan.row[:, None]).astype(x.dtype)
@@ -149,7 +149,7 @@ class MixtureOfExperts(nnx.Module):
             y = sum_rows(rows, back, owner[:, None])
         return y.reshape(x.shape), jnp.sum(plan.row < len(plan.entry))
 
-    def _capacity(self, length: int) -> Any:
+    def _compute_capacity(self, length: int) -> Any:
         """Tokens of a group that an expert has room for; None for all."""
         if self.room.value is None or self.router.only_experts_choose:
             return None
@@ -163,7 +163,7 @@ class MixtureOfExperts(nnx.Module):
         sent = jnp.zeros(size + 1, logits.dtype).at[routes.expert.reshape(-1)].add(1.0)[:size]
         total = jnp.maximum(jnp.sum(sent), 1.0)
         present = jnp.ones(logits.shape[:2], logits.dtype) if mask is None else mask.astype(logits.dtype)
-        probabilities = self.router.probabilities(logits) * present[..., None]
+        probabilities = self.router.compute_probabilities(logits) * present[..., None]
         tokens = jnp.maximum(jnp.sum(present), 1.0)
         imbalance = compute_balance(jnp.sum(probabilities, (0, 1)) / tokens, sent / total, experts)
         imbalance = jnp.where(self.router.kind.is_("expert_choice"), 0.0, imbalance)

@@ -33,14 +33,19 @@ class PaddedNorm(nnx.Module):
         statistics = (self.mean[...], self.var[...])
         if not self.kind.is_plain and not self.kind.can_be("batch") and not self.kind.can_be("none"):
             return self._centre_and_scale(x)
-        kinds: dict[str, Any] = {"none": _pass_on, "batch": self._batch, "layer": self._layer, "rms": self._rms}
+        kinds: dict[str, Any] = {
+            "none": _pass_on,
+            "batch": self._normalise_batch,
+            "layer": self._normalise_layer,
+            "rms": self._normalise_rms,
+        }
         y, statistics = self.kind.apply(lambda name, x, statistics: kinds[name](x, statistics), x, statistics)
         if not self.use_running_average and self.kind.can_be("batch"):
             self.mean[...], self.var[...] = statistics
         return y
 
-    def _layer(self, x: jax.Array, statistics: Any) -> Any:
-        count = self._count()
+    def _normalise_layer(self, x: jax.Array, statistics: Any) -> Any:
+        count = self._count_features()
         # Masked, because the mean leads a gradient back to every feature that it is taken over.
         x = jnp.where(self.features.mask(), x, 0.0)
         mean = jnp.sum(x, -1, keepdims=True) / count
@@ -48,19 +53,19 @@ class PaddedNorm(nnx.Module):
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * self.scale[...]) + self.bias[...], statistics
 
     def _centre_and_scale(self, x: jax.Array) -> jax.Array:
-        """`_layer` or `_rms` in one formula, as data choose: the latter has no centre and no bias."""
-        count, is_centred = self._count(), self.kind.is_("layer").astype(x.dtype)
+        """Layer or RMS normalisation, as data choose, in one formula: RMS has no centre and no bias."""
+        count, is_centred = self._count_features(), self.kind.is_("layer").astype(x.dtype)
         mask = self.features.mask()
         centre = is_centred * jnp.sum(jnp.where(mask, x, 0.0), -1, keepdims=True) / count
         deviation = jnp.where(mask, x - centre, 0.0)
         square = jnp.sum(deviation * deviation, -1, keepdims=True) / count
         return deviation * (jax.lax.rsqrt(square + 1e-6) * self.scale[...]) + is_centred * self.bias[...]
 
-    def _rms(self, x: jax.Array, statistics: Any) -> Any:
-        square = jnp.sum(x * x, -1, keepdims=True) / self._count()
+    def _normalise_rms(self, x: jax.Array, statistics: Any) -> Any:
+        square = jnp.sum(x * x, -1, keepdims=True) / self._count_features()
         return x * (jax.lax.rsqrt(square + 1e-6) * self.scale[...]), statistics
 
-    def _batch(self, x: jax.Array, statistics: Any) -> Any:
+    def _normalise_batch(self, x: jax.Array, statistics: Any) -> Any:
         mean, variance = statistics
         if not self.use_running_average:
             axes = tuple(range(x.ndim - 1))
@@ -70,7 +75,7 @@ class PaddedNorm(nnx.Module):
             statistics = tuple(0.99 * old + 0.01 * new for old, new in pairs)
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-5) * self.scale[...]) + self.bias[...], statistics
 
-    def _count(self) -> jax.Array:
+    def _count_features(self) -> jax.Array:
         """How many features are in use, `[]` float32."""
         return jnp.asarray(self.features.active, jnp.float32)
 

@@ -133,7 +133,7 @@ class Router(nnx.Module):
         goes = jnp.broadcast_to(goes, token.shape) & (True if mask is None else jnp.take_along_axis(mask, token, 1))
         return Routes(jnp.where(goes, expert, experts).astype(jnp.int32), token, jnp.where(goes, weight, 0.0))
 
-    def probabilities(self, logits: jax.Array) -> jax.Array:
+    def compute_probabilities(self, logits: jax.Array) -> jax.Array:
         """The probability of each expert for a token, `[..., E]`, of sum 1."""
         independent = jax.nn.sigmoid(logits)
         independent = independent / jnp.maximum(jnp.sum(independent, -1, keepdims=True), 1e-9)

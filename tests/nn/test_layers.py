@@ -15,7 +15,7 @@ from jax import lax
 
 from l2l.nn import conv
 from l2l.nn.blocks import Standardised
-from l2l.nn.conv import patches_convolution
+from l2l.nn.conv import convolve_patches
 from l2l.nn.dropout import Dropout, make_dropout, mix_bits
 from l2l.nn.initial import he_normal
 from l2l.nn.norm import make_norm
@@ -41,7 +41,7 @@ def test_convolution_equals_lax(size, kernel, stride, padding) -> None:
         return lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=numbers)
 
     def ours(x, w):
-        return patches_convolution(x, w, (stride, stride), padding, dimension_numbers=numbers)
+        return convolve_patches(x, w, (stride, stride), padding, dimension_numbers=numbers)
 
     np.testing.assert_allclose(ours(x, w), reference(x, w), atol=1e-4)
     weight = jnp.sin(jnp.arange(reference(x, w).size, dtype=jnp.float32)).reshape(reference(x, w).shape)
@@ -57,7 +57,7 @@ def test_images_in_parts_give_what_they_give_at_once(batch: int, monkeypatch: py
     x, w = (jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((batch, 6, 7, 3), (3, 3, 3, 4)))
 
     def loss(x, w):
-        return jnp.sum(jnp.sin(patches_convolution(x, w, (1, 1), "SAME")))
+        return jnp.sum(jnp.sin(convolve_patches(x, w, (1, 1), "SAME")))
 
     whole = jax.value_and_grad(loss, (0, 1))(x, w)
     assert "scan" not in str(jax.make_jaxpr(jax.grad(loss))(x, w))
@@ -75,7 +75,7 @@ def test_grouped_convolution_goes_to_lax() -> None:
     numbers = lax.conv_dimension_numbers(x.shape, w.shape, ("NHWC", "HWIO", "NHWC"))
     options = {"dimension_numbers": numbers, "feature_group_count": 4}
     np.testing.assert_array_equal(
-        patches_convolution(x, w, (1, 1), "SAME", **options), lax.conv_general_dilated(x, w, (1, 1), "SAME", **options)
+        convolve_patches(x, w, (1, 1), "SAME", **options), lax.conv_general_dilated(x, w, (1, 1), "SAME", **options)
     )
 
 
