@@ -12,7 +12,7 @@ from l2l.nn.moe import MixtureOfExperts
 
 
 def main() -> None:
-    """Prints the largest difference of outputs and of slopes by weights, as shares of the largest number."""
+    """Prints the largest difference of outputs and of gradients by weights, as shares of the largest number."""
     options = {"experts": 8, "width": 16, "k": 2, "room": 1.0, "shared": True}
     whole = MixtureOfExperts(12, rngs=nnx.Rngs(0), **options)
     parted = MixtureOfExperts(12, rngs=nnx.Rngs(0), axis="experts", **options)
@@ -20,26 +20,26 @@ def main() -> None:
     parted.train()
     x = jax.random.normal(jax.random.key(1), (3, 20, 12))
     params = nnx.state(whole, nnx.Param)
-    spread = jax.tree.map_with_path(
+    specs = jax.tree.map_with_path(
         lambda path, _: PartitionSpec("experts") if str(path[0].key) in ("inner", "outer") else PartitionSpec(), params
     )
     mesh = Mesh(np.array(jax.devices()), ("experts",))
 
     def loss(layer: MixtureOfExperts, params: nnx.State, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         graph, _, rest = nnx.split(layer, nnx.Param, ...)
-        held = nnx.merge(graph, params, rest, copy=True)
-        y = held(x)
-        return jnp.sum(y**2) + held.penalty[...], (y, held.drop_rate[...])
+        module = nnx.merge(graph, params, rest, copy=True)
+        y = module(x)
+        return jnp.sum(y**2) + module.penalty[...], (y, module.drop_rate[...])
 
     def run(params: nnx.State, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return loss(parted, params, x)
 
-    sharded = jax.shard_map(run, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=PartitionSpec())
-    (_, (y, drops)), slopes = jax.jit(jax.value_and_grad(sharded, has_aux=True))(params, x)
-    (_, (wanted, expected)), others = jax.value_and_grad(lambda *a: loss(whole, *a), has_aux=True)(params, x)
-    assert len(slopes["inner"][...].sharding.device_set) == 4
-    pairs = [(y, wanted), (drops, expected)]
-    pairs += list(zip(jax.tree.leaves(slopes), jax.tree.leaves(others), strict=True))
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=(specs, PartitionSpec()), out_specs=PartitionSpec())
+    (_, (y, drops)), gradients = jax.jit(jax.value_and_grad(sharded, has_aux=True))(params, x)
+    (_, (other_y, other_drops)), others = jax.value_and_grad(lambda *a: loss(whole, *a), has_aux=True)(params, x)
+    assert len(gradients["inner"][...].sharding.device_set) == 4
+    pairs = [(y, other_y), (drops, other_drops)]
+    pairs += list(zip(jax.tree.leaves(gradients), jax.tree.leaves(others), strict=True))
     print(max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in pairs))
 
 

@@ -23,13 +23,13 @@ from l2l.nn.position import POSITIONS
 FEATURES, LENGTH = 12, 9
 # JAX's softmax of scores is always float32, whatever goes in; the linear form has none.
 CLOSE = {"global": 1e-5, "window": 1e-5, "linear": 1e-9}
-CASES = [each for each in itertools.product(KINDS, POSITIONS) if each != ("linear", "alibi")]
+CASES = [case for case in itertools.product(KINDS, POSITIONS) if case != ("linear", "alibi")]
 
 
-def made(**options: Any) -> Any:
+def make_layer(**options: Any) -> Any:
     """A layer whose norms' scales are no ones."""
-    given = {"heads": 4, "head_size": 6, "kv_heads": 2, "window": 3, "length": LENGTH} | options
-    layer = Attention(FEATURES, rngs=nnx.Rngs(0, params=7), **given)
+    arguments = {"heads": 4, "head_size": 6, "kv_heads": 2, "window": 3, "length": LENGTH} | options
+    layer = Attention(FEATURES, rngs=nnx.Rngs(0, params=7), **arguments)
     for norm in (layer.query_norm, layer.key_norm):
         if norm is not None:
             norm.scale[...] = 1.0 + 0.1 * jnp.arange(norm.scale.shape[0])
@@ -42,26 +42,26 @@ def tokens(batch: int = 2, length: int = LENGTH, seed: int = 0) -> np.ndarray:
 
 
 def ragged(batch: int = 2, length: int = LENGTH) -> np.ndarray:
-    """Sequences of which each has two tokens less than the one before."""
+    """Sequences, two tokens shorter from one to the next."""
     return np.arange(length) < np.maximum(length - 2 * np.arange(batch), 1)[:, None]
 
 
 def reference(layer: Any, x: np.ndarray, mask: np.ndarray, **options: Any) -> np.ndarray:
     """The same layer, one query at a time, in NumPy."""
     weights = {name: np.asarray(getattr(layer, name).kernel[...], np.float64) for name in ("query", "key", "value")}
-    placed = x
+    positioned = x
     if options["position"] == "learned":
-        placed = x + np.asarray(layer.places[...], np.float64)[: x.shape[1]]
-    query, key = (np.einsum("blc,chd->blhd", placed, weights[name]) for name in ("query", "key"))
+        positioned = x + np.asarray(layer.places[...], np.float64)[: x.shape[1]]
+    query, key = (np.einsum("blc,chd->blhd", positioned, weights[name]) for name in ("query", "key"))
     value = np.einsum("blc,chd->blhd", x, weights["value"])
     if options.get("query_key_norm") == "rms":
         scales = (layer.query_norm.scale[...], layer.key_norm.scale[...])
         query, key = (
-            each / np.sqrt((each**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(scale, np.float64)
-            for each, scale in zip((query, key), scales, strict=True)
+            heads / np.sqrt((heads**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(scale, np.float64)
+            for heads, scale in zip((query, key), scales, strict=True)
         )
     if options["kind"] == "linear":
-        query, key = (np.where(each > 0, each + 1, np.exp(np.minimum(each, 0))) for each in (query, key))
+        query, key = (np.where(heads > 0, heads + 1, np.exp(np.minimum(heads, 0))) for heads in (query, key))
     group = query.shape[2] // key.shape[2]
     y = np.zeros(query.shape)
     for b, h, t in np.ndindex(len(x), query.shape[2], x.shape[1]):
@@ -102,7 +102,7 @@ def at(features: np.ndarray, place: int) -> np.ndarray:
 def test_outputs_and_slopes_are_those_of_numpy(kind: str, position: str, causal: bool) -> None:
     extra = {"query_key_norm": "rms", "gate": True} if position in ("rotary", "none") else {}
     options = {"kind": kind, "position": position, "causal": causal, **extra}
-    layer, x, mask = made(**options), tokens(), ragged()
+    layer, x, mask = make_layer(**options), tokens(), ragged()
     towards, weight = tokens(seed=1), tokens(seed=2)
     with jax.enable_x64(True):
         exact = wide(layer)
@@ -111,19 +111,19 @@ def test_outputs_and_slopes_are_those_of_numpy(kind: str, position: str, causal:
             return exact(x, jnp.asarray(mask))
 
         y, pull = jax.vjp(run, jnp.asarray(x))
-        (slope,) = pull(jnp.asarray(weight))
+        (gradient,) = pull(jnp.asarray(weight))
     np.testing.assert_allclose(y, reference(layer, x, mask, **options), rtol=CLOSE[kind], atol=CLOSE[kind] / 10)
     step = 1e-6
     ends = [reference(layer, x + sign * step * towards, mask, **options) for sign in (1, -1)]
-    found = ((ends[0] - ends[1]) * weight).sum() / (2 * step)
-    np.testing.assert_allclose(np.sum(np.asarray(slope) * towards), found, rtol=max(CLOSE[kind], 1e-6))
+    difference = ((ends[0] - ends[1]) * weight).sum() / (2 * step)
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * towards), difference, rtol=max(CLOSE[kind], 1e-6))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS)
 def test_slopes_of_weights_are_those_of_numpy(kind: str, kv_heads: int) -> None:
     options = {"kind": kind, "position": "rotary", "causal": True, "query_key_norm": "rms", "gate": True}
-    layer, x, mask = made(**options, kv_heads=kv_heads), tokens(), ragged()
+    layer, x, mask = make_layer(**options, kv_heads=kv_heads), tokens(), ragged()
     weight = tokens(seed=2)
     graph, _ = nnx.split(layer)
     draw = np.random.default_rng(3)
@@ -134,26 +134,27 @@ def test_slopes_of_weights_are_those_of_numpy(kind: str, kv_heads: int) -> None:
         def run(params: Any) -> Any:
             return jnp.sum(nnx.merge(graph, params, rest)(jnp.asarray(x), jnp.asarray(mask)) * weight)
 
-        slopes = jax.grad(run)(params)
-        moved = []
+        gradients = jax.grad(run)(params)
+        losses = []
         for sign in (1, -1):
             stepped = jax.tree.map(lambda leaf, way, sign=sign: leaf + sign * 1e-6 * way, params, towards)
-            moved.append((reference(nnx.merge(graph, stepped, rest), x, mask, **options) * weight).sum())
-    found = sum(
-        float((np.asarray(a) * b).sum()) for a, b in zip(jax.tree.leaves(slopes), jax.tree.leaves(towards), strict=True)
+            losses.append((reference(nnx.merge(graph, stepped, rest), x, mask, **options) * weight).sum())
+    difference = sum(
+        float((np.asarray(a) * b).sum())
+        for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(towards), strict=True)
     )
-    np.testing.assert_allclose(found, (moved[0] - moved[1]) / 2e-6, rtol=max(CLOSE[kind], 1e-6))
+    np.testing.assert_allclose(difference, (losses[0] - losses[1]) / 2e-6, rtol=max(CLOSE[kind], 1e-6))
 
 
 @pytest.mark.parametrize(("kind", "position"), CASES)
 def test_bfloat16_is_within_two_percent(kind: str, position: str) -> None:
     options = {"kind": kind, "position": position, "causal": True, "query_key_norm": "rms", "gate": True}
-    layer, x, mask = made(**options), tokens(), ragged()
+    layer, x, mask = make_layer(**options), tokens(), ragged()
     rounded = short(layer)
     y = rounded(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
     assert y.dtype == jnp.bfloat16
-    wanted = reference(layer, x, mask, **options)
-    assert np.abs(np.asarray(y, np.float64) - wanted).max() <= 0.02 * np.abs(wanted).max()
+    expected = reference(layer, x, mask, **options)
+    assert np.abs(np.asarray(y, np.float64) - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("kind", "position"), CASES)
@@ -170,8 +171,8 @@ def test_lanes_are_what_each_is_alone(kind: str, position: str) -> None:
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[nnx.state(layer) for layer in layers])
     x = jnp.asarray(np.stack([tokens(seed=n) for n in range(3)]), jnp.float32)
     together = jax.vmap(lambda state, x: nnx.merge(graph, state)(x))(states, x)
-    for layer, each, y in zip(layers, x, together, strict=True):
-        np.testing.assert_allclose(y, layer(each), rtol=1e-4, atol=1e-5)
+    for layer, inputs, y in zip(layers, x, together, strict=True):
+        np.testing.assert_allclose(y, layer(inputs), rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=8, deadline=None)
@@ -199,7 +200,7 @@ def test_no_token_sees_the_future(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_is_not_seen(kind: str) -> None:
-    layer, x = made(kind=kind, causal=False), jnp.asarray(tokens(), jnp.float32)
+    layer, x = make_layer(kind=kind, causal=False), jnp.asarray(tokens(), jnp.float32)
     mask = jnp.arange(LENGTH) < 5
     alone = layer(x[:, :5])
     padded = layer(x.at[:, 5:].set(9.0), jnp.broadcast_to(mask, x.shape[:2]))
@@ -222,7 +223,7 @@ def program(choice: dict[str, Any], causal: bool) -> Any:
 
 @functools.partial(jax.jit, static_argnums=3)
 def run(choice: Any, params: Any, x: Any, causal: bool) -> Any:
-    """Its output, and the slopes of the sum of squares by its weights."""
+    """Its output, and the gradients of the sum of squares by its weights."""
 
     def squares(params: Any) -> Any:
         layer = program(choice, causal)
@@ -230,30 +231,32 @@ def run(choice: Any, params: Any, x: Any, causal: bool) -> Any:
         y = layer(x, jnp.asarray(ragged()))
         return jnp.sum(y**2), y
 
-    slopes, y = jax.grad(squares, has_aux=True)(params)
-    return y, slopes
+    gradients, y = jax.grad(squares, has_aux=True)(params)
+    return y, gradients
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("kind", "position"), CASES)
 @pytest.mark.parametrize(("norm", "gate"), [("none", False), ("rms", True)])
 def test_data_choose_what_is_plain_alone(kind: str, position: str, causal: bool, norm: str, gate: bool) -> None:
-    own = made(kind=kind, position=position, causal=causal, query_key_norm=norm, gate=gate, heads=4, head_size=6)
+    plain = make_layer(
+        kind=kind, position=position, causal=causal, query_key_norm=norm, gate=gate, heads=4, head_size=6
+    )
     choice = {
         "features": FEATURES, "heads": 4, "head_size": 6, "kv_heads": 2, "window": 3, "kind": KINDS.index(kind),
         "position": POSITIONS.index(position), "norm": ("none", "rms").index(norm), "gate": int(gate),
     }  # fmt: skip
-    inner = dict(nnx.to_flat_state(nnx.state(own, nnx.Param)))
+    inner = dict(nnx.to_flat_state(nnx.state(plain, nnx.Param)))
     shapes = nnx.to_flat_state(nnx.state(program(choice, causal), nnx.Param))
     weights = nnx.from_flat_state([(path, leaf.replace(corner(inner.get(path), leaf))) for path, leaf in shapes])
     x = np.pad(tokens(), ((0, 0), (0, 0), (0, 4)))
-    y, slopes = run(choice, weights, jnp.asarray(x, jnp.float32), causal)
-    wanted = own(jnp.asarray(tokens(), jnp.float32), jnp.asarray(ragged()))
-    np.testing.assert_allclose(y[..., :FEATURES], wanted, atol=2e-6)
+    y, gradients = run(choice, weights, jnp.asarray(x, jnp.float32), causal)
+    expected = plain(jnp.asarray(tokens(), jnp.float32), jnp.asarray(ragged()))
+    np.testing.assert_allclose(y[..., :FEATURES], expected, atol=2e-6)
     assert not np.any(y[..., FEATURES:])
-    for path, slope in nnx.to_flat_state(slopes):
-        own_place = tuple(map(slice, inner[path].shape if path in inner else (0,)))
-        assert not np.any(slope[...].at[own_place].set(0.0)), path
+    for path, gradient in nnx.to_flat_state(gradients):
+        own_part = tuple(map(slice, inner[path].shape if path in inner else (0,)))
+        assert not np.any(gradient[...].at[own_part].set(0.0)), path
 
 
 @pytest.mark.parametrize(
@@ -274,12 +277,12 @@ def test_data_choose_what_is_plain_alone(kind: str, position: str, causal: bool,
 )
 def test_what_does_not_fit_is_one_sentence(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        made(**options)
+        make_layer(**options)
     assert "\n" not in str(caught.value)
 
 
 def test_dropout_is_for_training_alone() -> None:
-    layer, x = made(dropout_rate=0.5), jnp.asarray(tokens(), jnp.float32)
+    layer, x = make_layer(dropout_rate=0.5), jnp.asarray(tokens(), jnp.float32)
     still = layer(x)
     layer.train()
     assert np.mean(np.asarray(layer(x)) == 0.0) > 0.3

@@ -104,8 +104,8 @@ def test_dropout_keeps_the_mean_and_the_share(rate: float) -> None:
     layer = Dropout(jnp.float32(rate), rngs=nnx.Rngs(0))
     x = jnp.ones((400, 250))
     first, second = layer(x), layer(x)
-    kept = float((first != 0).mean())
-    assert abs(kept - (1 - rate)) < 4 * (rate * (1 - rate) / x.size) ** 0.5 + 1e-6
+    share = float((first != 0).mean())
+    assert abs(share - (1 - rate)) < 4 * (rate * (1 - rate) / x.size) ** 0.5 + 1e-6
     assert abs(float(first.mean()) - 1) < 0.05
     if rate:
         assert (first != second).any()
@@ -140,11 +140,11 @@ def test_mix_is_a_bijection_on_a_sample() -> None:
 @pytest.mark.parametrize("shape", [(64, 32), (3, 3, 8, 16)])
 def test_he_normal_has_its_variance_and_is_a_function_of_the_key(shape) -> None:
     key = jax.random.key(0)
-    drawn = np.asarray(he_normal(key, shape))
+    sample = np.asarray(he_normal(key, shape))
     expected = 2 / np.prod(shape[:-1])
-    assert abs(drawn.var() / expected - 1) < 0.15
-    np.testing.assert_array_equal(drawn, he_normal(key, shape))
-    assert (drawn != he_normal(jax.random.key(1), shape)).any()
+    assert abs(sample.var() / expected - 1) < 0.15
+    np.testing.assert_array_equal(sample, he_normal(key, shape))
+    assert (sample != he_normal(jax.random.key(1), shape)).any()
     assert jax.eval_shape(lambda k: he_normal(k, shape), key).shape == shape
 
 

@@ -1,4 +1,4 @@
-"""Mixtures of experts against NumPy in float64, by data against plain, and what a token's result hangs on."""
+"""Mixtures of experts against NumPy in float64, by data against plain, and what a token's result depends on."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ BOUND = ("softmax", "sigmoid")
 """The routers that see no later token and draw no noise."""
 
 
-def made(**options: Any) -> Any:
-    given = {"experts": EXPERTS, "width": WIDTH, "k": 2, "causal": False, "activation": "tanh", "room": 1.0} | options
-    layer = MixtureOfExperts(FEATURES, rngs=nnx.Rngs(0, params=3), **given)
+def make_layer(**options: Any) -> Any:
+    arguments = {
+        "experts": EXPERTS,
+        "width": WIDTH,
+        "k": 2,
+        "causal": False,
+        "activation": "tanh",
+        "room": 1.0,
+    } | options
+    layer = MixtureOfExperts(FEATURES, rngs=nnx.Rngs(0, params=3), **arguments)
     layer.train()
     return layer
 
@@ -50,15 +57,15 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def routed(router: str, logits: np.ndarray, mask: np.ndarray, k: int, room: float | None) -> list[tuple[Any, ...]]:
     """Group, token, expert, weight of what there is room for, and of what is dropped: the weight None."""
-    found: list[tuple[Any, ...]] = []
+    entries: list[tuple[Any, ...]] = []
     length, experts = logits.shape[1:]
-    places = max(math.ceil(k * length * (1.0 if router == "expert_choice" else room or 1e9) / experts - 1e-4), 1)
+    capacity = max(math.ceil(k * length * (1.0 if router == "expert_choice" else room or 1e9) / experts - 1e-4), 1)
     shares = softmax(logits)
     for g in range(len(logits)):
         if router == "expert_choice":
             for e in range(experts):
-                liked = np.argsort(np.where(mask[g], -shares[g, :, e], 1.0), kind="stable")[:places]
-                found += [(g, t, e, shares[g, t, e]) for t in liked if mask[g, t]]
+                preferred = np.argsort(np.where(mask[g], -shares[g, :, e], 1.0), kind="stable")[:capacity]
+                entries += [(g, t, e, shares[g, t, e]) for t in preferred if mask[g, t]]
             continue
         taken = [0] * experts
         for t in np.flatnonzero(mask[g]):
@@ -70,14 +77,14 @@ def routed(router: str, logits: np.ndarray, mask: np.ndarray, k: int, room: floa
             }[router]
             for e, weight in zip(chosen, weights, strict=True):
                 taken[e] += 1
-                found.append((g, t, e, weight if taken[e] <= places else None))
-    return found
+                entries.append((g, t, e, weight if taken[e] <= capacity else None))
+    return entries
 
 
 def reference(layer: Any, x: np.ndarray, mask: np.ndarray, router: str, k: int = 2, room: float | None = 1.0) -> Any:
     """The dense form: every token through every expert that it is sent to, one at a time; and what is measured."""
     kernel, inner, outer = (
-        np.asarray(each[...], np.float64) for each in (layer.router.kernel, layer.inner, layer.outer)
+        np.asarray(weights[...], np.float64) for weights in (layer.router.kernel, layer.inner, layer.outer)
     )
     logits = x @ kernel
     y, sent = np.zeros(x.shape), routed(router, logits, mask, k, room)
@@ -85,22 +92,22 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, router: str, k: int =
         if weight is not None:
             y[g, t] += weight * (np.tanh(x[g, t] @ inner[e]) @ outer[e])
     if layer.shared_inner is not None:
-        first, last = (np.asarray(each.kernel[...], np.float64) for each in (layer.shared_inner, layer.shared_outer))
+        first, last = (np.asarray(layer.kernel[...], np.float64) for layer in (layer.shared_inner, layer.shared_outer))
         y = y + np.tanh(x @ first) @ last
     load = np.bincount([e for _, _, e, _ in sent], minlength=kernel.shape[1]) / len(sent)
-    liked = softmax(logits)
+    probabilities = softmax(logits)
     if router == "sigmoid":
-        liked = 1 / (1 + np.exp(-logits))
-        liked = liked / liked.sum(-1, keepdims=True)
+        probabilities = 1 / (1 + np.exp(-logits))
+        probabilities = probabilities / probabilities.sum(-1, keepdims=True)
     squares = np.log(np.exp(logits).sum(-1)) ** 2
-    uneven = 0.0 if router == "expert_choice" else kernel.shape[1] * (liked[mask].mean(0) * load).sum()
+    imbalance = 0.0 if router == "expert_choice" else kernel.shape[1] * (probabilities[mask].mean(0) * load).sum()
     measured = {
         "expert_load": load,
         "expert_load_max": load.max() * len(load),
         "expert_load_min": load.min() * len(load),
         "drop_rate": np.mean([weight is None for *_, weight in sent]),
-        "router_entropy": -(liked * np.log(liked)).sum(-1)[mask].mean(),
-        "penalty": 0.01 * uneven + 0.001 * squares[mask].mean(),
+        "router_entropy": -(probabilities * np.log(probabilities)).sum(-1)[mask].mean(),
+        "penalty": 0.01 * imbalance + 0.001 * squares[mask].mean(),
     }
     return y * mask[..., None], measured
 
@@ -108,7 +115,7 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, router: str, k: int =
 @pytest.mark.parametrize(("k", "room", "shared"), [(1, 1.0, False), (2, 1.25, True), (2, None, False), (4, 0.5, True)])
 @pytest.mark.parametrize("router", ROUTERS)
 def test_outputs_slopes_and_measures_are_those_of_numpy(router: str, k: int, room: float | None, shared: bool) -> None:
-    layer, x, mask = made(router=router, k=k, room=room, shared=shared), tokens(), ragged()
+    layer, x, mask = make_layer(router=router, k=k, room=room, shared=shared), tokens(), ragged()
     towards, weight = tokens(seed=1), tokens(seed=2)
     with jax.enable_x64(True):
         exact = wide(layer)
@@ -118,20 +125,20 @@ def test_outputs_slopes_and_measures_are_those_of_numpy(router: str, k: int, roo
             return nnx.merge(*nnx.split(exact), copy=True)(x, jnp.asarray(mask))
 
         y, pull = jax.vjp(run, jnp.asarray(x))
-        (slope,) = pull(jnp.asarray(weight))
+        (gradient,) = pull(jnp.asarray(weight))
         exact(jnp.asarray(x), jnp.asarray(mask))
-    wanted, measured = reference(layer, x, mask, router, k, room)
-    np.testing.assert_allclose(y, wanted, rtol=1e-9, atol=1e-12)
+    expected, measured = reference(layer, x, mask, router, k, room)
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-12)
     for name, value in measured.items():
         np.testing.assert_allclose(getattr(exact, name)[...], value, rtol=1e-6, atol=1e-8, err_msg=name)
     ends = [reference(layer, x + sign * 1e-6 * towards, mask, router, k, room)[0] for sign in (1, -1)]
-    found = ((ends[0] - ends[1]) * weight).sum() / 2e-6
-    np.testing.assert_allclose(np.sum(np.asarray(slope) * towards), found, rtol=1e-6)
+    difference = ((ends[0] - ends[1]) * weight).sum() / 2e-6
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * towards), difference, rtol=1e-6)
 
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_slopes_of_weights_are_those_of_numpy(router: str) -> None:
-    layer, x, mask, weight = made(router=router, shared=True), tokens(), ragged(), tokens(seed=2)
+    layer, x, mask, weight = make_layer(router=router, shared=True), tokens(), ragged(), tokens(seed=2)
     layer.router.deterministic = True
     graph, _ = nnx.split(layer)
     draw = np.random.default_rng(5)
@@ -140,31 +147,31 @@ def test_slopes_of_weights_are_those_of_numpy(router: str) -> None:
         towards = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape)), params)
 
         def run(params: Any) -> Any:
-            held = nnx.merge(graph, params, rest, copy=True)
-            return jnp.sum(held(jnp.asarray(x), jnp.asarray(mask)) * weight) + held.penalty[...]
+            module = nnx.merge(graph, params, rest, copy=True)
+            return jnp.sum(module(jnp.asarray(x), jnp.asarray(mask)) * weight) + module.penalty[...]
 
-        slopes = jax.grad(run)(params)
-        moved: list[float] = []
+        gradients = jax.grad(run)(params)
+        losses: list[float] = []
         for sign in (1, -1):
             stepped = jax.tree.map(lambda leaf, way, sign=sign: leaf + sign * 1e-6 * way, params, towards)
             y, measured = reference(nnx.merge(graph, stepped, rest), x, mask, router)
-            moved.append((y * weight).sum() + measured["penalty"])
-    pairs = zip(jax.tree.leaves(slopes), jax.tree.leaves(towards), strict=True)
-    found = sum(float((np.asarray(a) * np.asarray(b)).sum()) for a, b in pairs)
-    np.testing.assert_allclose(found, (moved[0] - moved[1]) / 2e-6, rtol=1e-6)
+            losses.append((y * weight).sum() + measured["penalty"])
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(towards), strict=True)
+    difference = sum(float((np.asarray(a) * np.asarray(b)).sum()) for a, b in pairs)
+    np.testing.assert_allclose(difference, (losses[0] - losses[1]) / 2e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_bfloat16_is_within_two_percent(router: str) -> None:
-    layer, x, mask = made(router=router, room=None), tokens(), ragged()
+    layer, x, mask = make_layer(router=router, room=None), tokens(), ragged()
     layer.eval()
     rounded = short(layer)
     # Rounded first, so that both send each token to the same experts.
     x = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
     y = rounded(jnp.asarray(x, jnp.bfloat16), jnp.asarray(mask))
     assert y.dtype == jnp.bfloat16
-    wanted, _ = reference(rounded, x, mask, router, room=None)
-    assert np.abs(np.asarray(y, np.float64) - wanted).max() <= 0.02 * np.abs(wanted).max()
+    expected, _ = reference(rounded, x, mask, router, room=None)
+    assert np.abs(np.asarray(y, np.float64) - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("router", ROUTERS)
@@ -184,7 +191,7 @@ def test_lanes_are_what_each_is_alone(router: str) -> None:
         return jnp.sum(layer(x) ** 2) + layer.penalty[...]
 
     together = jax.vmap(run)(states, x)
-    alone = [run(nnx.state(layer), each) for layer, each in zip(layers, x, strict=True)]
+    alone = [run(nnx.state(layer), inputs) for layer, inputs in zip(layers, x, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
@@ -193,7 +200,7 @@ def test_lanes_are_what_each_is_alone(router: str) -> None:
 def test_no_token_sees_the_future_or_another_sequence(
     router: str, length: int, k: int, room: float | None, data: st.DataObject
 ) -> None:
-    layer = made(router=router, k=k, room=room, causal=True)
+    layer = make_layer(router=router, k=k, room=room, causal=True)
     layer.eval()
     x = jnp.asarray(tokens(2, length), jnp.float32)
     at = data.draw(st.integers(0, length - 1))
@@ -206,7 +213,7 @@ def test_no_token_sees_the_future_or_another_sequence(
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_padding_is_not_computed_and_takes_no_place(router: str) -> None:
-    layer, x = made(router=router, room=0.5), jnp.asarray(tokens(), jnp.float32)
+    layer, x = make_layer(router=router, room=0.5), jnp.asarray(tokens(), jnp.float32)
     layer.eval()
     mask = jnp.asarray(ragged())
     y, other = layer(x, mask), layer(jnp.where(mask[..., None], x, 50.0), mask)
@@ -228,7 +235,7 @@ def program(choice: dict[str, Any]) -> Any:
 
 @jax.jit
 def run(choice: Any, params: Any, x: Any) -> Any:
-    """Its output, what it measured, and slopes by its weights."""
+    """Its output, what it measured, and gradients by its weights."""
 
     def squares(params: Any) -> Any:
         layer = program(choice)
@@ -236,55 +243,55 @@ def run(choice: Any, params: Any, x: Any) -> Any:
         y = layer(x, jnp.asarray(ragged()))
         return jnp.sum(y**2) + layer.penalty[...], (y, nnx.to_pure_dict(nnx.state(layer, Measure)))
 
-    slopes, (y, measured) = jax.grad(squares, has_aux=True)(params)
-    return y, measured, slopes
+    gradients, (y, measured) = jax.grad(squares, has_aux=True)(params)
+    return y, measured, gradients
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("k", "room"), [(1, 1.0), (2, 1.2), (3, 0.5)])
 @pytest.mark.parametrize("router", ["softmax", "sigmoid", "expert_choice"])
 def test_data_choose_what_is_plain_alone(router: str, k: int, room: float, shared: bool) -> None:
-    own = made(router=router, k=k, room=room, shared=shared)
+    plain = make_layer(router=router, k=k, room=room, shared=shared)
     choice = {
         "features": FEATURES, "experts": EXPERTS, "width": WIDTH, "k": k - 1, "router": ROUTERS.index(router),
         "room": jnp.float32(room), "shared": int(shared),
     }  # fmt: skip
-    inner = dict(nnx.to_flat_state(nnx.state(own, nnx.Param)))
+    inner = dict(nnx.to_flat_state(nnx.state(plain, nnx.Param)))
     shapes = nnx.to_flat_state(nnx.state(program(choice), nnx.Param))
     weights = nnx.from_flat_state([(path, leaf.replace(corner(inner.get(path), leaf))) for path, leaf in shapes])
     x = np.pad(tokens(), ((0, 0), (0, 0), (0, 2)))
-    y, measured, slopes = run(choice, weights, jnp.asarray(x, jnp.float32))
-    wanted = own(jnp.asarray(tokens(), jnp.float32), jnp.asarray(ragged()))
-    np.testing.assert_allclose(y[..., :FEATURES], wanted, atol=2e-6)
+    y, measured, gradients = run(choice, weights, jnp.asarray(x, jnp.float32))
+    expected = plain(jnp.asarray(tokens(), jnp.float32), jnp.asarray(ragged()))
+    np.testing.assert_allclose(y[..., :FEATURES], expected, atol=2e-6)
     assert not np.any(y[..., FEATURES:])
     for name, value in measured.items():
         np.testing.assert_allclose(
-            value[:EXPERTS] if value.ndim else value, getattr(own, name)[...], rtol=1e-5, atol=1e-6
+            value[:EXPERTS] if value.ndim else value, getattr(plain, name)[...], rtol=1e-5, atol=1e-6
         )
-    for path, slope in nnx.to_flat_state(slopes):
-        place = tuple(map(slice, inner[path].shape if path in inner else (0,)))
-        assert not np.any(slope[...].at[place].set(0.0)), path
+    for path, gradient in nnx.to_flat_state(gradients):
+        part = tuple(map(slice, inner[path].shape if path in inner else (0,)))
+        assert not np.any(gradient[...].at[part].set(0.0)), path
 
 
 def test_noise_is_drawn_in_training_alone_and_is_learnt() -> None:
-    layer, x = made(router="noisy", k=1, experts=16), jnp.asarray(tokens(), jnp.float32)
+    layer, x = make_layer(router="noisy", k=1, experts=16), jnp.asarray(tokens(), jnp.float32)
     layer.router.noise[...] = layer.router.noise[...] + 1.0
     calls = [layer.router(x)[1].expert for _ in range(2)]
     assert not np.array_equal(*calls)
     layer.eval()
     assert np.array_equal(*[layer.router(x)[1].expert for _ in range(2)])
     layer.train()
-    layer = made(router="noisy", k=2)
+    layer = make_layer(router="noisy", k=2)
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
-    slopes = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params, rest, copy=True)(x) ** 2))(params)
-    assert np.any(slopes["router"]["noise"][...])
+    gradients = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params, rest, copy=True)(x) ** 2))(params)
+    assert np.any(gradients["router"]["noise"][...])
 
 
 def test_what_is_left_behind_is_of_training() -> None:
-    layer, x = made(), jnp.asarray(tokens(), jnp.float32)
+    layer, x = make_layer(), jnp.asarray(tokens(), jnp.float32)
     layer.eval()
     layer(x)
-    assert not any(np.any(each) for each in jax.tree.leaves(nnx.state(layer, (Measure, Penalty))))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nnx.state(layer, (Measure, Penalty))))
     layer.train()
     layer(x)
     assert layer.penalty[...] > 0
@@ -313,5 +320,5 @@ def test_experts_on_four_devices_give_what_they_give_together() -> None:
 )
 def test_what_does_not_fit_is_one_sentence(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        made(**options)
+        make_layer(**options)
     assert "\n" not in str(caught.value)

@@ -113,7 +113,7 @@ def test_the_contract_notices_what_a_space_does_wrong(build: Callable[..., Learn
             choices = {**OWN, "learning_rate": Real(low=0.1, high=1), "idle": Categorical(options=(1, 2))}
             return SearchSpace(choices, build, "broken")
 
-    (name,) = (each for each in dir(Broken) if each.startswith(test))
+    (name,) = (name for name in dir(Broken) if name.startswith(test))
     with pytest.raises((AssertionError, jax.errors.TracerBoolConversionError), match=words) as caught:
         getattr(Broken(), name)()
     assert any(note.startswith("candidate: {'units': ") for note in caught.value.__notes__)
@@ -139,8 +139,8 @@ def test_the_schedule_rises_and_falls() -> None:
     weights = {"w": np.ones((1, 1), np.float32)}
     sizes: dict[str, list[float]] = {}
     for schedule in ("constant", "linear", "cosine"):
-        given = {**values, "schedule": schedule, "sgd_learning_rate": 1.0}
-        rule = recipe.make_learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
+        recipe_values = {**values, "schedule": schedule, "sgd_learning_rate": 1.0}
+        rule = recipe.make_learner(lambda rngs: nnx.Module(), recipe_values, Spec((1,), 1, 64, 1)).optimizer
         state, sizes[schedule] = rule.init(weights), []
         before = 0.0
         for _ in range(8):
@@ -158,8 +158,8 @@ def test_weights_decay_but_biases_do_not() -> None:
     values = {"warmup": 0.0, "weight_decay": 0.5, "batch_size": 8, "label_smoothing": 0.0, "schedule": "constant"}
     weights = {"kernel": np.full((2, 2), 2.0, np.float32), "bias": np.full(2, 2.0, np.float32)}
     for name in recipe.LEARNING_RATES:
-        given = {**values, "optimizer": name, f"{name}_learning_rate": 0.1}
-        rule = recipe.make_learner(lambda rngs: nnx.Module(), given, Spec((1,), 1, 64, 1)).optimizer
+        recipe_values = {**values, "optimizer": name, f"{name}_learning_rate": 0.1}
+        rule = recipe.make_learner(lambda rngs: nnx.Module(), recipe_values, Spec((1,), 1, 64, 1)).optimizer
         zero = jax.tree.map(np.zeros_like, weights)
         updates, _ = rule.update(zero, rule.init(weights), weights)
         np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 2.0, rtol=1e-6)

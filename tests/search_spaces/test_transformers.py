@@ -97,14 +97,14 @@ def test_what_a_text_is_filled_up_with_changes_nothing(seed: int) -> None:
         depth=(2, 3), widths=(8,), windows=(3,), positions=("none", "rotary", "alibi"), capacities=(8.0,)
     )
     values = space.sample(random.Random(seed)).values
-    own: Any = space.build(values, short).model(nnx.Rngs(seed))
+    narrow: Any = space.build(values, short).model(nnx.Rngs(seed))
     wide: Any = space.build(values, short._replace(inputs=(12,))).model(nnx.Rngs(seed))
-    own.eval(), wide.eval()
+    narrow.eval(), wide.eval()
     x = jax.random.randint(jax.random.key(seed), (5, 7), 1, 9)
     filled = jnp.pad(x, ((0, 0), (0, 5)))
-    np.testing.assert_allclose(called(wide, filled), called(own, x), rtol=1e-5, atol=1e-5)
-    slopes = nnx.jit(nnx.grad(lambda model: jnp.sum(model(filled) ** 2)))(wide)
-    table = slopes["embedding"]["table"]["embedding"][...]
+    np.testing.assert_allclose(called(wide, filled), called(narrow, x), rtol=1e-5, atol=1e-5)
+    gradients = nnx.jit(nnx.grad(lambda model: jnp.sum(model(filled) ** 2)))(wide)
+    table = gradients["embedding"]["table"]["embedding"][...]
     assert not np.any(table[0])
     assert np.any(table[1:])
 
@@ -144,8 +144,8 @@ def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
 
 def test_a_hundred_candidates_have_few_programs() -> None:
     space = transformer.space()
-    found = choose_size_levels(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
-    names = {make_shared_bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}
+    levels = choose_size_levels(space, Spec((64,), 65, 15_685, 1, 65, (64,)))
+    names = {make_shared_bucket(space, space.sample(random.Random(seed)), levels).name for seed in range(100)}
     assert len(names) <= 16
 
 
@@ -163,21 +163,21 @@ ONE_OF_EACH = [
 def test_a_program_can_be_made_where_there_is_one_option(make: Any, name: str, option: tuple[Any, ...]) -> None:
     space = make(**{"depth": (1, 2), "widths": (8,), name: option})
     candidate = space.sample(random.Random(0))
-    held = make_shared_bucket(space, candidate, {pad: sizes[-1:] for pad, sizes in list_padded_sizes(space).items()})
+    bucket = make_shared_bucket(space, candidate, {pad: sizes[-1:] for pad, sizes in list_padded_sizes(space).items()})
 
     def logits(data: Any, x: jax.Array) -> jax.Array:
-        model: Any = space.build(make_program_values(space, held, data), TEXT).model(nnx.Rngs(0))
+        model: Any = space.build(make_program_values(space, bucket, data), TEXT).model(nnx.Rngs(0))
         return model(x)
 
-    found = jax.eval_shape(logits, dict(make_lane_data(space, candidate, held)), jnp.zeros((3, 12), jnp.int32))
-    assert found.shape == (3, 12, 7)
+    outputs = jax.eval_shape(logits, dict(make_lane_data(space, candidate, bucket)), jnp.zeros((3, 12), jnp.int32))
+    assert outputs.shape == (3, 12, 7)
 
 
 @pytest.mark.parametrize("make", [attention.space, moe.space, transformer.space])
 def test_images_have_few_programs_too(make: Any) -> None:
     space = make()
-    found = choose_size_levels(space, Spec((8, 8, 1), 10, 1077, 30))
-    assert len({make_shared_bucket(space, space.sample(random.Random(seed)), found).name for seed in range(100)}) <= 4
+    levels = choose_size_levels(space, Spec((8, 8, 1), 10, 1077, 30))
+    assert len({make_shared_bucket(space, space.sample(random.Random(seed)), levels).name for seed in range(100)}) <= 4
 
 
 def tale(folder: Path) -> Text:
@@ -198,11 +198,11 @@ def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) ->
     space = small()
     population = Population(space, tale(tmp_path), None)
     candidate, key = space.sample(random.Random(3)), jax.random.key(1)
-    held = population.bucket(candidate)
-    (whole,), _ = population.train([(candidate, key)], held, 1)
-    (half,), _ = population.train([(candidate, key)], held, 1, Stage(0, 1))
+    bucket = population.bucket(candidate)
+    (whole,), _ = population.train([(candidate, key)], bucket, 1)
+    (half,), _ = population.train([(candidate, key)], bucket, 1, Stage(0, 1))
     assert half.state is not None
-    (again,), _ = population.train([(candidate, key)], held, 1, Stage(1, None, [flatten_state(half.state)]))
+    (again,), _ = population.train([(candidate, key)], bucket, 1, Stage(1, None, [flatten_state(half.state)]))
     for one, other in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(one, other)
     for name, values in whole.curve.items():
@@ -228,20 +228,20 @@ def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
         l2l.evaluate(model, Text(tmp_path / "other.txt", context=12))
 
 
-@pytest.mark.parametrize(("space", "own"), [(transformer.space, 3), (moe.space, 3)])
-def test_with_experts_alone_every_layer_has_them(space: Any, own: int) -> None:
-    made = space(depth=(own, own), widths=(8,), forward=("experts",), experts=(4,))
-    model = made.build(made.sample(random.Random(0)).values, TEXT).model(nnx.Rngs(0))
-    assert sum(isinstance(part, MixtureOfExperts) for _, part in nnx.iter_modules(model)) == own
+@pytest.mark.parametrize(("make", "depth"), [(transformer.space, 3), (moe.space, 3)])
+def test_with_experts_alone_every_layer_has_them(make: Any, depth: int) -> None:
+    space = make(depth=(depth, depth), widths=(8,), forward=("experts",), experts=(4,))
+    model = space.build(space.sample(random.Random(0)).values, TEXT).model(nnx.Rngs(0))
+    assert sum(isinstance(part, MixtureOfExperts) for _, part in nnx.iter_modules(model)) == depth
     assert not any(isinstance(part, FeedForward) for _, part in nnx.iter_modules(model))
 
 
 def test_a_candidate_that_does_not_fit_is_refused_before_it_is_trained() -> None:
-    made = moe.space(depth=(1, 1), widths=(8,), forward=("experts",), experts=(2, 16), ks=(1,), capacities=(1.0, 0.3))
-    capacity = Capacity(made, TEXT, Limits())
-    drawn = [made.sample(random.Random(seed)) for seed in range(40)]
-    for each in drawn:
-        short = 12 * each.values["layer1_capacity"] < each.values["layer1_experts"]
-        why = capacity.refusal(each, make_exact_bucket(each))
+    space = moe.space(depth=(1, 1), widths=(8,), forward=("experts",), experts=(2, 16), ks=(1,), capacities=(1.0, 0.3))
+    capacity = Capacity(space, TEXT, Limits())
+    candidates = [space.sample(random.Random(seed)) for seed in range(40)]
+    for candidate in candidates:
+        short = 12 * candidate.values["layer1_capacity"] < candidate.values["layer1_experts"]
+        why = capacity.refusal(candidate, make_exact_bucket(candidate))
         assert (why is not None) == short
         assert not short or "leaves an expert less than one of 12 tokens" in str(why)
