@@ -59,7 +59,6 @@ VARIABLES = words("found held kept made each given told own ours done several wa
 
 LEFT = {
     "l2l": 33,
-    "l2l/cli": 32,
     "l2l/compare": 0,
     "l2l/engine": 0,
     "l2l/envs": 12,

@@ -14,8 +14,10 @@ from l2l.cli.overrides import rewrite_overrides
 from l2l.errors import InputError, SearchError, flatten_message, suggest_names
 
 
-def run_jobs(command: str, words: list[str], run: Callable[[dict[str, Any]], None]) -> None:
+def run_jobs(command: str, words: list[str], run: Callable[[dict[str, Any]], None], program: str | None = None) -> None:
     """Calls `run` with the configuration that the words make of `conf/COMMAND.yaml`; in a sweep once for each job.
+
+    `program` is the name that Hydra shows, "l2l COMMAND" unless given.
 
     Raises: InputError or SearchError, the first one that a job raised; a sweep finishes its other jobs before.
     """
@@ -43,7 +45,7 @@ def run_jobs(command: str, words: list[str], run: Callable[[dict[str, Any]], Non
             crashes.append(crash)
             raise
 
-    with replace_argv([f"l2l {command}", *rewrite_overrides(words, config.GROUPS)]):
+    with replace_argv([program or f"l2l {command}", *rewrite_overrides(words, config.GROUPS)]):
         try:
             with explain_composition(command, words):
                 run_job()

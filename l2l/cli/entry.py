@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Sequence
 
 from l2l.cli.compare import compare
+from l2l.cli.completion import complete
 from l2l.cli.resume import resume
 from l2l.cli.search import search
 from l2l.cli.show import show
@@ -31,6 +31,7 @@ l2l: search for neural architectures together with their training recipes
   l2l show runs/mine    writes the picture runs/mine/architecture.svg and prints an outline
   l2l show space=transformer space.depth=[1,2]
   l2l --version
+  eval "$(l2l -sc install=bash)"    completes commands, groups and values with the Tab key
 """
 COMMANDS = {"search": search, "resume": resume, "compare": compare, "show": show}
 
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_command(name: str, words: list[str]) -> int:
     """Runs a command and returns its exit code; every expected end prints one sentence."""
     try:
+        if name in ("-sc", "--shell-completion"):
+            complete(words, COMMANDS)
+            return 0
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}: {suggest_names(name, COMMANDS)}")
         COMMANDS[name](words)
@@ -81,8 +85,10 @@ def _describe_continuation(command: str, interrupt: KeyboardInterrupt) -> str:
 
 
 def _exit(code: int) -> None:
-    if any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
-        # A tracker hangs in its thread (l2l.trackers.apart) and would block a normal exit of the interpreter.
+    """Ends the process, at once if a tracker was left behind: its thread would hold up a normal exit."""
+    from l2l.trackers.apart import is_any_running
+
+    if is_any_running():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

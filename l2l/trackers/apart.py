@@ -15,6 +15,12 @@ from l2l.types import Run, Tracker, Trial
 Event: TypeAlias = Callable[[], None]
 
 _LOG = logging.getLogger("l2l")
+THREAD_PREFIX = "tracker "
+
+
+def is_any_running() -> bool:
+    """Whether the thread of a tracker still runs, which would hold up the interpreter's normal end."""
+    return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
 
 
 class Apart:
@@ -41,7 +47,7 @@ class Apart:
         self._events: queue.Queue[Event | None] = queue.Queue(capacity)
         self._failed = threading.Event()
         self._left_behind = False
-        self._thread = threading.Thread(target=self._work, name=f"tracker {self._name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{THREAD_PREFIX}{self._name}", daemon=True)
 
     @property
     def hanging(self) -> bool:
