@@ -94,13 +94,11 @@ def run_search(trials: int, low: int, high: int) -> dict[str, Any]:
     """One search: RSS at each trial's end, seconds, and how many trials ended how."""
     import collections
 
+    from l2l.api import search
     from l2l.errors import SearchError
     from l2l.executors.inline import Inline
     from l2l.objectives.trained import Trained
-    from l2l.reward import Metric
-    from l2l.run.loop import search
     from l2l.searchers.random import Random
-    from l2l.store.log import Store
     from l2l.tasks.digits import Digits
 
     scale, figures = Scale(), dict[str, Any]()
@@ -110,8 +108,8 @@ def run_search(trials: int, low: int, high: int) -> dict[str, Any]:
         started, worked = time.perf_counter(), time.process_time()
         try:
             result = search(
-                make_space(low, high), Digits(), Random(), objective, Metric(), Inline(), Store(),
-                {"scale": scale}, None,
+                make_space(low, high), Digits(), Random(), objective=objective, executor=Inline(),
+                tracker={"scale": scale}, final=None,
                 trials=trials, batch=10, seed=0, out="run",
             )  # fmt: skip
             figures["status"] = dict(collections.Counter(trial.status.value for trial in result.trials))

@@ -13,14 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from l2l.api import search
 from l2l.engine import data as engine_data
 from l2l.engine.fit import ORDER
 from l2l.executors.inline import Inline
-from l2l.reward import Metric
-from l2l.run.loop import search
 from l2l.searchers.random import Random
 from l2l.space import SearchSpace
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.tasks.idx_images import FashionMnist
 from l2l.types import Outcome, Spec, Task, Trial
@@ -99,8 +98,8 @@ def propose_trials(workload: Workload, count: int, seed: int, batch: int) -> lis
     objective = functools.partial(Noted, trials=trials)
     with tempfile.TemporaryDirectory() as folder:
         search(
-            make_space(workload), make_task(workload), Random(), objective, Metric(), Inline(), Store("memory"),
-            {}, None,
+            make_space(workload), make_task(workload), Random(), objective=objective, executor=Inline(),
+            store=OptunaStore("memory"), tracker={}, final=None,
             trials=count, batch=batch, seed=seed, out=Path(folder) / "run",
         )  # fmt: skip
     return sorted(trials, key=lambda trial: trial.number)

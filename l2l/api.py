@@ -1,4 +1,4 @@
-"""`l2l.search`: the command without Hydra. Whatever is not given is what the command would take."""
+"""`l2l.search`: the command without Hydra, with the command's defaults."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from l2l.executors.local import Local
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
-from l2l.run import loop
-from l2l.run.loop import Result
+from l2l.run.loop import run_search
+from l2l.run.result import Result
+from l2l.run.setup import SearchSetup
 from l2l.searchers.controllers.controller import Controller
 from l2l.space import SearchSpace
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.trackers.console import Console
 from l2l.trackers.wandb import Wandb
-from l2l.types import Executor, Objective, Reward, Rungs, Searcher, Task, Tracker
+from l2l.types import Executor, Objective, Reward, Rungs, Searcher, Store, Task, Tracker
 
 
 def search(
@@ -41,31 +42,39 @@ def search(
     group: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Searches `space` on `task` (the digits) with `searcher` (REINFORCE), or continues the search in `out`.
+    """Searches `space` for the candidate with the highest reward on `task`, or continues the search in `out`.
 
-    The arguments are those of `l2l.search`; `functools.partial(Trained, epochs=5)` sets an objective's.
+    Args:
+        space: What may be chosen.
+        task: Data, loss and metric; the digits by default.
+        searcher: Proposes candidates; REINFORCE by default.
+        objective: Called as `objective(space=, task=, seed=)`, makes what runs a trial;
+            `functools.partial(Trained, epochs=5)` sets an argument.
+        reward: Turns an outcome into what is maximised; the task's metric by default.
+        executor: Where trials run; one worker process per accelerator, or several on the CPU, by default.
+        store: Where trials are stored; `study.db` in the run folder by default.
+        tracker: What watches the search, by name; the console and wandb (offline without a key) by default.
+        final: Called as `final(objective=, directory=)`, makes what trains the winner again, scores it on the test
+            split and exports it to `best/`; None: nothing is exported.
+        rungs: Early stopping; None: every candidate trains to the end.
+        trials: The total number of trials.
+        batch: Trials that the searcher proposes at once.
+        seed: Determines every random decision, from 0 to 2**32 - 1.
+        out: The run folder; a new one below `runs` by default.
+        group: The group of the run in wandb; the run's name by default.
+        config: Written to `config.yaml` in the run folder.
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
-    # The accelerators belong to the workers: this process must not take their memory if it looks at one.
     executor = executor or Local()
     if not executor.in_process:
+        # The accelerators belong to the workers: this process must not take their memory if it looks at one.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return loop.search(
-        space,
-        task or Digits(),
-        searcher or Controller(),
-        objective,
-        reward or Metric(),
-        executor,
-        store or Store(),
-        {"console": Console(), "wandb": Wandb()} if tracker is None else tracker,
-        final,
-        rungs,
-        trials=trials,
-        batch=batch,
-        seed=seed,
-        out=out,
-        group=group,
-        config=config,
-    )
+    setup = SearchSetup(
+        space=space, task=Digits() if task is None else task, searcher=Controller() if searcher is None else searcher,
+        objective=objective, reward=Metric() if reward is None else reward, executor=executor,
+        store=OptunaStore() if store is None else store,
+        tracker={"console": Console(), "wandb": Wandb()} if tracker is None else tracker, final=final, rungs=rungs,
+        trials=trials, batch=batch, seed=seed, out=out, group=group, config=config,
+    )  # fmt: skip
+    return run_search(setup)

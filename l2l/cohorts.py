@@ -1,4 +1,4 @@
-"""Which candidates share a compiled program."""
+"""Which candidates of a batch share a compiled program."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from l2l.abilities import SharesPrograms
 from l2l.space import Candidate, SearchSpace
 
 
-def shared(
+def group_by_program(
     candidates: Sequence[Candidate], space: SearchSpace[Any], objective: object, first: int
 ) -> list[tuple[int, ...]]:
-    """For each candidate the numbers, from `first` on, of those that share its program.
+    """By candidate, numbered from `first` on: the numbers of all candidates that share its program.
 
-    What tells programs apart is the objective's `program(candidate)` if it has one, else every static value.
+    Programs differ by `SharesPrograms.program` if the objective has it, else by all static values.
     """
-    named = getattr(objective, "program", None)
+    if isinstance(objective, SharesPrograms):
+        programs = [objective.program(candidate) for candidate in candidates]
+    else:
+        programs = [json.dumps(space.select_static(candidate)) for candidate in candidates]
     groups: dict[str, list[int]] = {}
-    names = [str(named(each)) if callable(named) else json.dumps(space.select_static(each)) for each in candidates]
-    for number, name in enumerate(names, first):
-        groups.setdefault(name, []).append(number)
-    return [tuple(groups[name]) for name in names]
+    for number, program in enumerate(programs, first):
+        groups.setdefault(program, []).append(number)
+    return [tuple(groups[program]) for program in programs]

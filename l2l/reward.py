@@ -170,7 +170,7 @@ def check_metrics(reward: Reward, names: Iterable[str]) -> None:
     names = list(names)
     metrics: list[str | None] = []
     if isinstance(reward, Metric | LatencyPenalised | Constrained):
-        metrics = [reward.name, getattr(reward, "cost", None)]
+        metrics = [reward.name, None if isinstance(reward, Metric) else reward.cost]
     elif isinstance(reward, Several):
         metrics = [*reward.metrics]
     for metric in metrics:

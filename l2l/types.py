@@ -1,12 +1,18 @@
-"""Every word of l2l on one page: records and Protocols, nothing else. Imports no jax at run time."""
+"""The words of l2l: its records and the duties of its parts. Imports no jax at run time.
+
+Read in this order: what a candidate is built from (`Spec`, `Learner`), what a run measures (`Outcome`, `Trial`), then
+the roles: data (`Task`), proposals (`Searcher`), training (`Objective`, `Staged`, `Rungs`, `Reward`, `Executor`) and
+what a search leaves behind (`Store`, `TrialLog`, `Tracker`). `l2l.abilities` has what some parts can do besides.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from l2l.space import Candidate, SearchSpace
 
@@ -19,16 +25,16 @@ if TYPE_CHECKING:
 Key: TypeAlias = "jax.Array"
 """A typed JAX key (`jax.random.key`): every random decision folds its number and purpose into one."""
 ASK = 2**32 - 1
-"""What the seed's key is folded with for proposals; trials fold in their own numbers."""
+"""Folded into the seed's key for proposals; trials fold in their own numbers."""
 START = 2**32 - 2
-"""What the proposals' key is folded with for a searcher's first state, a number that no proposal folds in."""
+"""Folded into the proposals' key for a searcher's first state; no proposal folds in this number."""
 Array: TypeAlias = "jax.Array"
 Split: TypeAlias = Literal["train", "validation", "test"]
 State = TypeVar("State")
 
 
 class Spec(NamedTuple):
-    """What a task asks of a model, all that `build` may know of it."""
+    """What a task asks of a model: all that `build` may depend on."""
 
     inputs: tuple[int, ...]
     """Shape of one raw example: `[H, W, C]` for an image."""
@@ -39,15 +45,15 @@ class Spec(NamedTuple):
     epochs: int
     """Passes over them in a full training."""
     tokens: int = 0
-    """How many symbols inputs `[L]` are made of, which a model gets as numbers from 0; 0: inputs are measurements."""
+    """Size of the vocabulary of inputs `[L]`, which a model gets as token ids from 0; 0: inputs are measurements."""
     targets: tuple[int, ...] = ()
     """Shape of one example's targets, each of which has logits `[C]`: `[L]` where every token has one."""
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Spec:
-        """The one that a file says: numbers, and lists for shapes. Raises: KeyError or TypeError if it does not."""
-        found = cls(**{name: record[name] for name in cls._fields})
-        return found._replace(inputs=tuple(found.inputs), targets=tuple(found.targets))
+        """Reads the JSON of a spec, with shapes as lists. Raises: KeyError or TypeError if it is none."""
+        spec = cls(**{name: record[name] for name in cls._fields})
+        return spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
 
     def steps(self, batch_size: Any) -> Any:
         """Optimiser steps T of a full training; an incomplete last batch is dropped."""
@@ -61,65 +67,10 @@ class Learner(NamedTuple):
     """Makes the untrained model; it maps normalised inputs `[B, *inputs]` to logits `[B, *targets, C]`."""
     optimizer: optax.GradientTransformation
     batch_size: Any = 64
-    """Examples of a step: a whole number, or traced if there is a `microbatch`."""
+    """Examples per optimiser step: an integer, or traced if there is a `microbatch`."""
     label_smoothing: Any = 0.0
     microbatch: int | None = None
-    """Examples of a gradient, of which a step averages `batch_size / microbatch`; None: one gradient a step."""
-
-
-class Task(Protocol):
-    """Data, loss and metric."""
-
-    @property
-    def name(self) -> str:
-        """A short name, for folders and reports."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """The score that candidates are held to, a key of `score`."""
-        ...
-
-    @property
-    def maximise(self) -> bool:
-        """Whether more of it is better."""
-        ...
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training split unless the objective says otherwise."""
-        ...
-
-    @property
-    def outputs(self) -> int:
-        """Length C of the logits."""
-        ...
-
-    @property
-    def normalise(self) -> bool:
-        """Whether inputs are centred and scaled by the training split's statistics."""
-        ...
-
-    @property
-    def symbols(self) -> Sequence[int]:
-        """What inputs are made of, ascending, where they are text; empty where they are measurements."""
-        ...
-
-    def check(self) -> None:
-        """Refuses missing or damaged data before anything is written. Raises: InputError."""
-        ...
-
-    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Raw inputs `[N, *inputs]` and targets `[N, *targets]` of one split; the same arrays at every call."""
-        ...
-
-    def loss(self, logits: Array, targets: Array, label_smoothing: Any) -> Array:
-        """Training loss per example: logits `[B, *targets, C]`, targets `[B, *targets]`, result `[B]`."""
-        ...
-
-    def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
-        """Metrics per example, each `[B]`; their means over a split are what is reported."""
-        ...
+    """Examples per gradient; a step averages `batch_size / microbatch` of them. None: one gradient a step."""
 
 
 class Status(enum.StrEnum):
@@ -137,7 +88,7 @@ class Outcome:
 
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The ledger's share: trace, compile, train, evaluate."""
+    """What the run took, by purpose: trace, compile, train, evaluate."""
     curve: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
     """Metrics by epoch."""
     error: str | None = None
@@ -153,22 +104,20 @@ class Trial:
     batch: tuple[int, int]
     """First number and size of the batch that was asked for at once."""
     cohort: tuple[int, ...]
-    """Numbers of the trials that were to share its compiled program; a re-run keeps the program's shape.
-
-    Fewer than it was opened with once it has ended, if only fewer lanes did fit."""
+    """Numbers of the trials that share its program: fewer at its end than at first if it needed fewer lanes."""
     status: Status = Status.RUNNING
     outcome: Outcome | None = None
-    """Of a running trial: what it had measured at its last rung."""
+    """What it measured; of a running trial: at its last rung."""
     reward: tuple[float, ...] | None = None
     """One number per objective, larger is better: of a complete trial, or of a pruned one at its last rung."""
     scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
     """The reward after each epoch, counted from 1, as far as the trial has passed."""
     until: int | None = None
-    """The epoch to train up to; None: to the end. It is the objective's to heed and nobody's to store."""
+    """The epoch to train up to; None: to the end. The objective obeys it; it is not stored."""
 
 
 class Run(NamedTuple):
-    """What a tracker is told of a search when it starts."""
+    """What a tracker learns about a search when it starts."""
 
     name: str
     group: str
@@ -179,6 +128,62 @@ class Run(NamedTuple):
     metric: str
 
 
+class Task(Protocol):
+    """Data, loss and metric."""
+
+    @property
+    def name(self) -> str:
+        """A short name, for folders and reports."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks candidates, a key of `score`."""
+        ...
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a larger metric is better."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training split unless the objective says otherwise."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Length C of the logits."""
+        ...
+
+    @property
+    def normalise(self) -> bool:
+        """Whether inputs are centred and scaled by the statistics of the training split."""
+        ...
+
+    @property
+    def symbols(self) -> Sequence[int]:
+        """The vocabulary of text inputs, ascending; empty where inputs are measurements."""
+        ...
+
+    def check(self) -> None:
+        """Rejects missing or damaged data before anything is written. Raises: InputError."""
+        ...
+
+    def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Raw inputs `[N, *inputs]` and targets `[N, *targets]` of one split; the same arrays at every call."""
+        ...
+
+    def loss(self, logits: Array, targets: Array, label_smoothing: Any) -> Array:
+        """Training loss per example: logits `[B, *targets, C]`, targets `[B, *targets]`, result `[B]`."""
+        ...
+
+    def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
+        """Metrics per example, each `[B]`; their means over a split are reported."""
+        ...
+
+
+@runtime_checkable
 class Searcher(Protocol[State]):
     """Proposes candidates and learns from their rewards; its state is a value."""
 
@@ -191,36 +196,37 @@ class Searcher(Protocol[State]):
         ...
 
     def tell(self, state: State, trials: Sequence[Trial]) -> State:
-        """The state after one whole batch, in trial order, failed trials included; the only way to learn."""
+        """The state after one whole batch, in trial order, with failed trials; the only way to learn."""
         ...
 
     def summary(self, state: State) -> Mapping[str, float]:
-        """The figures worth a curve (mean reward, baseline, entropy); may be empty."""
+        """Figures worth plotting (mean reward, baseline, entropy); may be empty."""
         ...
 
 
+@runtime_checkable
 class Objective(Protocol):
-    """Runs trials; takes several at once, so that it can train them as lanes of one program.
+    """Runs trials, several in one call, so that it can train them as lanes of one program.
 
-    One that does may have a method `program(candidate)`, which names the program that a candidate runs in: trials of
-    one batch and name are a cohort. Without it those are that agree in every static value. An attribute `lanes` (None:
-    as the device has it) says how many of a cohort run in one call; without it a cohort goes to one worker whole.
+    `SharesPrograms` and `LimitsLanes` say which trials run together. Without them those do that agree in every static
+    value, and a cohort goes to one worker as a whole.
     """
 
     def check(self) -> Collection[str] | None:
-        """Refuses a space that cannot be run, before anything is written; the metrics of an outcome, where known.
+        """Rejects a space that cannot be run, before anything is written; the metrics of an outcome, where known.
 
         Raises: InputError.
         """
         ...
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """The trials with their outcomes, cohort by cohort in the order given."""
+        """The trials with their outcomes, cohort by cohort in the order of the argument."""
         ...
 
 
+@runtime_checkable
 class Staged(Objective, Protocol):
-    """An objective that heeds `Trial.until`: it stops after that epoch, and goes on from there when called again."""
+    """An objective that obeys `Trial.until`: it stops after that epoch and continues from there at the next call."""
 
     @property
     def total(self) -> int:
@@ -228,64 +234,36 @@ class Staged(Objective, Protocol):
         ...
 
     def within(self, folder: Path) -> Staged:
-        """The same objective, which keeps in `folder` where its trials stand; what is lost there only costs time."""
+        """The same objective with its checkpoints in `folder`; a lost checkpoint costs time and nothing else."""
         ...
 
     def retain(self, numbers: Collection[int]) -> None:
-        """Forgets where every trial but these stands."""
+        """Deletes the checkpoints of all other trials."""
         ...
 
 
+@runtime_checkable
 class Rungs(Protocol):
-    """Says which candidates are worth training on; nothing but scores and numbers decide, never the clock."""
+    """Early stopping: says which candidates to train further, from scores and trial numbers, never from the clock."""
 
     def check(self, total: int, objectives: int, batch: int) -> None:
-        """Refuses a training of `total` epochs, so long a reward or so many trials at once. Raises: InputError."""
+        """Rejects numbers of epochs, objectives or trials in a batch that it cannot handle. Raises: InputError."""
         ...
 
     def borders(self, number: int, total: int) -> Sequence[int]:
-        """The epochs, ascending and below `total`, after which a trial is held against others."""
+        """The rungs of a trial: the epochs, ascending and below `total`, after which it is compared with others."""
         ...
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> Collection[int]:
-        """The numbers of those of `batch`, which is not empty, that train on after epoch `rung`.
+        """The numbers of those trials of `batch`, which is not empty, that train on after epoch `rung`.
 
-        All trials given have a score there and as many borders before it, so they are of one bracket; `earlier`
-        are those of the batches before, in number order.
+        Every trial of both arguments has a score there and equally many rungs before it, so all are in one bracket;
+        `earlier` are those of the batches before, in number order.
         """
         ...
 
 
-class Executor(Protocol):
-    """Runs an objective somewhere."""
-
-    @property
-    def workers(self) -> int | None:
-        """How many cohorts run at a time (None: one)."""
-        ...
-
-    @property
-    def in_process(self) -> bool:
-        """Whether trials run in the driver's process, which then needs the accelerators."""
-        ...
-
-    def check(self, objective: Objective) -> None:
-        """Refuses an objective that cannot be taken where trials run. Raises: InputError."""
-        ...
-
-    def start(self, directory: Path) -> None:
-        """The search begins; what is printed while trials run goes to `directory / "log.txt"`."""
-        ...
-
-    def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Every trial exactly once with its outcome, as they finish; a crash is an outcome."""
-        ...
-
-    def close(self) -> None:
-        """Ends what was started."""
-        ...
-
-
+@runtime_checkable
 class Reward(Protocol):
     """Turns an outcome into what the searcher maximises."""
 
@@ -299,11 +277,114 @@ class Reward(Protocol):
         ...
 
 
+class Executor(Protocol):
+    """Runs an objective somewhere."""
+
+    @property
+    def workers(self) -> int | None:
+        """How many cohorts run at a time (None: one)."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether trials run in the process of the search, which then needs the accelerators."""
+        ...
+
+    def check(self, objective: Objective) -> None:
+        """Rejects an objective that cannot be sent to where trials run. Raises: InputError."""
+        ...
+
+    def start(self, directory: Path) -> None:
+        """The search begins; what is printed while trials run goes to `directory / "log.txt"`."""
+        ...
+
+    def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
+        """Every trial exactly once with its outcome, as they finish; a crash is an outcome."""
+        ...
+
+    def close(self) -> None:
+        """Stops what `start` started."""
+        ...
+
+
+class TrialLog(Protocol):
+    """The trials of one study, for its only writer.
+
+    Duties: a trial is read back as it was written, to the last bit, so that a searcher learns the same live and after
+    a resume. Each writing method is one step that a crash cannot split, and is durable when it returns. What cannot be
+    stored raises ValueError and writes nothing; a database that fails raises SearchError.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the store so far."""
+        ...
+
+    def count(self) -> int:
+        """How many trials have ended, in whatever way."""
+        ...
+
+    def trials(self) -> list[Trial]:
+        """All trials in number order."""
+        ...
+
+    def batches(self) -> list[list[Trial]]:
+        """The batches all of whose trials have ended, in order: what a searcher is told."""
+        ...
+
+    def running(self) -> list[Trial]:
+        """The trials to run, or to run again after a crash, in number order; none of a half-opened batch."""
+        ...
+
+    def next_batch(self, size: int) -> tuple[int, int]:
+        """First number and size of the batch to ask for: the half-opened one that a crash left, or a new one."""
+        ...
+
+    def open(self, candidates: Sequence[Candidate], cohorts: Sequence[Sequence[int]] | None = None) -> list[Trial]:
+        """Opens a whole batch of running trials; `cohorts` are, per candidate, the trials that share its program.
+
+        Raises: InputError if a crash left this batch half open with other candidates.
+        """
+        ...
+
+    def reach(self, trial: Trial) -> Trial:
+        """Stores what a running trial has measured at a rung; returns the trial as stored."""
+        ...
+
+    def close(self, trial: Trial) -> Trial:
+        """Stores how a trial ended; returns it as stored."""
+        ...
+
+
+class Store(Protocol):
+    """Where the trials of a search are stored."""
+
+    def attach(
+        self,
+        directory: Path,
+        space: SearchSpace[Any],
+        settings: Mapping[str, Any],
+        *,
+        objectives: int = 1,
+        name: str = "l2l",
+        begin: Callable[[], None] = lambda: None,
+    ) -> AbstractContextManager[TrialLog]:
+        """The trials of the search in `directory`, for one process at a time; a new study if there is none.
+
+        `settings` are what the history depends on, as JSON values by name; `name` tells the studies of one server
+        apart. `begin` is called before a new study is written, when this process holds the lock and nothing has been
+        written; what it raises ends the attempt.
+
+        Raises: InputError if another process uses the study, or it was made with other settings; nothing is written.
+        """
+        ...
+
+
 class Tracker(Protocol):
-    """Watches a search; what it does can neither change nor stop one."""
+    """Watches a search; it can neither change nor stop one."""
 
     def start(self, run: Run, finished: Iterable[Trial]) -> None:
-        """The search begins, or goes on after these finished trials."""
+        """The search begins, or continues after these finished trials."""
         ...
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
@@ -311,9 +392,9 @@ class Tracker(Protocol):
         ...
 
     def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
-        """The searcher has learnt from a batch (told again, from the first batch on, after a resume)."""
+        """The searcher has learnt from a batch; after a resume called again from the first batch on."""
         ...
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
-        """The search has ended with this `result.json`, or was interrupted (None)."""
+        """The search has ended with this content of `result.json`, or was interrupted (None)."""
         ...

@@ -27,7 +27,7 @@ from sqlalchemy.engine import Engine
 
 from l2l.errors import InputError
 from l2l.run.trials_csv import write_csv
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.testing.stores import SPACE, ended, point
 from l2l.types import Trial
 
@@ -41,12 +41,12 @@ def tell(state: int, trials: Sequence[Trial]) -> int:
 
 def drive(folder: Path, careless: bool = False) -> str:
     """Searches to the end, or goes on; the table it ends with. The careless one forgets what was running."""
-    with Store().attach(folder, SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(folder, SPACE, {"seed": 0}) as log:
         state = functools.reduce(tell, log.batches(), 0)
         while log.count() < TRIALS:
             todo = [] if careless else log.running()
             if not todo:
-                first, size = log.next(min(BATCH, TRIALS - log.count()))
+                first, size = log.next_batch(min(BATCH, TRIALS - log.count()))
                 draw = random.Random(state)
                 cohorts = [range(first, first + size)] * size
                 todo = log.open([SPACE.sample(draw) for _ in range(size)], cohorts)
@@ -125,7 +125,7 @@ def race(folder: Path, rounds: int) -> None:
             os.write(ready[1], b".")
             os.read(go[0], 1)  # returns when the parent closes its end
             try:
-                with Store().attach(folder / str(turn), SPACE, {"seed": 0}):
+                with OptunaStore().attach(folder / str(turn), SPACE, {"seed": 0}):
                     os.write(inside[1], b"+")
                     os.read(out[0], 1)
             except InputError:
@@ -144,11 +144,11 @@ def race(folder: Path, rounds: int) -> None:
 
 def main(folder: Path, what: str, *rest: str) -> None:
     if what == "hold":
-        with Store().attach(folder, SPACE, {"seed": 0}):
+        with OptunaStore().attach(folder, SPACE, {"seed": 0}):
             print(os.getpid(), flush=True)
             sys.stdin.read()
     elif what == "die":
-        with Store().attach(folder, SPACE, {"seed": 0}) as log:
+        with OptunaStore().attach(folder, SPACE, {"seed": 0}) as log:
             log.open([point(True)])
             os.kill(os.getpid(), signal.SIGKILL)
     elif what == "sweep":

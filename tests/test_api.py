@@ -23,11 +23,12 @@ from l2l import api
 from l2l.cli import config
 from l2l.executors.inline import Inline
 from l2l.reward import Metric
-from l2l.run import loop
+from l2l.run.result import TestScores, TrialCounts
+from l2l.run.setup import SearchSetup
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.store.fingerprint import public_name
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
 
@@ -86,13 +87,14 @@ def test_the_package_imports_nothing_until_it_is_used() -> None:
 
 
 def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = (inspect.signature(function).parameters for function in (api.search, loop.search))
-    assert set(ours) == set(theirs)
-    for name in ("trials", "batch", "seed", "out", "group"):
-        assert ours[name].default == theirs[name].default
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(loop, "search", lambda *parts, **options: given.update(dict(zip(theirs, parts, strict=False))))
+    setups: list[SearchSetup] = []
+    monkeypatch.setattr(api, "run_search", setups.append)
     l2l.search(SPACE)
+    given = vars(setups[0])
+    assert set(given) == set(inspect.signature(api.search).parameters)
+    schema = config.SearchConfig()
+    for name in ("trials", "batch", "seed", "out", "group"):
+        assert given[name] == getattr(schema, name)
     chosen = {
         group: yaml.safe_load((config.find_folder() / group / f"{name}.yaml").read_text())
         for entry in yaml.safe_load((config.find_folder() / "search.yaml").read_text())["defaults"]
@@ -104,8 +106,8 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
     assert chosen["rungs"] == {"rungs": None}
     assert given["rungs"] is None
     for group in set(chosen) - {"space", "tracker", "rungs"}:
-        made = given[group] if inspect.isclass(given[group]) else type(given[group])
-        assert public_name(made) == chosen[group]["_target_"]
+        part = given[group] if inspect.isclass(given[group]) else type(given[group])
+        assert public_name(part) == chosen[group]["_target_"]
     assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {
         name: node["_target_"].rsplit(".", 1)[1] for name, node in chosen["tracker"].items()
     }
@@ -144,9 +146,9 @@ def test_a_search_without_a_success_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"trials": 0}, "trials must be a whole number of at least 1, got 0."),
-        ({"batch": True}, "batch must be a whole number of at least 1, got True."),
-        ({"seed": 1.0}, "seed must be a whole number "),
+        ({"trials": 0}, "trials must be an integer of at least 1, got 0."),
+        ({"batch": True}, "batch must be an integer of at least 1, got True."),
+        ({"seed": 1.0}, "seed must be an integer "),
     ],
 )
 def test_bad_input_writes_nothing(folder: Path, options: dict[str, Any], words: str) -> None:
@@ -170,10 +172,10 @@ def test_a_folder_of_another_search_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_results_without_their_trials_are_not_written_over(tmp_path: Path) -> None:
-    options = {**OPTIONS, "store": Store("memory")}
+    options = {**OPTIONS, "store": OptunaStore("memory")}
     l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **options)
     before = (tmp_path / "run" / "result.json").read_bytes()
-    for store in (Store("memory"), Store()):
+    for store in (OptunaStore("memory"), OptunaStore()):
         with pytest.raises(l2l.InputError, match=r"run holds the results of a search whose trials are gone"):
             l2l.search(SPACE, TASK, Watched(), trials=2, batch=2, out=tmp_path / "run", **{**options, "store": store})
     assert (tmp_path / "run" / "result.json").read_bytes() == before
@@ -213,9 +215,10 @@ def test_what_was_handed_over_and_is_damaged_is_made_again(tmp_path: Path) -> No
     weights.unlink()
     again = l2l.search(SPACE, TASK, Watched(), **options)
     assert weights.read_bytes() == before
-    assert again.record["test"] == first.record["test"]
+    assert again.record.test == first.record.test
     more = l2l.search(SPACE, TASK, Watched(), **{**options, "final": partial(l2l.api.Final, seeds=1)})
-    assert more.record["test"]["seeds"] == 1
+    assert isinstance(more.record.test, TestScores)
+    assert more.record.test.seeds == 1
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ class Above:
 
 def test_a_users_own_reward_sees_real_runs_alone(tmp_path: Path) -> None:
     result = l2l.search(SPACE, TASK, Watched(), reward=Above(), trials=2, batch=2, out=tmp_path / "run", **OPTIONS)
-    assert result.record["trials"] == {"complete": 1, "failed": 1, "pruned": 0}
+    assert result.record.trials == TrialCounts(complete=1, failed=1)
 
 
 @pytest.mark.parametrize(

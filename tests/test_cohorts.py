@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from l2l.cohorts import shared
+from l2l.cohorts import group_by_program
 from l2l.space import Candidate, Categorical, Real, SearchSpace
 
 SPACE = SearchSpace(
@@ -19,7 +19,7 @@ class Halved:
 
 
 def test_cohorts_are_those_with_the_same_static_values() -> None:
-    assert shared(ASKED, SPACE, object(), 8) == [
+    assert group_by_program(ASKED, SPACE, object(), 8) == [
         (8, 11, 14),
         (9, 13),
         (10,),
@@ -31,4 +31,4 @@ def test_cohorts_are_those_with_the_same_static_values() -> None:
 
 
 def test_the_objective_may_say_otherwise() -> None:
-    assert shared(ASKED, SPACE, Halved(), 0) == [(0, 1, 2)] * 3 + [(3, 4, 5, 6)] * 4
+    assert group_by_program(ASKED, SPACE, Halved(), 0) == [(0, 1, 2)] * 3 + [(3, 4, 5, 6)] * 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from l2l.errors import InputError
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.testing.stores import SPACE
 
 CRASHES = Path(__file__).with_name("crashes.py")
@@ -54,11 +54,14 @@ def test_a_second_driver_is_told_who_holds_the_study_until_that_one_dies(tmp_pat
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == f"{holder.pid}\n"
-        with pytest.raises(InputError, match=rf"process {holder.pid}\)"), Store().attach(tmp_path, SPACE, {"seed": 0}):
+        with (
+            pytest.raises(InputError, match=rf"process {holder.pid}\)"),
+            OptunaStore().attach(tmp_path, SPACE, {"seed": 0}),
+        ):
             pass
         holder.kill()
     assert (tmp_path / "lock").exists()
-    with Store().attach(tmp_path, SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {"seed": 0}) as log:
         assert log.count() == 0
 
 
@@ -67,8 +70,8 @@ def test_a_refusal_leaves_what_a_crash_left(tmp_path: Path) -> None:
     beside = tmp_path / "study.db-wal"
     assert beside.stat().st_size > 0
     before = [(tmp_path / "study.db").read_bytes(), beside.read_bytes()]
-    with pytest.raises(InputError, match="seed 0 -> 1"), Store().attach(tmp_path, SPACE, {"seed": 1}):
+    with pytest.raises(InputError, match="seed 0 -> 1"), OptunaStore().attach(tmp_path, SPACE, {"seed": 1}):
         pass
     assert [(tmp_path / "study.db").read_bytes(), beside.read_bytes()] == before
-    with Store().attach(tmp_path, SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {"seed": 0}) as log:
         assert [trial.number for trial in log.running()] == [0]

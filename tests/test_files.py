@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from l2l.errors import InputError
-from l2l.files import exclusive, replace
+from l2l.files import exclusive, write_atomically
 from l2l.store.sqlite import connect
 
 
@@ -41,10 +41,10 @@ def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
 
 def test_replace_writes_the_whole_text_or_keeps_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
-    replace(path, "a\nü\r\n")
+    write_atomically(path, "a\nü\r\n")
     assert path.read_bytes() == "a\nü\r\n".encode()
     with pytest.raises(UnicodeEncodeError):
-        replace(path, "new \ud800")
+        write_atomically(path, "new \ud800")
     assert path.read_bytes() == "a\nü\r\n".encode()
     assert [each.name for each in tmp_path.iterdir()] == ["trials.csv"]
 

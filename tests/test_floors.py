@@ -18,8 +18,8 @@ FLOORS = {
         *("searchers", "engine", "executors", "trackers", "tasks", "envs", "store"),
         *("reward", "rungs", "cohorts", "testing", "search_spaces"),
     },
-    2: {"types", "encoding"},
-    1: {"space", "nn", "pareto", "machine", "errors", "files", "builtin", "lazy", "interrupts"},
+    2: {"types", "abilities", "encoding"},
+    1: {"space", "nn", "pareto", "machine", "errors", "files", "lazy"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PARTS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}
@@ -27,7 +27,7 @@ WINGS = {*PARTS, "store"}
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, LOOSE_MODULES = 410, 60, 14
 ONLY = {
     "optuna": {
-        *("l2l/store/log.py", "l2l/store/optuna_tables.py"),
+        *("l2l/store/log.py", "l2l/store/optuna_tables.py", "l2l/store/optuna_store.py", "l2l/store/database.py"),
         *("l2l/searchers/optuna_samplers.py", "l2l/searchers/optuna_replay.py"),
         "l2l/searchers/gp/earlier_searches.py",
         *("l2l/optuna_sampler/sampler.py", "l2l/optuna_sampler/inferred_space.py"),
@@ -36,7 +36,7 @@ ONLY = {
     "ray": {"l2l/executors/ray.py"},
     "hydra": {f"l2l/cli/{name}.py" for name in ("compose", "config", "hydra_errors", "search")},
     "omegaconf": {"l2l/cli/compose.py", "l2l/cli/hydra_errors.py"},
-    "sqlalchemy": {"l2l/store/log.py", "l2l/store/optuna_tables.py"},
+    "sqlalchemy": {"l2l/store/optuna_store.py", "l2l/store/optuna_tables.py", "l2l/store/database.py"},
     "sklearn": {"l2l/tasks/digits.py"},
     "gymnasium": {"l2l/envs/__init__.py", "l2l/envs/search.py", "l2l/envs/vector.py"},
 }
@@ -203,8 +203,8 @@ def test_the_library_knows_no_space_of_its_own() -> None:
             first_names = {name.split(".")[0] for name in imported(path)}
             assert not first_names & {"search_spaces", "conf", "experiments", "tests"}, short_name(path)
             says_it = "search_spaces" in path.read_text(encoding="utf-8")
-            assert not says_it or short_name(path) == "l2l/builtin.py"
-    from l2l.builtin import BUILT_IN
+            assert not says_it or short_name(path) == "l2l/store/builtin_spaces.py"
+    from l2l.store.builtin_spaces import BUILT_IN
 
     assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in BUILT_IN.values())
 
@@ -218,7 +218,7 @@ def test_what_starts_without_jax() -> None:
     # Each in turn, so that the first to import it is the one that is named.
     program = """
 import importlib, sys
-rooms = "errors files space types cli.config cli cli.entry store.trial_json store.log".split()
+rooms = "errors files space types abilities cli.config cli cli.entry store.trial_json store.log".split()
 for name in ("l2l", *(f"l2l.{room}" for room in rooms)):
     importlib.import_module(name)
     heavy = {"jax", "flax", "optax"} & set(sys.modules)

@@ -13,7 +13,8 @@ from typing import Any
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import SearchSpace
-from l2l.store.log import Store, TrialLog
+from l2l.store.log import StudyLog
+from l2l.store.optuna_store import OptunaStore
 from l2l.types import Outcome, Trial
 
 
@@ -101,11 +102,11 @@ class Forgetful(Controller):
 
 
 @dataclass(frozen=True)
-class Careless(Store):
+class Careless(OptunaStore):
     """A store that never says what is running."""
 
     @contextmanager
-    def attach(self, *arguments: Any, **named: Any) -> Generator[TrialLog]:
+    def attach(self, *arguments: Any, **named: Any) -> Generator[StudyLog]:
         """The log of a careless store."""
         with super().attach(*arguments, **named) as log:
             log.running = list

@@ -24,7 +24,7 @@ from l2l import search
 from l2l.compare.bootstrap import compute_student_interval
 from l2l.executors.local import Local
 from l2l.objectives.trained import Trained
-from l2l.run.result import environment
+from l2l.run.result import describe_environment
 from l2l.rungs import Asha
 from l2l.searchers.random import Random
 from l2l.tasks.digits import Digits
@@ -50,8 +50,8 @@ def run_search(rungs: Rungs | None, seed: int, trials: int, batch: int, epochs: 
         "number": result.best.number,
         "seconds": seconds,
         "share": trained / (trials * epochs),
-        "trials": result.record["trials"],
-        "ledger": result.record["seconds"],
+        "trials": vars(result.record.trials),
+        "ledger": result.record.seconds,
         "candidates": [trial.candidate.key for trial in result.trials],
     }
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--warm", action="store_true", help="both sides find their programs in a cache")
     parser.add_argument("--json", type=Path, help="where to write what was measured")
     options = parser.parse_args()
-    about = environment(Local())
+    about = describe_environment(Local())
     print(f"command: {' '.join(sys.argv)}\nmachine: {json.dumps(about)}\n", flush=True)
     print("| seed | full best | asha best | full s | asha s | asha epochs | asha complete |")
     print("|---|---|---|---|---|---|---|")

@@ -26,7 +26,7 @@ from l2l import ControllerSampler
 from l2l.compare.bootstrap import bootstrap_mean, judge_differences
 from l2l.executors.inline import Inline
 from l2l.machine import compilation_cache
-from l2l.run.result import environment
+from l2l.run.result import describe_environment
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.gp.gp_critic import GpCritic
 
@@ -83,7 +83,7 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", compilation_cache()["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    about = environment(Inline())
+    about = describe_environment(Inline())
     print(f"command: {' '.join(sys.argv)}\nmachine: {json.dumps(about)}\n", flush=True)
     settings = {name: value for name, value in vars(options).items() if name != "json"}
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}

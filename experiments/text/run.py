@@ -25,7 +25,7 @@ import numpy as np
 from l2l.compare.bootstrap import compute_student_interval
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.run.result import held_out
+from l2l.run.result import summarise_test
 from l2l.tasks.text import TinyShakespeare
 from l2l.types import Outcome, Status, Trial
 
@@ -92,7 +92,7 @@ def train_default(name: str, seed: int, rate: float, out: Path) -> dict[str, Any
     (ended,) = Final(objective, folder)([first])
     metrics = (ended.outcome or Outcome()).metrics
     row = {
-        "bits": first.outcome.metrics["bits"], **held_out(task.metric, first, metrics),
+        "bits": first.outcome.metrics["bits"], **vars(summarise_test(task.metric, first, metrics)),
         "parameters": first.outcome.metrics["parameters"], "values": values,
     }  # fmt: skip
     file.write_text(json.dumps(row) + "\n")

@@ -43,27 +43,27 @@ def run_search(plain: dict[str, Any]) -> None:
 
 def _describe_result(result: Any, plain: dict[str, Any]) -> str:
     """Where the best model is, and three lines of Python that load and score it."""
-    from l2l.builtin import BUILT_IN
     from l2l.run.front import FIGURE
+    from l2l.store.builtin_spaces import BUILT_IN
 
-    test = result.record["test"]
+    test = result.record.test
     best = (result.directory / "best").resolve()
-    front = result.record.get("front")
-    members = front and f"front: {len(front['members'])} trials, knee {front['knee']}: {result.directory / FIGURE}\n"
+    front = result.record.front
+    members = front and f"front: {len(front.members)} trials, knee {front.knee}: {result.directory / FIGURE}\n"
     if test is None:
         return f"{members or ''}results: {result.directory.resolve()}"
     space_module, task = plain["space"]["_target_"].rpartition(".")[0], plain["task"]
     is_custom = space_module not in BUILT_IN.values()
     modules = ["l2l", task["_target_"].rpartition(".")[0], *([space_module] if is_custom else [])]
     space = f", space={_write_call(plain['space'])}" if is_custom else ""
-    seeds = f", {test['mean']:.4f} ± {test['std']:.4f} over {test['seeds']} seeds" if test["seeds"] else ""
+    seeds = f", {test.mean:.4f} ± {test.std:.4f} over {test.seeds} seeds" if test.seeds else ""
     warning = (
         ""
-        if test["reproduced"]
+        if test.reproduced
         else "\nTraining the best candidate again gave other scores here; best/ has the scores above."
     )
     return f"""\
-{members or ""}test {test["metric"]} {test["trial"]:.4f} (trial {result.best.number}{seeds})
+{members or ""}test {test.metric} {test.trial:.4f} (trial {result.best.number}{seeds})
 best: {best}{warning}
 
     import {", ".join(modules)}

@@ -10,7 +10,7 @@ import traceback
 import types
 from typing import Any
 
-from l2l.interrupts import is_interruptible
+from l2l.run.interrupts import is_interruptible
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 FINALIZERS = {"_xla_gc_callback", "__del__"}

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from l2l import machine
 from l2l.encoding import strip_builder
 from l2l.errors import SearchError
-from l2l.interrupts import interruptible
 from l2l.objectives.benchmark_table import Table
+from l2l.run.interrupts import interruptible
 from l2l.searchers.core.base import ArraySearcher
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
 

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from l2l import files
+from l2l.api import search
 from l2l.compare import report
 from l2l.compare.analysis import Searches, analyse, compute_curves
 from l2l.compare.comparison import ComparedSpace, Comparison, Setting
 from l2l.compare.on_benchmark import SeedRuns, search_benchmark
 from l2l.errors import InputError, SearchError, check_integer
 from l2l.executors.local import Local
-from l2l.objectives.benchmark_table import Table
+from l2l.objectives.benchmark_table import HasBenchmark, Table
 from l2l.reward import Metric
-from l2l.run.loop import Result, rehearse, search
-from l2l.run.result import environment
+from l2l.run.result import Result, describe_environment
+from l2l.run.setup import rehearse
 from l2l.searchers.random import Random
 from l2l.space import SearchSpace
 from l2l.store.fingerprint import builder, settings
-from l2l.store.log import Store
 from l2l.types import Executor, Objective, Reward, Searcher, Task, Trial
 
 
@@ -62,7 +62,7 @@ def compare(
     example = objective(space=space, task=task, seed=seed)
     example.check()
     reward, executor = reward or Metric(), executor or Local()
-    benchmark: Table | None = getattr(example, "table", None)
+    benchmark = example.table if isinstance(example, HasBenchmark) else None
     _check_reward(reward, benchmark)
     arguments = settings(
         searcher=searchers, objective=example, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds,
@@ -85,13 +85,13 @@ def compare(
     setting = Setting(
         batch=batch, seed=seed, settings=arguments, command=command,
         space=ComparedSpace(space.name, len(space.choices), int(count) if count < 2**53 else None),
-        objective=type(example).__name__.lower(), report=getattr(example, "report", None),
-        seconds=time.perf_counter() - start, environment=environment(executor),
+        objective=type(example).__name__.lower(), report=example.report if isinstance(example, HasBenchmark) else None,
+        seconds=time.perf_counter() - start, environment=describe_environment(executor),
     )  # fmt: skip
     comparison = Comparison(**vars(analysis), setting=setting)
-    files.replace(folder / "compare.json", json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
-    files.replace(folder / "compare.md", report.write_markdown(comparison))
-    files.replace(folder / "compare.svg", report.draw_figure(compute_curves(searches), comparison))
+    files.write_atomically(folder / "compare.json", json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
+    files.write_atomically(folder / "compare.md", report.write_markdown(comparison))
+    files.write_atomically(folder / "compare.svg", report.draw_figure(compute_curves(searches), comparison))
     return comparison
 
 
@@ -129,8 +129,9 @@ class _Runner:
         """One search. Raises: SearchError if none of its trials succeeds, InputError if their number is wrong."""
         try:
             result = search(
-                self.space, self.task, searcher, self.objective, self.reward, self.executor, Store(), {},
-                trials=self.trials, batch=self.batch, seed=seed, out=self.folder / f"{_folder_name(name)}-{seed}",
+                self.space, self.task, searcher, objective=self.objective, reward=self.reward, executor=self.executor,
+                tracker={}, final=None, trials=self.trials, batch=self.batch, seed=seed,
+                out=self.folder / f"{_folder_name(name)}-{seed}",
             )  # fmt: skip
         except SearchError as error:
             raise SearchError(f"{name}, seed {seed}: {error}") from error
@@ -151,7 +152,7 @@ class _Runner:
         rewards = np.array([[_read_reward(trial) for trial in run.trials] for run in runs])
         distinct = np.array([len({trial.candidate.key for trial in run.trials}) for run in runs], np.float64)
         seconds = np.array([[_sum_training_seconds(trial) for trial in run.trials] for run in runs])
-        ledgers = [run.record["seconds"] for run in runs]
+        ledgers = [run.record.seconds for run in runs]
         ledger = {part: float(sum(ledger.get(part, 0.0) for ledger in ledgers)) for part in ledgers[0]}
         return Searches(rewards, None, distinct, ledger, seconds.cumsum(1))
 
@@ -198,7 +199,7 @@ def _check_reward(reward: Reward, benchmark: Table | None) -> None:
             "a tabular benchmark has its own reward, the column of objective.reward, where more is better; leave out "
             "reward=."
         )
-    if (length := getattr(reward, "length", 1)) != 1:
+    if isinstance(reward, Reward) and (length := reward.length) != 1:
         raise InputError(f"searchers are compared by one number, and this reward has {length}; choose one of them.")
 
 
@@ -225,7 +226,7 @@ def _begin(folder: Path, arguments: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if stored is None:
-            files.replace(path, json.dumps({"settings": arguments}, indent=2) + "\n")
+            files.write_atomically(path, json.dumps({"settings": arguments}, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another out=FOLDER.") from None
 

@@ -59,7 +59,9 @@ class Checkpoints:
         data = _HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
         try:
             self.folder.mkdir(exist_ok=True)
-            files.replace(self._path(number, epoch), data, durable=False)  # the digest shows what a crash has torn
+            files.write_atomically(
+                self._path(number, epoch), data, durable=False
+            )  # the digest shows what a crash has torn
         except OSError as error:
             log.warning("the checkpoint of trial %d cannot be saved: %s", number, error.strerror)
             return

@@ -11,12 +11,13 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from l2l.cohorts import shared
+from l2l.abilities import HasSpace, NamesMetric
+from l2l.cohorts import group_by_program
 from l2l.encoding import Encoding
 from l2l.errors import InputError, check_number, check_part
 from l2l.reward import Metric, check_metrics, complete_reward, gate
 from l2l.space import Candidate, SearchSpace
-from l2l.types import Outcome, Reward, Status, Trial
+from l2l.types import Objective, Outcome, Reward, Status, Trial
 
 Observation: TypeAlias = npt.NDArray[np.float32]
 Mask: TypeAlias = npt.NDArray[np.int8]
@@ -50,8 +51,8 @@ class Rules:
         check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", "__call__")
         if self.reward is not None:
             check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", "__call__")
-        own = getattr(self.objective, "space", self.space)
-        if isinstance(own, SearchSpace) and own.choices != self.space.choices:
+        own = self.objective.space if isinstance(self.objective, HasSpace) else self.space
+        if own.choices != self.space.choices:
             raise InputError(
                 f"the objective was made for another space, of {', '.join(own.choices)}, where this one is of "
                 f"{', '.join(self.space.choices)}; give both the same one, names and values alike."
@@ -62,11 +63,11 @@ class Rules:
         if self.invalid == "fail" and self.failed is None:
             raise InputError("invalid='fail' needs failed=NUMBER: what an episode is worth that ends so.")
         self.encoding, self.gauge = Encoding(self.space, self.bins), self.reward or Metric()
-        if (length := getattr(self.gauge, "length", None)) != 1:
+        if (length := self.gauge.length if isinstance(self.gauge, Reward) else None) != 1:
             raise InputError(f"an agent maximises one number, so the reward's length must be 1, got {length!r}.")
-        names = examine() if callable(examine := getattr(self.objective, "check", None)) else None
-        known = sorted(map(str, names)) if isinstance(names, Iterable) else []
-        if len(known) > 1 and getattr(self.gauge, "name", "") is None:
+        names = self.objective.check() if isinstance(self.objective, Objective) else None
+        known = sorted(names or ())
+        if len(known) > 1 and isinstance(self.gauge, NamesMetric) and self.gauge.name is None:
             raise InputError(f"the objective measures {', '.join(known)}; say which as reward=Metric(NAME).")
         if known:
             self.gauge = complete_reward(self.gauge, known[0])
@@ -74,7 +75,7 @@ class Rules:
 
     def judge(self, candidates: Sequence[Candidate], first: int) -> list[Trial]:
         """The trials of candidates, numbered from `first` on, run in one call and with their rewards."""
-        cohorts = shared(candidates, self.space, self.objective, first)
+        cohorts = group_by_program(candidates, self.space, self.objective, first)
         batch = (first, len(candidates))
         todo = [
             Trial(number, candidate, batch, cohort)

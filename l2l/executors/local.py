@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import cloudpickle
 
+from l2l.abilities import LimitsLanes
 from l2l.errors import InputError, check_integer
 from l2l.executors.scheduling import Piece, choose, pieces
 from l2l.machine import LANES, compilation_cache, cores, gpus, has_accelerator, memory
@@ -160,9 +161,11 @@ class Local:
 
     def _lanes(self, objective: Objective) -> int | None:
         """How many trials of a cohort stay together, None for all; an objective with `lanes` says it or leaves it."""
-        lanes: int | None = getattr(objective, "lanes", None)
+        if not isinstance(objective, LimitsLanes):
+            return None
+        lanes = objective.lanes
         if lanes is None:
-            if not hasattr(objective, "lanes") or (has_accelerator() and self.workers == 1):
+            if has_accelerator() and self.workers == 1:
                 return None
             lanes = LANES if has_accelerator() else 1
         return 1 << (lanes.bit_length() - 1)

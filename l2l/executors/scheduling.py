@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from l2l.abilities import SharesPrograms
 from l2l.types import Objective, Trial
 
 WORTH = 2.0
@@ -24,13 +25,15 @@ class Piece(NamedTuple):
 
 def pieces(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> list[Piece]:
     """The trials in order, those together that are lanes of one call; a cohort stays whole where `lanes` is None."""
-    named: Callable[..., str] | None = getattr(objective, "program", None)
     groups: dict[tuple[tuple[int, ...], int], list[Trial]] = {}
     for trial in trials:
         place = 0 if lanes is None else trial.cohort.index(trial.number) // lanes
         groups.setdefault((trial.cohort, place), []).append(trial)
     return [
-        Piece(json.dumps(cohort) if named is None else named(members[0].candidate), members)
+        Piece(
+            objective.program(members[0].candidate) if isinstance(objective, SharesPrograms) else json.dumps(cohort),
+            members,
+        )
         for (cohort, _), members in groups.items()
     ]
 

@@ -19,13 +19,13 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from l2l.builtin import BUILT_IN
 from l2l.engine.data import add_preprocessing
 from l2l.errors import InputError, suggest_names
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.nn.moe import Measure, Penalty
 from l2l.space import SearchSpace
+from l2l.store.builtin_spaces import BUILT_IN
 from l2l.types import Learner, Spec
 
 VERSION = 1

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,21 @@ class Table:
         """The rows [N] of candidates of the space."""
         codes, _ = self.encoding.encode(candidates)
         return np.array([self.rows[index] for index in numbers(self.encoding, codes).tolist()], np.int32)
+
+
+@runtime_checkable
+class HasBenchmark(Protocol):
+    """An objective that looks candidates up in a tabular benchmark."""
+
+    @property
+    def table(self) -> Table:
+        """The benchmark. Raises: InputError if its file does not fit the space."""
+        ...
+
+    @property
+    def report(self) -> str | None:
+        """The column that is reported beside the reward."""
+        ...
 
 
 def numbers(encoding: Encoding, codes: Codes) -> npt.NDArray[Any]:

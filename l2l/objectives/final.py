@@ -1,43 +1,43 @@
-"""The end of a search: the winner is run again, judged on the test split, and handed over as a module."""
+"""The final run: trains the winner again, scores it on the test split and exports it as a module."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 from flax import nnx
 
+from l2l.abilities import NamesClasses
 from l2l.engine.cohort import group_cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fit
 from l2l.errors import InputError
 from l2l.export.module import is_built_in, load, read_verified, save
 from l2l.objectives.trained import Trained
-from l2l.run.result import held_out
+from l2l.run.result import summarise_test
 from l2l.types import Key, Outcome, Trial
 
 SEEDS = 1 << 16
-"""Where the folds for further seeds begin; those of a trial's own streams lie below."""
+"""Folded into a trial's key for the first further seed; the trial's own streams fold in smaller numbers."""
 
 
 @dataclass
 class Final:
     """Trains the winner again under its own key and under `seeds` others, and writes `directory`.
 
-    The run under its own key repeats the trial bit for bit, in a program of the same shape, so its weights need
-    not have been kept. This is the one place that opens the test split.
+    The run under its own key repeats the trial bit for bit, in a program of the same shape, so the weights of trials
+    are never stored. Nothing else opens the test split.
 
-    Raises: InputError if `seeds` is negative, or the objective is not one that trains.
+    Raises: InputError if `seeds` is negative, or the objective does not train.
     """
 
     objective: Trained
     directory: Path
     seeds: int = 3
-    _apart: bool = field(default=False, init=False, repr=False)
+    _numbered: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.objective, Trained):
@@ -45,37 +45,37 @@ class Final:
                 "final=retrained trains the winner again, which this objective does not do; give final=null."
             )
         if type(self.seeds) is not int or self.seeds < 0:
-            raise InputError(f"final.seeds must be a whole number of at least 0, got {self.seeds!r}.")
+            raise InputError(f"final.seeds must be an integer of at least 0, got {self.seeds!r}.")
 
     def check(self) -> None:
         """The objective has been checked before."""
 
-    def done(self, test: Mapping[str, Any]) -> bool:
-        """Whether an earlier run gave `test`: under as many seeds, and what it handed over is whole."""
-        return test["seeds"] == self.seeds and self.whole(self.directory)
+    def is_done(self, seeds: int) -> bool:
+        """Whether the winner's export is intact, and it is trained under `seeds` further seeds."""
+        return seeds == self.seeds and self.is_intact(self.directory)
 
-    def whole(self, directory: Path) -> bool:
-        """Whether what was handed over in `directory` is all there, and as it was written."""
+    def is_intact(self, folder: Path) -> bool:
+        """Whether the export in `folder` is complete and unchanged."""
         try:
-            read_verified(directory)
+            read_verified(folder)
         except InputError:
             return False
         return True
 
-    def beside(self, directory: Path) -> Final:
-        """The same for members of a front: each in a folder of its number in `directory`, without further seeds."""
-        made = replace(self, directory=directory, seeds=0)
-        made._apart = True
-        return made
+    def for_front(self, folder: Path) -> Final:
+        """The final run of members: each is exported to a folder of its number in `folder`, without further seeds."""
+        final = replace(self, directory=folder, seeds=0)
+        final._numbered = True
+        return final
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Each trial with the scores of its final run; the last one's module is what `directory` holds."""
+        """Each trial with the scores of its final run; `directory` then holds the module of the last one."""
         for trial in trials:
             yield replace(trial, outcome=self._finish(trial))
 
     def _finish(self, trial: Trial) -> Outcome:
-        own = self.objective.key(trial.number)
-        keys = [own, *(jax.random.fold_in(own, SEEDS + seed) for seed in range(self.seeds))]
+        key = self.objective.key(trial.number)
+        keys = [key, *(jax.random.fold_in(key, SEEDS + seed) for seed in range(self.seeds))]
         fits, modules, seconds = self._train(trial, keys)
         started = time.perf_counter()
         task, metric = self.objective.task, self.objective.task.metric
@@ -87,7 +87,7 @@ class Final:
         }
         spec = self.objective.population.spec
         space = self.objective.space
-        directory = self.directory / f"{trial.number:04d}" if self._apart else self.directory
+        directory = self.directory / f"{trial.number:04d}" if self._numbered else self.directory
         save(directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics, directory))
         metrics["loaded"] = evaluate(load(directory, space=space), task, "validation")[metric]
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
@@ -107,14 +107,15 @@ class Final:
 
     def _card(self, trial: Trial, metrics: dict[str, float], directory: Path) -> str:
         task, spec = self.objective.task, self.objective.population.spec
-        test = held_out(task.metric, trial, metrics)
-        spread = f"{test['mean']:.4f} ± {test['std']:.4f}" if test["seeds"] else "not measured"
+        test = summarise_test(task.metric, trial, metrics)
+        further = f"{test.mean:.4f} ± {test.std:.4f}" if test.seeds else "not measured"
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
-        own = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
-        inputs, logits = (", ".join(map(str, each)) for each in (spec.inputs, (*spec.targets, spec.outputs)))
-        classes = getattr(task, "classes", ())
-        named = f"The classes, in the order of their logits: {', '.join(map(repr, classes))}.\n\n" if classes else ""
-        inside = "The alphabet of" if spec.tokens else "The normalisation learnt on"
+        argument = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
+        inputs, logits = (", ".join(map(str, shape)) for shape in (spec.inputs, (*spec.targets, spec.outputs)))
+        classes = task.classes if isinstance(task, NamesClasses) else ()
+        names = ", ".join(map(repr, classes))
+        class_names = f"The classes, in the order of their logits: {names}.\n\n" if classes else ""
+        preparation = "The vocabulary of" if spec.tokens else "The normalisation learnt on"
         return f"""# {self.objective.space.name} for {task.name}
 
 Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}.
@@ -123,17 +124,17 @@ Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}
 |---|---|
 | validation, this model | {metrics["validation"]:.4f} |
 | test, this model | {metrics["test"]:.4f} |
-| test, retrained under {test["seeds"]} other seeds | {spread} |
+| test, retrained under {test.seeds} other seeds | {further} |
 
 ## Load it
 
 ```python
 import l2l
-model = l2l.load("{directory.name}"{own})  # a flax.nnx.Module in evaluation mode
+model = l2l.load("{directory.name}"{argument})  # a flax.nnx.Module in evaluation mode
 logits = model(x)  # x: raw inputs [B, {inputs}]; logits [B, {logits}]
 ```
 
-{named}{inside} the training split is inside the module. `SHA256SUMS` is checked at each load, and no
+{class_names}{preparation} the training split is inside the module. `SHA256SUMS` is checked at each load, and no
 file here is ever executed. `l2l.load(path, weights=False, rngs=nnx.Rngs(0))` gives the same architecture untrained.
 
 ## The candidate

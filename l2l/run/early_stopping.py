@@ -1,4 +1,4 @@
-"""A batch that climbs from rung to rung: whoever is stopped is closed, whoever is left is trained to the end."""
+"""Early stopping: a batch trains from rung to rung, and the trials that a rung stops are closed as pruned."""
 
 from __future__ import annotations
 
@@ -6,73 +6,73 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from l2l.errors import InputError
-from l2l.store.log import TrialLog
-from l2l.types import Objective, Outcome, Rungs, Staged, Status, Trial
+from l2l.types import Objective, Outcome, Rungs, Staged, Status, Trial, TrialLog
 
 
 @dataclass(frozen=True)
-class Climb:
+class EarlyStopping:
     """Rungs, and the objective that can stop at them."""
 
     rungs: Rungs
     objective: Staged
 
     def check(self, objectives: int, batch: int) -> None:
-        """Refuses what cannot be stopped. Raises: InputError."""
-        if isinstance(self.rungs, type) or not callable(getattr(self.rungs, "keep", None)):
+        """Rejects rungs that the training or the batch does not reach. Raises: InputError."""
+        if isinstance(self.rungs, type) or not isinstance(self.rungs, Rungs):
             raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {self.rungs!r:.80}.")
         self.rungs.check(self.objective.total, objectives, batch)
 
-    def batch(
+    def run_batch(
         self,
-        todo: Sequence[Trial],
+        opened: Sequence[Trial],
         log: TrialLog,
         run: Callable[[Sequence[Trial]], None],
         close: Callable[[Trial], None],
     ) -> None:
-        """Runs the batch of these open trials, from wherever each of them stands.
+        """Runs the batch of these running trials, each from its last rung on.
 
-        What is decided at a rung follows from what is stored, so after a crash it is decided again, and alike.
+        The decisions at a rung follow from stored scores alone, so they are repeated alike after a crash.
 
         Raises: SearchError if the store fails, and whatever `run` and `close` raise.
         """
-        first, size = todo[0].batch
+        first, size = opened[0].batch
         batch = range(first, first + size)
         borders = functools.cache(lambda number: tuple(self.rungs.borders(number, self.objective.total)))
         for turn in itertools.count():
-            trials = log.trials()
-            alive = [trial for trial in trials[first:] if trial.status is Status.RUNNING]
-            # One that has passed no rung has no state of its own: what lies there may be another study's.
-            self.objective.retain([trial.number for trial in alive if trial.scores])
-            if not alive:
+            running = [trial for trial in log.trials()[first:] if trial.status is Status.RUNNING]
+            # A trial that has passed no rung has no checkpoint; one of its number may be another study's.
+            self.objective.retain([trial.number for trial in running if trial.scores])
+            if not running:
                 return
-            goals = {number: own[turn] for number in range(batch.stop) if turn < len(own := borders(number))}
-            wanted = [replace(trial, until=goals.get(trial.number)) for trial in alive]
-            run([trial for trial in wanted if trial.until is None or trial.until not in trial.scores])
+            goals = {
+                number: rungs[turn] for number in range(batch.stop) if turn < len(rungs := borders(number))
+            }  # the rung that each trial so far reaches in this turn
+            staged = [replace(trial, until=goals.get(trial.number)) for trial in running]
+            run([trial for trial in staged if trial.until is None or trial.until not in trial.scores])
             trials = log.trials()
             for rung in sorted({goals[number] for number in batch if number in goals}):
-                there = [trials[number] for number in goals if goals[number] == rung and rung in trials[number].scores]
-                if not (ours := [trial for trial in there if trial.number in batch]):
+                scored = [trials[number] for number in goals if goals[number] == rung and rung in trials[number].scores]
+                current = [trial for trial in scored if trial.number in batch]
+                if not current:
                     continue  # they have all failed
-                kept = self.rungs.keep(rung, ours, [trial for trial in there if trial.number < first])
-                for trial in ours:
-                    if trial.status is Status.RUNNING and trial.number not in kept:
+                survivors = self.rungs.keep(rung, current, [trial for trial in scored if trial.number < first])
+                for trial in current:
+                    if trial.status is Status.RUNNING and trial.number not in survivors:
                         close(replace(trial, status=Status.PRUNED, reward=trial.scores[rung]))
 
 
-def staged(objective: Objective) -> Staged:
+def require_staged(objective: Objective) -> Staged:
     """The objective as one that can stop at a rung. Raises: InputError if it cannot."""
-    if not callable(getattr(objective, "within", None)):
+    if not isinstance(objective, Staged):
         name = type(objective).__name__
         raise InputError(f"rungs need an objective that can stop after an epoch, {name} cannot; choose rungs=none.")
-    return cast("Staged", objective)
+    return objective
 
 
-def joined(before: Trial, ended: Trial) -> Trial:
-    """A trial that went on from a rung: the seconds of all its parts and, if it failed, what it had reached."""
+def merge_parts(before: Trial, ended: Trial) -> Trial:
+    """A trial that continued from a rung, with the seconds of all its parts and, if it failed, its earlier curve."""
     if before.outcome is None or ended.outcome is None:
         return ended
     past, last = before.outcome.seconds, ended.outcome.seconds

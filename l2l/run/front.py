@@ -1,90 +1,90 @@
-"""What a search with several objectives found: the trials that no other beats in all of them."""
+"""The front of a search with several objectives: the trials that no other trial beats in all of them."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from l2l.pareto import find_front, find_knee, hypervolume
-from l2l.run.result import describe
+from l2l import pareto
+from l2l.abilities import NamesObjectives
+from l2l.run.result import BestTrial, FrontRecord, TestScores
 from l2l.types import Reward, Status, Trial
 
 FOLDER = "front"
-"""Where its members are handed over, in the run folder."""
+"""The folder of the exported members, in the run folder."""
 FIGURE = "front.svg"
 
 
-def complete(trials: Sequence[Trial]) -> list[Trial]:
+def select_complete(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that can be members."""
     return [trial for trial in trials if trial.reward is not None and trial.status is Status.COMPLETE]
 
 
-def members(trials: Sequence[Trial]) -> list[Trial]:
+def select_members(trials: Sequence[Trial]) -> list[Trial]:
     """The trials of the front, the best by the first objective first."""
-    found = complete(trials)
-    return [found[place] for place in find_front([trial.reward or () for trial in found])] if found else []
+    complete = select_complete(trials)
+    return (
+        [complete[index] for index in pareto.find_front([trial.reward or () for trial in complete])] if complete else []
+    )
 
 
-def folder(trial: Trial) -> str:
-    """Where a member lies in the run folder."""
+def member_folder(trial: Trial) -> str:
+    """Path of an exported member in the run folder."""
     return f"{FOLDER}/{trial.number:04d}"
 
 
-def record(trials: Sequence[Trial], found: Sequence[Trial], tests: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The front as `result.json` names it; with the test scores of its members, if these were handed over.
-
-    `hypervolume` is its share of the box between the worst and the best complete trial in each objective: it ranks
-    nothing but earlier and later fronts of one search. `knee` is the member that gives up least.
-    """
-    points = np.asarray([trial.reward for trial in complete(trials)], np.float64)
+def describe_front(trials: Sequence[Trial], members: Sequence[Trial], tests: Sequence[TestScores] = ()) -> FrontRecord:
+    """The front as `result.json` describes it; `tests` are the test scores of its members if they were exported."""
+    points = np.asarray([trial.reward for trial in select_complete(trials)], np.float64)
     low, span = points.min(0), np.ptp(points, 0)
-    scaled = [list((np.asarray(trial.reward) - low) / np.where(span > 0, span, 1.0)) for trial in found]
-    listed = [describe(trial) for trial in found]
-    for each, trial, test in zip(listed, found, tests, strict=False):
-        each |= {"folder": folder(trial), "test": test["trial"], "reproduced": test["reproduced"]}
-    return {
-        "members": listed,
-        "knee": found[find_knee(scaled)].number,
-        "hypervolume": hypervolume(scaled, [0.0] * points.shape[1]),
-    }
+    scaled = [list((np.asarray(trial.reward) - low) / np.where(span > 0, span, 1.0)) for trial in members]
+    described = [BestTrial.from_trial(trial) for trial in members]
+    if tests:
+        described = [
+            replace(best, folder=member_folder(trial), test=test.trial, reproduced=test.reproduced)
+            for best, trial, test in zip(described, members, tests, strict=True)
+        ]
+    volume = pareto.hypervolume(scaled, [0.0] * points.shape[1])
+    return FrontRecord(described, members[pareto.find_knee(scaled)].number, volume)
 
 
-def axes(reward: Reward, count: int) -> list[tuple[str, float]]:
-    """What each objective is called, and the sign that turns it into what was measured."""
-    metrics: Mapping[str, bool] = getattr(reward, "metrics", {})
-    named = [(name, 1.0 if maximise else -1.0) for name, maximise in metrics.items()]
-    return named if len(named) == count else [(f"objective {place}", 1.0) for place in range(1, count + 1)]
+def objective_axes(reward: Reward, count: int) -> list[tuple[str, float]]:
+    """The name of each objective, and the sign that turns its reward into the measured value."""
+    metrics: Mapping[str, bool] = reward.metrics if isinstance(reward, NamesObjectives) else {}
+    if len(metrics) == count:
+        return [(name, 1.0 if maximise else -1.0) for name, maximise in metrics.items()]
+    return [(f"objective {number}", 1.0) for number in range(1, count + 1)]
 
 
-def figure(trials: Sequence[Trial], found: Sequence[Trial], reward: Reward) -> str:
+def draw_front(trials: Sequence[Trial], members: Sequence[Trial], reward: Reward) -> str:
     """All complete trials, the front as a line and its knee, as SVG: the first objective over each of the others."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    signs = axes(reward, len(found[0].reward or ()))
-    points = np.asarray([trial.reward for trial in complete(trials)]) * [sign for _, sign in signs]
-    line = np.asarray([trial.reward for trial in found]) * [sign for _, sign in signs]
-    special = record(trials, found)["knee"]
-    least = line[[trial.number for trial in found].index(special)]
-    drawing = Figure(figsize=(6.5 * (len(signs) - 1), 4.8), layout="constrained")
-    for place, (name, _) in enumerate(signs[1:], 1):
-        drawn = drawing.add_subplot(1, len(signs) - 1, place)
-        drawn.scatter(points[:, place], points[:, 0], s=18, color="0.7", label="trials")
-        order = np.argsort(line[:, place], kind="stable")
-        style = "o-" if len(signs) == 2 else "o"
-        drawn.plot(line[order, place], line[order, 0], style, color="tab:blue", label="front", markersize=5)
-        drawn.plot(least[place], least[0], "D", color="tab:orange", label=f"knee: trial {special}", markersize=8)
-        if points[:, place].min() > 0 and points[:, place].max() > 10 * points[:, place].min():
-            drawn.set_xscale("log")
-        drawn.set_xlabel(name)
-        drawn.set_ylabel(signs[0][0])
-        drawn.grid(alpha=0.3)
-    handles, labels = drawing.axes[0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", frameon=False, ncols=3)
-    kept = io.StringIO()
+    axes = objective_axes(reward, len(members[0].reward or ()))
+    points = np.asarray([trial.reward for trial in select_complete(trials)]) * [sign for _, sign in axes]
+    line = np.asarray([trial.reward for trial in members]) * [sign for _, sign in axes]
+    knee = describe_front(trials, members).knee
+    knee_point = line[[trial.number for trial in members].index(knee)]
+    figure = Figure(figsize=(6.5 * (len(axes) - 1), 4.8), layout="constrained")
+    for column, (name, _) in enumerate(axes[1:], 1):
+        plot = figure.add_subplot(1, len(axes) - 1, column)
+        plot.scatter(points[:, column], points[:, 0], s=18, color="0.7", label="trials")
+        order = np.argsort(line[:, column], kind="stable")
+        style = "o-" if len(axes) == 2 else "o"
+        plot.plot(line[order, column], line[order, 0], style, color="tab:blue", label="front", markersize=5)
+        plot.plot(knee_point[column], knee_point[0], "D", color="tab:orange", label=f"knee: trial {knee}", markersize=8)
+        if points[:, column].min() > 0 and points[:, column].max() > 10 * points[:, column].min():
+            plot.set_xscale("log")
+        plot.set_xlabel(name)
+        plot.set_ylabel(axes[0][0])
+        plot.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=3)
+    svg = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "l2l", "svg.fonttype": "none"}):
-        drawing.savefig(kept, format="svg", metadata={"Date": None})
-    return kept.getvalue()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

@@ -1,4 +1,4 @@
-"""`result.json`: what a search found and what it took, as plain JSON values."""
+"""`result.json` as a record: what a search found and how long it took."""
 
 from __future__ import annotations
 
@@ -7,66 +7,208 @@ import math
 import platform
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from l2l.abilities import HasTitle
 from l2l.store.fingerprint import settings
-from l2l.types import Executor, Outcome, Trial
+from l2l.types import Executor, Outcome, Status, Trial
 
 VERSION = 1
+ROUNDING = 1e-6
+"""Relative difference that float32 rounding may make between the losses of one module in two programs."""
+
+
+@dataclass(frozen=True)
+class TrialCounts:
+    """How many trials ended in which way."""
+
+    complete: int = 0
+    failed: int = 0
+    pruned: int = 0
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """The winner's score on the test split."""
+
+    __test__ = False  # pytest collects classes of this name
+
+    metric: str
+    trial: float
+    """Of the exported weights."""
+    mean: float | None
+    """Over trainings under further seeds; None without them."""
+    std: float | None
+    seeds: int
+    """How many further seeds there are."""
+    reproduced: bool
+    """Whether the final training repeated the trial bit by bit and the reloaded module scores the same."""
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """A trial as `result.json` describes it: the winner, or a member of the front."""
+
+    number: int
+    reward: tuple[float, ...]
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+    folder: str | None = None
+    """Of an exported member of the front: its folder in the run folder."""
+    test: float | None = None
+    reproduced: bool | None = None
+
+    @classmethod
+    def from_trial(cls, trial: Trial) -> BestTrial:
+        """The description of a trial with a reward."""
+        assert trial.reward is not None
+        metrics = (trial.outcome or Outcome()).metrics
+        # JSON has no infinity; a custom objective may leave one in a metric that is not the reward.
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        return cls(trial.number, trial.reward, dict(trial.candidate.values), finite)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BestTrial:
+        """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
+        reward: Any = values["reward"]
+        parts: dict[str, Any] = {"reward": tuple(reward) if isinstance(reward, list) else (reward,)}
+        return cls(**{**values, **parts})
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; a reward of one objective is a plain number."""
+        export = {"folder": self.folder, "test": self.test, "reproduced": self.reproduced}
+        return {
+            "number": self.number,
+            "reward": self.reward[0] if len(self.reward) == 1 else list(self.reward),
+            "values": dict(self.values),
+            "metrics": dict(self.metrics),
+            **(export if self.folder is not None else {}),
+        }
+
+
+@dataclass(frozen=True)
+class FrontRecord:
+    """The trials that no other trial beats in every objective."""
+
+    members: Sequence[BestTrial]
+    """The best by the first objective first."""
+    knee: int
+    """Number of the member that gives up least."""
+    hypervolume: float
+    """Dominated share of the box between the worst and the best complete trial in each objective.
+
+    It compares earlier and later fronts of one search and nothing else."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FrontRecord:
+        """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
+        parts: dict[str, Any] = {"members": [BestTrial.from_json(member) for member in values["members"]]}
+        return cls(**{**values, **parts})
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        members = [member.to_json() for member in self.members]
+        return {"members": members, "knee": self.knee, "hypervolume": self.hypervolume}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """The content of `result.json`."""
+
+    version: int = VERSION
+    space: str
+    task: str
+    searcher: str
+    seed: int
+    trials: TrialCounts
+    best: BestTrial | None
+    """None if no trial was completed."""
+    test: TestScores | None
+    """None without a final run."""
+    front: FrontRecord | None = None
+    """None for a single objective."""
+    seconds: Mapping[str, float]
+    environment: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SearchRecord:
+        """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
+        best, test, front = values["best"], values["test"], values.get("front")
+        parts: dict[str, Any] = {
+            "trials": TrialCounts(**values["trials"]),
+            "best": None if best is None else BestTrial.from_json(best),
+            "test": None if test is None else TestScores(**test),
+            "front": None if front is None else FrontRecord.from_json(front),
+        }
+        return cls(**{**values, **parts})
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, in the order of `result.json`."""
+        return {
+            "version": self.version,
+            "space": self.space,
+            "task": self.task,
+            "searcher": self.searcher,
+            "seed": self.seed,
+            "trials": {**vars(self.trials)},
+            "best": self.best and self.best.to_json(),
+            "test": self.test and {**vars(self.test)},
+            **({"front": self.front.to_json()} if self.front else {}),
+            "seconds": dict(self.seconds),
+            "environment": dict(self.environment),
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a search ended."""
+
+    directory: Path
+    best: Trial
+    """The complete trial of the highest reward."""
+    trials: Sequence[Trial] = field(repr=False)
+    record: SearchRecord = field(repr=False)
+    """The content of `result.json`."""
 
 
 def title(part: object) -> str:
-    """A part's short name: what it calls itself, else its class in lower case."""
-    return str(getattr(part, "title", type(part).__name__.lower()))
+    """A part's short name: its title if it has one, else its class in lower case."""
+    return str(part.title) if isinstance(part, HasTitle) else type(part).__name__.lower()
 
 
-def environment(executor: Executor) -> dict[str, Any]:
+def describe_environment(executor: Executor) -> dict[str, Any]:
     """What the last digits may depend on: versions, processor and the executor's settings."""
     versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
     return {**machine, **versions, **settings(executor=executor)}
 
 
-def describe(trial: Trial) -> dict[str, Any]:
-    """The best trial as `result.json` names it."""
-    assert trial.reward is not None
-    return {
-        "number": trial.number,
-        "reward": trial.reward[0] if len(trial.reward) == 1 else list(trial.reward),
-        "values": dict(trial.candidate.values),
-        # JSON has no infinity; an objective of one's own may leave one in a metric that is not the reward.
-        "metrics": {n: v if math.isfinite(v) else None for n, v in (trial.outcome or Outcome()).metrics.items()},
-    }
+def count_trials(trials: Sequence[Trial]) -> TrialCounts:
+    """How many of the trials ended in which way; running trials do not count."""
+    counts = collections.Counter(trial.status for trial in trials)
+    return TrialCounts(counts[Status.COMPLETE], counts[Status.FAILED], counts[Status.PRUNED])
 
 
-def common_reason(reasons: Iterable[str | None]) -> str:
-    """The reason that stands most often, in the words of its first trial; numbers in it do not tell two apart."""
+def find_common_reason(reasons: Iterable[str | None]) -> str:
+    """The most frequent reason, in the words of its first trial; reasons that differ in numbers only are one."""
     texts = [reason or "no reason given" for reason in reasons]
     kinds = [re.sub(r"\d+", "#", text) for text in texts]
     return texts[kinds.index(collections.Counter(kinds).most_common(1)[0][0])]
 
 
-ROUNDING = 1e-6
-"""Share by which a module by itself may miss a loss that was summed in another program: float32's last digits."""
+def summarise_test(metric: str, winner: Trial, scores: Mapping[str, float]) -> TestScores:
+    """The test scores from the metrics of a final run: `validation`, `test`, `loaded` and `test_seed_0` and so on.
 
-
-def held_out(metric: str, winner: Trial, scores: Mapping[str, float]) -> dict[str, Any]:
-    """The test scores: of the winner's own weights, and the mean and standard deviation over further seeds.
-
-    `reproduced` says that the training came out as the trial's bit by bit, and that the module that was written and
-    loaded again scores the same: a share of examples exactly, a loss to float32's last digits.
+    A share of examples must be reproduced exactly, a loss to the last digits of float32.
     """
     others = [value for name, value in scores.items() if name.startswith("test_seed_")]
     mean = statistics.fmean(others) if others else None
-    spread = (statistics.stdev(others) if len(others) > 1 else 0.0) if others else None
-    return {
-        "metric": metric,
-        "trial": scores["test"],
-        "mean": mean,
-        "std": spread,
-        "seeds": len(others),
-        "reproduced": scores["validation"] == (winner.outcome or Outcome()).metrics[metric]
-        and math.isclose(scores.get("loaded", math.nan), scores["validation"], rel_tol=ROUNDING),
-    }
+    std = (statistics.stdev(others) if len(others) > 1 else 0.0) if others else None
+    reproduced = scores["validation"] == (winner.outcome or Outcome()).metrics[metric] and math.isclose(
+        scores.get("loaded", math.nan), scores["validation"], rel_tol=ROUNDING
+    )
+    return TestScores(metric, scores["test"], mean, std, len(others), reproduced)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from l2l.abilities import HasTitle, UsesEarlierSearches
 from l2l.errors import InputError
 from l2l.searchers.controllers.controller import Controller
 from l2l.space import Candidate, SearchSpace
@@ -48,13 +49,15 @@ class Preferences:
     def __post_init__(self) -> None:
         if type(self.count) is not int or self.count < 2:
             raise InputError(f"Preferences' count must be a whole number of at least 2, got {self.count!r}.")
-        if isinstance(self.searcher, type) or not callable(getattr(self.searcher, "ask", None)):
+        if isinstance(self.searcher, type) or not isinstance(self.searcher, Searcher):
             raise InputError(f"Preferences' searcher must be one of l2l.searchers, got {self.searcher!r:.80}.")
 
     @property
     def title(self) -> str:
         """The searcher's, as folders and reports name it, behind its own."""
-        return f"preferences_{getattr(self.searcher, 'title', type(self.searcher).__name__.lower())}"
+        searcher = self.searcher
+        name = searcher.title if isinstance(searcher, HasTitle) else type(searcher).__name__.lower()
+        return f"preferences_{name}"
 
     def init(self, space: SearchSpace[Any], key: Key) -> PreferencesState:
         """Copies that know nothing."""
@@ -62,8 +65,7 @@ class Preferences:
 
     def digest(self, space: SearchSpace[Any]) -> str | None:
         """What the searcher brings along from earlier searches, in few letters; None if nothing."""
-        found: Any = self.searcher
-        return found.digest(space) if callable(getattr(found, "digest", None)) else None
+        return self.searcher.digest(space) if isinstance(self.searcher, UsesEarlierSearches) else None
 
     def ask(self, state: PreferencesState, key: Key, count: int) -> list[Candidate]:
         """`count` candidates, each of the copy whose turn it is."""

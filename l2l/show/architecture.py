@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from l2l import files
-from l2l.builtin import BUILT_IN
 from l2l.errors import InputError
 from l2l.export.module import ARCHITECTURE, SUMS, load, read_architecture
 from l2l.show.summary import Box, outline
 from l2l.show.svg import draw_picture, replace_unprintable
 from l2l.show.text_columns import Column, align_columns
 from l2l.space import SearchSpace
+from l2l.store.builtin_spaces import BUILT_IN
 from l2l.types import Learner, Spec
 
 PICTURE = "architecture.svg"
@@ -54,7 +54,7 @@ def draw_architecture(run: str, out: str | None = None, space: SearchSpace[Learn
     count = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
     svg = draw_picture(name, f"{count}; those of each part stand at its right", boxes, list_values(architecture))
     try:
-        files.replace(target, svg, durable=False)
+        files.write_atomically(target, svg, durable=False)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}); choose another out=FILE.") from None
     return f"{_write_outline(boxes)}\n{replace_unprintable(name)}: {count}\npicture: {target.resolve()}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from l2l.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from l2l.store.log import Store as Store
+    from l2l.store.optuna_store import OptunaStore as OptunaStore
 
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "Store": "l2l.store.log",
+        "OptunaStore": "l2l.store.optuna_store",
     },
 )

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from l2l.builtin import BUILT_IN
 from l2l.errors import InputError
 from l2l.space import SearchSpace
 from l2l.store import code_digest
+from l2l.store.builtin_spaces import BUILT_IN
 from l2l.types import Task
 
 FORMAT = 1

@@ -1,34 +1,26 @@
-"""The one trial database: an Optuna study that holds what was asked and what came of it."""
+"""The trials of one study, read once and then kept in step with the database by its only writer."""
 
 from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import optuna
-import sqlalchemy
-import sqlalchemy.exc
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from optuna.study import StudyDirection
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from l2l.errors import InputError, SearchError
-from l2l.files import exclusive
+from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, SearchSpace
-from l2l.store import fingerprint
-from l2l.store.optuna_tables import Tables
-from l2l.store.sqlite import check_database, connect
+from l2l.store.database import translate_errors
+from l2l.store.optuna_tables import OptunaTables
 from l2l.store.trial_json import (
     check_end,
-    check_place,
+    check_order,
     measured_json,
     opened_json,
     plain_candidate,
@@ -44,142 +36,49 @@ _STATES = {
     Status.PRUNED: TrialState.PRUNED,
 }
 _STATUSES = {state: status for status, state in _STATES.items()}
-_ATTRIBUTE = "l2l"
-"""Study attribute that holds the fingerprint."""
-_TABLES = {"studies", "trials", "version_info", "alembic_version"}
-"""Tables by which a file is known as Optuna's; the last one is filled last."""
 
 
-@dataclass(frozen=True)
-class Store:
-    """Where trials are kept: `url=None` is `study.db` in the run folder, "memory" keeps nothing.
+class StudyLog:
+    """The trials of one Optuna study; see `l2l.types.TrialLog`.
 
-    Any other value is the address of a database that Optuna can use (`postgresql+psycopg://…`).
-
-    Raises: InputError if `url` is none of these.
-    """
-
-    url: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.url is None or self.url == "memory":
-            return
-        try:
-            address = sqlalchemy.make_url(self.url)
-            address.get_dialect()
-        except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, TypeError, ValueError):
-            raise InputError(
-                "store.url must be null, 'memory' or a database's address such as postgresql+psycopg://host/name; "
-                "Optuna's journal files and Redis are not among them, because a torn last line ends a journal."
-            ) from None
-        if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
-            raise InputError("store.url names a database that dies with the search; for that, use store.url=memory.")
-
-    @contextmanager
-    def attach(
-        self,
-        directory: Path,
-        space: SearchSpace[Any],
-        settings: Mapping[str, Any],
-        *,
-        objectives: int = 1,
-        name: str = "l2l",
-        begin: Callable[[], None] = lambda: None,
-    ) -> Generator[TrialLog]:
-        """The trials of the search in `directory`, for one driver at a time; a new study if there is none.
-
-        `settings` are what the history depends on (seed, searcher, task), as JSON values by name.
-        `name` tells studies of one server apart; that no other machine drives the same one
-        is up to its users. In memory there is neither lock nor file. `begin` is called before a new study is
-        made, when this driver holds the lock and nothing has been written; what it raises ends the attempt.
-
-        Raises: InputError if another driver holds the study, it was made with other settings or is no study
-            of ours; nothing is written then. SearchError if the database fails later.
-        """
-        started = time.perf_counter()
-        wanted = fingerprint.record(settings, space, objectives)
-        file, place = self._place(directory)
-        with ExitStack() as stack:
-            if self.url != "memory":
-                stack.enter_context(exclusive(directory / "lock"))
-            if self.url is not None and file is not None:  # other folders can name the same file
-                stack.enter_context(exclusive(file.with_name(f"{file.name}.lock")))
-            found = None
-            if file is not None and check_database(file, _TABLES, last="alembic_version"):
-                # Looked at first through a connection that cannot write.
-                with _database(file, place, readonly=True) as storage:
-                    found = _find(storage, None if self.url is None else name, wanted, place)
-            if file is not None and found is None:
-                begin()  # before the file is made; another kind of database can only be looked at from within
-            storage: BaseStorage = InMemoryStorage()
-            if self.url != "memory":
-                storage = stack.enter_context(_database(file or str(self.url), place))
-            with _writing(place):
-                study = _find(storage, None if self.url is None else name, wanted, place)
-                if study is None:
-                    if file is None:
-                        begin()
-                    study = _create(storage, name, objectives)
-                # A driver that was killed right after it had created the study left it without this.
-                if _ATTRIBUTE not in storage.get_study_user_attrs(study):
-                    storage.set_study_user_attr(study, _ATTRIBUTE, wanted)
-                log = TrialLog(storage, study, space, objectives, place)
-            log.seconds = time.perf_counter() - started
-            yield log
-
-    def _place(self, directory: Path) -> tuple[Path | None, str]:
-        """The SQLite file, if it is one, and the words for the place in messages (without a password)."""
-        if self.url is None:
-            return directory / "study.db", str(directory)
-        if self.url == "memory":
-            return None, "the store"
-        address = sqlalchemy.make_url(self.url)
-        if address.get_backend_name() == "sqlite":
-            return Path(str(address.database)), str(address.database)
-        return None, address.render_as_string(hide_password=True)
-
-
-class TrialLog:
-    """The trials of one study, read once and from then on kept in step with the database by its only writer.
-
-    What it hands out is what a later process will read: a searcher that is told live and one that is told
-    after a resume get equal trials.
+    What it returns is what a later process will read: a searcher gets equal trials live and after a resume.
     """
 
     seconds: float = 0.0
     """Time spent in the store so far."""
 
-    def __init__(self, storage: BaseStorage, study: int, space: SearchSpace[Any], objectives: int, place: str) -> None:
-        self._storage, self._study, self._objectives, self._place = storage, study, objectives, place
+    def __init__(self, storage: BaseStorage, study: int, space: SearchSpace[Any], objectives: int, label: str) -> None:
+        self._storage, self._study, self._objectives, self._label = storage, study, objectives, label
         self._distributions = {name: _distribution(choice) for name, choice in space.choices.items()}
-        self._trials = _read_all(storage.get_all_trials(study, deepcopy=False), place)
-        self._finished = sum(trial.status is not Status.RUNNING for trial in self._trials)
-        self._rows: dict[int, int] = {}
-        self._tables: Tables | None = None
-        self._whole: list[list[Trial]] = []
+        self._trials = _read_trials(storage.get_all_trials(study, deepcopy=False), label)
+        self._ended = sum(trial.status is not Status.RUNNING for trial in self._trials)
+        self._ids: dict[int, int] = {}
+        """By trial number: the id in the database."""
+        self._tables: OptunaTables | None = None
+        self._batches: list[list[Trial]] = []
         first = 0
         while first < len(self._trials):
-            self._note_if_whole(self._trials[first])
+            self._collect_batch(self._trials[first])
             first += self._trials[first].batch[1]
 
     def count(self) -> int:
-        """How many trials have finished, in whatever way."""
-        return self._finished
+        """How many trials have ended, in whatever way."""
+        return self._ended
 
     def trials(self) -> list[Trial]:
         """All trials in number order."""
         return list(self._trials)
 
     def batches(self) -> list[list[Trial]]:
-        """The batches all of whose trials have finished, in order: what a searcher is told."""
-        return list(self._whole)
+        """The batches all of whose trials have ended, in order: what a searcher is told."""
+        return list(self._batches)
 
     def running(self) -> list[Trial]:
         """The trials to run, or to run again after a crash, in number order; none of a half-opened batch."""
-        opened = self.next(1)[0]
+        opened = self.next_batch(1)[0]
         return [trial for trial in self._trials[:opened] if trial.status is Status.RUNNING]
 
-    def next(self, size: int) -> tuple[int, int]:
+    def next_batch(self, size: int) -> tuple[int, int]:
         """First number and size of the batch to ask for: the half-opened one that a crash left, or a new one."""
         if self._trials:
             first, asked = self._trials[-1].batch
@@ -191,14 +90,14 @@ class TrialLog:
         """Opens a whole batch: one RUNNING trial a candidate, in one step that a crash cannot split.
 
         `cohorts` are, per candidate, the numbers of the trials that share its program (default: its own).
-        Trials of it that are open already are compared and kept.
+        Trials of a half-opened batch must have the same candidates and stay as they are.
 
-        Raises: InputError if they hold other candidates. SearchError if the database fails.
+        Raises: InputError if they have others. SearchError if the database fails.
         """
-        first, size = self.next(len(candidates))
+        first, size = self.next_batch(len(candidates))
         if size != len(candidates) or not size:
             raise ValueError(f"batch {first} has {size} candidates, got {len(candidates)}")
-        groups = [(first + i,) for i in range(size)] if cohorts is None else [tuple(each) for each in cohorts]
+        groups = [(first + i,) for i in range(size)] if cohorts is None else [tuple(cohort) for cohort in cohorts]
         if len(groups) != size or any(first + i not in group for i, group in enumerate(groups)):
             raise ValueError(f"batch {first}: every candidate needs a cohort with its own number in it")
         trials = [
@@ -209,20 +108,20 @@ class TrialLog:
         for stored, trial in zip(self._trials[first:], trials, strict=False):
             if stored.candidate != trial.candidate:
                 raise InputError(
-                    f"{self._place}: the searcher no longer proposes what it proposed for trial {trial.number} before "
-                    "the interruption (other code or another machine); choose another out= and start anew."
+                    f"{self._label}: the searcher no longer proposes what it proposed for trial {trial.number} before "
+                    "the interruption (other code or another machine); choose another out= and start again."
                 )
-        begun = len(self._trials) - first
+        known = len(self._trials) - first
         with self._timed():
-            rows = self._add(templates[begun:])
-        self._rows |= dict(enumerate(rows, first + begun))
-        self._trials += trials[begun:]
+            ids = self._add(templates[known:])
+        self._ids |= dict(enumerate(ids, first + known))
+        self._trials += trials[known:]
         return self._trials[first:]
 
     def close(self, trial: Trial) -> Trial:
-        """Stores how a trial ended and gives it back as stored.
+        """Stores how a trial ended; returns it as stored.
 
-        Raises: ValueError if it is not running or its end is not one. SearchError if the database fails.
+        Raises: ValueError if it is not running or cannot end so. SearchError if the database fails.
         """
         if not 0 <= trial.number < len(self._trials):
             raise ValueError(f"there is no trial {trial.number}")
@@ -230,65 +129,64 @@ class TrialLog:
         # Plus zero: SQLite keeps no negative zero.
         values = None if trial.reward is None else tuple(float(value) + 0.0 for value in trial.reward)
         with self._timed():
-            noted = self._note(trial, values)
-        stored = self._trials[trial.number] = replace(noted, status=trial.status, reward=values)
-        self._finished += 1
-        self._note_if_whole(stored)
+            measured = self._write(trial, values)
+        stored = self._trials[trial.number] = replace(measured, status=trial.status, reward=values)
+        self._ended += 1
+        self._collect_batch(stored)
         return stored
 
     def reach(self, trial: Trial) -> Trial:
-        """Stores what a running trial has measured at a rung, in one step, and gives the trial back as stored.
+        """Stores what a running trial has measured at a rung; returns the trial as stored.
 
         Raises: ValueError if it is not running or has no scores. SearchError if the database fails.
         """
         if self._trials[trial.number].status is not Status.RUNNING or not trial.scores:
             raise ValueError(f"trial {trial.number} is at no rung")
         with self._timed():
-            stored = self._trials[trial.number] = self._note(trial)
+            stored = self._trials[trial.number] = self._write(trial)
         return stored
 
     def _add(self, templates: Sequence[FrozenTrial]) -> list[int]:
-        tables = self._in_tables()
-        if tables is not None:
+        if (tables := self._known_tables()) is not None:
             return tables.open(self._study, templates)
-        return [self._storage.create_new_trial(self._study, each) for each in templates]
+        return [self._storage.create_new_trial(self._study, template) for template in templates]
 
-    def _note(self, trial: Trial, values: Sequence[float] | None = None) -> Trial:
-        """Stores the outcome, the scores as Optuna's intermediate values, and how it ended if it has."""
-        row, outcome, opened = self._row(trial.number), measured_json(trial), self._trials[trial.number]
+    def _write(self, trial: Trial, values: Sequence[float] | None = None) -> Trial:
+        """Writes the outcome, the scores as Optuna's intermediate values, and how the trial ended if it has."""
+        trial_id, outcome, opened = self._id(trial.number), measured_json(trial), self._trials[trial.number]
         attributes = {"outcome": outcome}
         if trial.cohort != opened.cohort:  # it needed a program of fewer lanes
             opened = replace(opened, cohort=trial.cohort)
             attributes["trial"] = opened_json(opened)
-        scores = {int(epoch): tuple(float(each) + 0.0 for each in score) for epoch, score in trial.scores.items()}
+        scores = {int(epoch): tuple(float(value) + 0.0 for value in score) for epoch, score in trial.scores.items()}
         steps, state = {epoch: score[0] for epoch, score in scores.items()}, _STATES[trial.status]
-        if (tables := self._in_tables()) is not None:
-            tables.note(row, attributes, steps, state, values or ())
+        if (tables := self._known_tables()) is not None:
+            tables.write(trial_id, attributes, steps, state, values or ())
         else:
             for name, value in attributes.items():
-                self._storage.set_trial_user_attr(row, name, value)
+                self._storage.set_trial_user_attr(trial_id, name, value)
             for step, value in steps.items():
-                self._storage.set_trial_intermediate_value(row, step, value)
+                self._storage.set_trial_intermediate_value(trial_id, step, value)
             if state is not TrialState.RUNNING:
-                self._storage.set_trial_state_values(row, state, values)
+                self._storage.set_trial_state_values(trial_id, state, values)
         return replace(opened, outcome=read_outcome(outcome), scores=scores)
 
-    def _in_tables(self) -> Tables | None:
-        """The tables of a database, None of one in memory, or where they are not those that we know."""
+    def _known_tables(self) -> OptunaTables | None:
+        """Optuna's SQL tables; None in memory, and where their version is unknown here."""
         if self._tables is None:
-            self._tables = Tables.of(self._storage)
+            self._tables = OptunaTables.of(self._storage)
         return self._tables
 
-    def _row(self, number: int) -> int:
-        if number not in self._rows:  # opened by an earlier process
-            self._rows[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study, number)
-        return self._rows[number]
+    def _id(self, number: int) -> int:
+        if number not in self._ids:  # opened by an earlier process
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study, number)
+        return self._ids[number]
 
-    def _note_if_whole(self, trial: Trial) -> None:
+    def _collect_batch(self, trial: Trial) -> None:
         first, size = trial.batch
         batch = self._trials[first : first + size]
-        if len(batch) == size and all(each.status is not Status.RUNNING for each in batch):
-            bisect.insort(self._whole, batch, key=lambda each: each[0].number)
+        if len(batch) == size and all(member.status is not Status.RUNNING for member in batch):
+            bisect.insort(self._batches, batch, key=lambda trials: trials[0].number)
 
     def _template(self, trial: Trial) -> FrozenTrial:
         values = trial.candidate.values
@@ -304,7 +202,7 @@ class TrialLog:
             datetime_complete=None,
             params=dict(values),
             distributions={name: self._distributions[name] for name in values},
-            # Optuna's own columns know neither 1 from True nor whole numbers above 2**53: this is what is read back.
+            # This is what is read back: Optuna's columns confuse 1 with True and round integers above 2**53.
             user_attrs={"trial": opened_json(trial)},
             system_attrs={},
             intermediate_values={},
@@ -314,7 +212,7 @@ class TrialLog:
     def _timed(self) -> Generator[None]:
         started = time.perf_counter()
         try:
-            with _writing(self._place):
+            with translate_errors(self._label):
                 yield
         finally:
             self.seconds += time.perf_counter() - started
@@ -328,81 +226,17 @@ def _distribution(choice: Choice) -> BaseDistribution:
     return FloatDistribution(choice.low, choice.high, log=choice.log)
 
 
-def _read_all(rows: Sequence[FrozenTrial], place: str) -> list[Trial]:
+def _read_trials(stored: Sequence[FrozenTrial], label: str) -> list[Trial]:
     """The stored trials in number order. Raises: InputError if they are not what this store writes."""
     trials: list[Trial] = []
-    for row in sorted(rows, key=lambda row: row.number):
+    for frozen in sorted(stored, key=lambda frozen: frozen.number):
         try:
-            steps = row.intermediate_values
-            trials.append(read_trial(row.number, _STATUSES[row.state], row.user_attrs, row.values, steps))
-            check_place(trials)
+            steps = frozen.intermediate_values
+            trials.append(read_trial(frozen.number, _STATUSES[frozen.state], frozen.user_attrs, frozen.values, steps))
+            check_order(trials)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{place}: trial {row.number} was changed, was not written by l2l, or one before it is missing; "
+                f"{label}: trial {frozen.number} was changed, was not written by l2l, or one before it is missing; "
                 "restore the study from a copy or choose another out=."
             ) from error
     return trials
-
-
-@contextmanager
-def _database(where: Path | str, place: str, readonly: bool = False) -> Generator[RDBStorage]:
-    """Optuna's storage on a SQLite file or a server's address. Raises: InputError if it cannot be opened."""
-    with ExitStack() as stack:
-        if isinstance(where, Path):
-            # The connections are ours: they set the pragmas, and take a path with any character in it.
-            url, options = "sqlite:///study.db", {"creator": lambda: connect(where, readonly, stack)}
-        else:
-            # An address is a template to Optuna, so braces in a password are doubled.
-            url, options = where.replace("{", "{{").replace("}", "}}"), {"pool_pre_ping": True}
-        try:
-            storage = RDBStorage(url, options, skip_table_creation=readonly)
-        except (ImportError, RuntimeError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            raise InputError(f"{place} cannot be opened as a study: {_sentence(error)}") from error
-        try:
-            yield storage
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
-
-
-def _find(storage: BaseStorage, name: str | None, wanted: Mapping[str, Any], place: str) -> int | None:
-    """The study to go on with, or None; `name=None` takes the only one. Raises: InputError if it is another."""
-    studies = [study for study in storage.get_all_studies() if name in (None, study.study_name)]
-    if not studies:
-        return None
-    if len(studies) > 1:
-        raise InputError(f"{place} holds {len(studies)} studies, a run folder has one; choose another out=.")
-    study = storage.get_study_id_from_name(studies[0].study_name)
-    if _ATTRIBUTE in studies[0].user_attrs:
-        fingerprint.check(studies[0].user_attrs[_ATTRIBUTE], wanted, place)
-    elif storage.get_n_trials(study) or len(studies[0].directions) != wanted["objectives"]:
-        raise InputError(f"{place} holds a study that l2l did not write; choose another out=.")
-    return study
-
-
-def _create(storage: BaseStorage, name: str, objectives: int) -> int:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce the study on the console
-    try:
-        return storage.create_new_study([StudyDirection.MAXIMIZE] * objectives, name)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-@contextmanager
-def _writing(place: str) -> Generator[None]:
-    try:
-        yield
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise SearchError(
-            f"the store in {place} failed: {_sentence(error)} Nothing is lost: once that is mended "
-            "the same command continues."
-        ) from error
-
-
-def _sentence(error: BaseException) -> str:
-    """What the database said, in one line."""
-    while isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    origin = getattr(error, "orig", None) or error
-    return f"{str(origin).strip().splitlines()[0].rstrip('.')}."

@@ -1,4 +1,4 @@
-"""Optuna's tables in a database: a batch is opened, and a trial closed, in one transaction each."""
+"""Optuna's SQL tables: a batch is opened, and a trial closed, in one transaction each."""
 
 from __future__ import annotations
 
@@ -13,81 +13,83 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 SCHEMAS = ("v3.2.0.a",)
-"""Versions of Optuna's tables that are known here."""
+"""Versions of Optuna's schema that are known here."""
 TRIALS, PARAMETERS, VALUES = "trials", "trial_params", "trial_values"
 ATTRIBUTES, STEPS = "trial_user_attributes", "trial_intermediate_values"
 
 
-class Tables:
-    """Writes what Optuna's storage would, whose own calls look every parameter up and wait for the disk each time."""
+class OptunaTables:
+    """Writes what Optuna's storage would write, in one transaction where Optuna takes one for every parameter."""
 
     def __init__(self, engine: sqlalchemy.Engine) -> None:
-        found = sqlalchemy.MetaData()
-        found.reflect(engine, only=[TRIALS, PARAMETERS, VALUES, ATTRIBUTES, STEPS])
-        self._engine, self._tables = engine, found.tables
+        schema = sqlalchemy.MetaData()
+        schema.reflect(engine, only=[TRIALS, PARAMETERS, VALUES, ATTRIBUTES, STEPS])
+        self._engine, self._tables = engine, schema.tables
 
     @staticmethod
-    def of(storage: BaseStorage) -> Tables | None:
-        """The tables of a database whose schema is known here, else None: Optuna's own calls will do."""
+    def of(storage: BaseStorage) -> OptunaTables | None:
+        """The tables of a database; None if it has none or another schema: then use Optuna's own calls."""
         if not isinstance(storage, RDBStorage) or storage.get_current_version() not in SCHEMAS:
             return None
-        return Tables(storage.engine)
+        return OptunaTables(storage.engine)
 
     def open(self, study: int, trials: Sequence[FrozenTrial]) -> list[int]:
-        """Adds running trials, all or none; their rows."""
-        rows: list[int] = []
+        """Adds running trials, all or none; returns their ids."""
+        ids: list[int] = []
         parameters: list[dict[str, Any]] = []
         attributes: list[dict[str, Any]] = []
         with self._engine.begin() as connection:
             for trial in trials:
-                made = {"study_id": study, "number": trial.number, "state": trial.state.name}
-                insert = self._tables[TRIALS].insert().values(**made, datetime_start=_utc(trial.datetime_start))
+                columns = {"study_id": study, "number": trial.number, "state": trial.state.name}
+                insert = self._tables[TRIALS].insert().values(**columns, datetime_start=_utc(trial.datetime_start))
                 key: Any = connection.execute(insert).inserted_primary_key
-                rows.append(int(key[0]))
+                ids.append(int(key[0]))
                 for name, value in trial.params.items():
-                    kind = trial.distributions[name]
-                    number = kind.to_internal_repr(value)
-                    text = distribution_to_json(kind)
+                    distribution = trial.distributions[name]
+                    number = distribution.to_internal_repr(value)
+                    text = distribution_to_json(distribution)
                     parameters.append(
-                        {"trial_id": rows[-1], "param_name": name, "param_value": number, "distribution_json": text}
+                        {"trial_id": ids[-1], "param_name": name, "param_value": number, "distribution_json": text}
                     )
-                attributes += [_attribute(rows[-1], name, value) for name, value in trial.user_attrs.items()]
-            for table, lines in ((PARAMETERS, parameters), (ATTRIBUTES, attributes)):
-                if lines:
-                    connection.execute(self._tables[table].insert(), lines)
-        return rows
+                attributes += [_attribute(ids[-1], name, value) for name, value in trial.user_attrs.items()]
+            for table, records in ((PARAMETERS, parameters), (ATTRIBUTES, attributes)):
+                if records:
+                    connection.execute(self._tables[table].insert(), records)
+        return ids
 
-    def note(
+    def write(
         self,
-        row: int,
+        trial_id: int,
         attributes: Mapping[str, Any],
         steps: Mapping[int, float],
         state: TrialState = TrialState.RUNNING,
         values: Sequence[float] = (),
     ) -> None:
-        """Writes attributes and intermediate values of a trial in place of those it had, and how it ended."""
-        trials, table, kept = (self._tables[name] for name in (TRIALS, ATTRIBUTES, STEPS))
+        """Replaces attributes and intermediate values of a trial, and writes how it ended if it has."""
+        trials, attribute_table, step_table = (self._tables[name] for name in (TRIALS, ATTRIBUTES, STEPS))
         with self._engine.begin() as connection:
-            connection.execute(table.delete().where(table.c.trial_id == row, table.c.key.in_(list(attributes))))
-            connection.execute(table.insert(), [_attribute(row, name, value) for name, value in attributes.items()])
-            connection.execute(kept.delete().where(kept.c.trial_id == row))
+            old = attribute_table.c
+            connection.execute(attribute_table.delete().where(old.trial_id == trial_id, old.key.in_(list(attributes))))
+            records = [_attribute(trial_id, name, value) for name, value in attributes.items()]
+            connection.execute(attribute_table.insert(), records)
+            connection.execute(step_table.delete().where(step_table.c.trial_id == trial_id))
             if steps:
-                kind = {"trial_id": row, "intermediate_value_type": "FINITE"}
-                lines = [{**kind, "step": step, "intermediate_value": value} for step, value in steps.items()]
-                connection.execute(kept.insert(), lines)
+                kind = {"trial_id": trial_id, "intermediate_value_type": "FINITE"}
+                records = [{**kind, "step": step, "intermediate_value": value} for step, value in steps.items()]
+                connection.execute(step_table.insert(), records)
             if values:
-                kind = {"trial_id": row, "value_type": "FINITE"}
-                lines = [{**kind, "objective": at, "value": value} for at, value in enumerate(values)]
-                connection.execute(self._tables[VALUES].insert(), lines)
+                kind = {"trial_id": trial_id, "value_type": "FINITE"}
+                records = [{**kind, "objective": index, "value": value} for index, value in enumerate(values)]
+                connection.execute(self._tables[VALUES].insert(), records)
             if state is not TrialState.RUNNING:
                 ended = {"state": state.name, "datetime_complete": _utc(datetime.now())}
-                connection.execute(trials.update().where(trials.c.trial_id == row).values(**ended))
+                connection.execute(trials.update().where(trials.c.trial_id == trial_id).values(**ended))
 
 
 def _utc(local: datetime | None) -> datetime | None:
-    """A local time as the tables hold it."""
+    """A local time as Optuna stores it."""
     return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
 
 
-def _attribute(row: int, name: str, value: Any) -> dict[str, Any]:
-    return {"trial_id": row, "key": name, "value_json": json.dumps(value)}
+def _attribute(trial_id: int, name: str, value: Any) -> dict[str, Any]:
+    return {"trial_id": trial_id, "key": name, "value_json": json.dumps(value)}

@@ -1,4 +1,4 @@
-"""A SQLite file: how it is opened, and whether it is a sound study."""
+"""SQLite files: how one is opened, and whether it is an intact database of Optuna's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from l2l.errors import InputError
 
 _BUSY_SECONDS = 60
-"""How long a write waits for another program that has the file."""
+"""How long a write waits while another program has the file."""
 
 
 def connect(path: Path, readonly: bool, stack: ExitStack) -> sqlite3.Connection:
-    """A connection to a SQLite file that `stack` closes: durable when it writes, without a trace when it does not.
+    """A connection to a SQLite file, which `stack` closes: durable if it writes, without a trace if it is read-only.
 
     Raises: sqlite3.Error if the file cannot be opened or is no database.
     """
@@ -22,24 +22,24 @@ def connect(path: Path, readonly: bool, stack: ExitStack) -> sqlite3.Connection:
     if not readonly:
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
         stack.callback(connection.close)
-        # A commit is on the disk when it returns, and readers (a dashboard) and the writer do not wait for each other.
+        # A commit is on the disk when it returns; readers (a dashboard) and the writer do not wait for one another.
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         return connection
-    # A crash leaves commits beside the file; without them the file is all there is, and reading it makes no other.
-    beside = path.with_name(f"{path.name}-wal")
-    mode = "mode=ro" if beside.exists() and beside.stat().st_size else "immutable=1"
+    # After a crash the last commits are in a second file; without one, reading must not create it.
+    log = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     connection = sqlite3.connect(f"{uri}?{mode}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
     stack.callback(connection.close)
     return connection
 
 
 def check_database(path: Path, tables: Collection[str], last: str) -> bool:
-    """Whether `path` is a sound SQLite file with all of its `tables`, of which `last` is filled last.
+    """Whether `path` is an intact SQLite file with these SQL tables, of which `last` is filled last.
 
-    False for no file, an empty one, or one whose making was interrupted.
+    False for no file, an empty file, or a file that was interrupted while it was created.
 
-    Raises: InputError if it is not a database, is damaged, or is another program's.
+    Raises: InputError if it is no database, is damaged, or belongs to another program.
     """
     if not path.exists() or not path.stat().st_size:
         return False
@@ -47,14 +47,14 @@ def check_database(path: Path, tables: Collection[str], last: str) -> bool:
         try:
             connection = connect(path, True, stack)
             (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
-            found = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
-            filled = last in found and connection.execute(f'select count(*) from "{last}"').fetchone()[0]
+            names = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+            is_filled = last in names and connection.execute(f'select count(*) from "{last}"').fetchone()[0]
         except (sqlite3.Error, OSError) as error:
             raise InputError(
                 f"{path} is not a study or is damaged ({error}); restore it from a copy or choose another out=."
             ) from error
     if verdict != "ok":
         raise InputError(f"{path} is damaged ({verdict.strip()}); restore it from a copy or choose another out=.")
-    if found and not found & set(tables):
+    if names and not names & set(tables):
         raise InputError(f"{path} is the database of another program; choose another out=.")
-    return bool(filled)
+    return bool(is_filled)

@@ -23,13 +23,13 @@ def plain_candidate(candidate: Candidate, number: int) -> Candidate:
 
 
 def _number_json(value: float) -> float | str:
-    """A number that every JSON reader takes; `float` undoes it."""
+    """A number that every JSON reader accepts; `float` reads it back."""
     value = float(value)
     return value if math.isfinite(value) else repr(value)
 
 
 def opened_json(trial: Trial) -> dict[str, Any]:
-    """What is known of a trial before it runs, as JSON values."""
+    """A trial before it runs, as JSON values."""
     return {
         "values": dict(trial.candidate.values),
         "note": dict(trial.candidate.metadata),
@@ -48,55 +48,55 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def read_outcome(made: Mapping[str, Any]) -> Outcome:
+def read_outcome(record: Mapping[str, Any]) -> Outcome:
     """The outcome that `outcome_json` wrote."""
     return Outcome(
-        metrics={name: float(value) for name, value in made["metrics"].items()},
-        seconds={name: float(value) for name, value in made["seconds"].items()},
-        curve={name: [float(value) for value in values] for name, values in made["curve"].items()},
-        error=made["error"],
+        metrics={name: float(value) for name, value in record["metrics"].items()},
+        seconds={name: float(value) for name, value in record["seconds"].items()},
+        curve={name: [float(value) for value in values] for name, values in record["curve"].items()},
+        error=record["error"],
     )
 
 
 def measured_json(trial: Trial) -> dict[str, Any]:
-    """What a trial has measured, as JSON values; its scores too if they have more numbers than a step's value holds."""
-    made = outcome_json(trial.outcome or Outcome())
+    """What a trial has measured, as JSON values; with its scores if they have more than one number."""
+    record = outcome_json(trial.outcome or Outcome())
     if any(len(score) > 1 for score in trial.scores.values()):
-        made["scores"] = [[epoch, *score] for epoch, score in trial.scores.items()]
-    return made
+        record["scores"] = [[epoch, *score] for epoch, score in trial.scores.items()]
+    return record
 
 
 def read_trial(
     number: int,
     status: Status,
-    made: Mapping[str, Any],
+    attributes: Mapping[str, Any],
     reward: Sequence[float] | None,
     steps: Mapping[int, float] = {},
 ) -> Trial:
-    """The trial of a row; `steps` are its first scores by epoch.
+    """A trial from its stored attributes; `steps` are the first numbers of its scores by epoch.
 
-    Raises: KeyError, TypeError or ValueError if the row is not one of ours.
+    Raises: KeyError, TypeError or ValueError if l2l did not write them.
     """
-    opened = made["trial"]
+    opened = attributes["trial"]
     first, size = opened["batch"]
     candidate = Candidate(opened["values"], opened["note"])
     trial = Trial(number, candidate, (first, size), tuple(opened["cohort"]), status)
-    if status is Status.RUNNING and not steps:  # an outcome here is that of a run whose end was never stored
+    if status is Status.RUNNING and not steps:  # its outcome, if any, is of a run whose end was never stored
         return trial
     values = tuple(reward or ()) if status is Status.COMPLETE or (status is Status.PRUNED and reward) else None
     scores = {int(epoch): (float(value),) for epoch, value in sorted(steps.items())}
-    scores |= {int(epoch): tuple(map(float, score)) for epoch, *score in made["outcome"].get("scores", ())}
-    return replace(trial, outcome=read_outcome(made["outcome"]), reward=values, scores=scores)
+    scores |= {int(epoch): tuple(map(float, score)) for epoch, *score in attributes["outcome"].get("scores", ())}
+    return replace(trial, outcome=read_outcome(attributes["outcome"]), reward=values, scores=scores)
 
 
-def check_place(trials: Sequence[Trial]) -> None:
+def check_order(trials: Sequence[Trial]) -> None:
     """Raises: ValueError if the last trial does not follow the one before it, in number and in batch."""
     last, before = trials[-1], trials[-2] if len(trials) > 1 else None
     # A batch begins where the one before it ends, and all its trials agree on it.
     begins = len(trials) - 1 == (sum(before.batch) if before else 0)
     agrees = last.batch[0] == last.number if begins else before is not None and last.batch == before.batch
     if last.number != len(trials) - 1 or last.batch[1] < 1 or not agrees:
-        raise ValueError(f"trial {last.number} is out of place")
+        raise ValueError(f"trial {last.number} is out of order")
 
 
 def check_end(opened: Trial, ended: Trial, objectives: int) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace, Value
-from l2l.store.log import Store, TrialLog
-from l2l.types import Outcome, Status, Trial
+from l2l.types import Outcome, Status, Store, Trial, TrialLog
 
 SPACE: SearchSpace[None] = SearchSpace(
     {
@@ -77,7 +76,7 @@ class StoreContract(abc.ABC):
     def test_a_new_study_is_empty(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
             assert (log.count(), log.trials(), log.running(), log.batches()) == (0, [], [], [])
-            assert log.next(3) == (0, 3)
+            assert log.next_batch(3) == (0, 3)
             assert log.seconds > 0
 
     def test_every_value_comes_back_as_it_was(self, tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ class StoreContract(abc.ABC):
             assert stored[0].cohort == (0,)
             assert log.trials() == stored
             assert log.batches() == [stored]
-            assert (log.count(), log.running(), log.next(2)) == (3, [], (3, 2))
+            assert (log.count(), log.running(), log.next_batch(2)) == (3, [], (3, 2))
         self.again(tmp_path, stored)
 
     @pytest.mark.parametrize("objectives", [1, 2])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from l2l.cli import signals
-from l2l.interrupts import interruptible
+from l2l.run.interrupts import interruptible
 
 OUTSIDE = """
 import os, signal

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from toys import Failing, Hashed
 
+from l2l.api import search
 from l2l.compare.bootstrap import Interval
 from l2l.compare.comparison import Comparison
 from l2l.compare.runner import compare
@@ -18,13 +19,11 @@ from l2l.errors import InputError, SearchError
 from l2l.executors.inline import Inline
 from l2l.objectives.tabular import Tabular, benchmark_space
 from l2l.reward import Metric
-from l2l.run.loop import search
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.optuna_samplers import Tpe
 from l2l.searchers.random import Random
 from l2l.space import SearchSpace
-from l2l.store.log import Store
 from l2l.tasks.digits import Digits
 from l2l.tasks.tabular import Lookup
 from search_spaces import mlp
@@ -56,8 +55,8 @@ def test_a_comparison_finds_what_single_searches_find(table: Path, tmp_path: Pat
         for seed in range(2):
             result = search(
                 benchmark_space(table, "codes"), Lookup(table, "reward"), searcher,
-                functools.partial(Tabular, path=table, codes="codes", reward="reward"), Metric(), Inline(),
-                Store(None), {}, trials=12, batch=5, seed=seed, out=tmp_path / f"{name}-{seed}",
+                objective=functools.partial(Tabular, path=table, codes="codes", reward="reward"), executor=Inline(),
+                tracker={}, final=None, trials=12, batch=5, seed=seed, out=tmp_path / f"{name}-{seed}",
             )  # fmt: skip
             assert result.best.reward is not None
             rewards.append(result.best.reward[0])

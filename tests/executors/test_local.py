@@ -339,8 +339,8 @@ SCRIPT = """
             space(), objective=functools.partial(Trained, epochs=1), final=functools.partial(Final, seeds=0),
             tracker={}, trials=2, batch=2, out="run",
         )
-        counts, test = found.record["trials"], found.record["test"]
+        counts, test = found.record.trials, found.record.test
         model = l2l.load("run/best", space=space())
         inner = next(type(each).__name__ for _, each in nnx.iter_modules(model) if isinstance(each, Mine))
-        print(f"{counts['complete']} complete, reproduced: {test['reproduced']}, loaded: {inner}")
+        print(f"{counts.complete} complete, reproduced: {test.reproduced}, loaded: {inner}")
 """

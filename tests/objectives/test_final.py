@@ -160,7 +160,7 @@ def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.Monkey
     mine = importlib.import_module("my_space")
     options: dict[str, Any] = {"executor": Inline(), "tracker": {}, "trials": 2, "batch": 2, "out": folder / "run"}
     found = l2l.search(mine.space(), TASK, Random(), final=partial(Final, seeds=0), **options)
-    assert found.record["test"]["reproduced"] is True
+    assert found.record.test.reproduced is True
     assert found.best is not None
     model: Any = l2l.load(folder / "run/best", space=mine.space())
     assert l2l.evaluate(model, TASK) == {

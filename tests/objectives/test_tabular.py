@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from l2l.api import search
 from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
@@ -25,12 +26,12 @@ from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
 from l2l.objectives.trained import Trained
 from l2l.reward import Metric
-from l2l.run.loop import Result, search
+from l2l.run.result import Result
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.tasks.tabular import Lookup
 from l2l.testing import landscape, write
@@ -316,7 +317,8 @@ def run(path: Path, out: str, **changed: Any) -> Result:
     parts = {
         "space": space(path, "codes"), "task": Lookup(path, "reward"), "searcher": Random(),
         "objective": functools.partial(Tabular, path=path, codes="codes", reward="reward", report="test"),
-        "reward": Metric(), "executor": Inline(), "store": Store("memory"), "tracker": {}, "trials": 20,
+        "reward": Metric(), "executor": Inline(), "store": OptunaStore("memory"), "tracker": {}, "final": None,
+        "trials": 20,
     }  # fmt: skip
     return search(**{**parts, "out": out, **changed})
 
@@ -326,17 +328,17 @@ def test_a_search_in_a_table(toy: Path) -> None:
     rewards = [trial.reward for trial in ended.trials if trial.status is Status.COMPLETE]
     assert len(rewards) == 20
     assert ended.best.reward == max(each for each in rewards if each)
-    best = ended.record["best"]
+    best = ended.record.to_json()["best"]
     assert best["metrics"] == {"reward": best["reward"], "test": -best["reward"]}
-    assert (ended.record["task"], ended.record["space"]) == ("toy", "tabular")
+    assert (ended.record.task, ended.record.space) == ("toy", "tabular")
 
 
 def test_a_search_in_another_table_is_another_search(toy: Path) -> None:
-    run(toy, "run", store=Store())
-    assert len(run(toy, "run", store=Store(), trials=24).trials) == 24
+    run(toy, "run", store=OptunaStore())
+    assert len(run(toy, "run", store=OptunaStore(), trials=24).trials) == 24
     saved(test=MADE.rewards)(toy.parent)
     with pytest.raises(InputError, match=r"another study: task\.data "):
-        run(toy, "run", store=Store(), trials=28)
+        run(toy, "run", store=OptunaStore(), trials=28)
 
 
 def test_what_a_table_cannot_do_is_refused_at_once(toy: Path) -> None:

@@ -17,8 +17,7 @@ from toys import Curved, Hashed
 from l2l.errors import InputError
 from l2l.executors.local import Local
 from l2l.reward import Metric
-from l2l.run.loop import Result
-from l2l.run.result import title
+from l2l.run.result import Result, title
 from l2l.rungs import Asha, Halving, Hyperband, Median
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.ppo import Ppo
@@ -29,7 +28,8 @@ from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
-from l2l.store.log import Store, TrialLog
+from l2l.store.log import StudyLog
+from l2l.store.optuna_store import OptunaStore
 from l2l.testing.stores import exact
 from l2l.types import Outcome, Status, Trial
 
@@ -51,9 +51,9 @@ def timeless(trials: Any) -> list[str]:
 def test_who_is_stopped_keeps_the_reward_of_its_rung(tmp_path: Path) -> None:
     recorder = Recorder()
     found = climb(tmp_path / "run", tracker={"r": recorder}, rungs=Halving())
-    counts = found.record["trials"]
-    assert counts["pruned"] > counts["complete"] > 0
-    assert counts["failed"] > 0
+    counts = found.record.trials
+    assert counts.pruned > counts.complete > 0
+    assert counts.failed > 0
     assert found.best.status is Status.COMPLETE
     assert found.best.reward == max(trial.reward for trial in found.trials if trial.status is Status.COMPLETE)
     rows = table(tmp_path / "run")
@@ -93,7 +93,7 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
     calls, stop = itertools.count(1), 0
 
     def breaking(call: Callable[..., Trial], late: bool) -> Callable[..., Trial]:
-        def broken(log: TrialLog, trial: Trial) -> Trial:
+        def broken(log: StudyLog, trial: Trial) -> Trial:
             turn = next(calls)
             if turn == stop and not late:
                 raise KeyboardInterrupt
@@ -105,7 +105,7 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
         return broken
 
     for each in ("reach", "close"):
-        monkeypatch.setattr(TrialLog, each, breaking(getattr(TrialLog, each), late=each == "reach"))
+        monkeypatch.setattr(StudyLog, each, breaking(getattr(StudyLog, each), late=each == "reach"))
     few = {"rungs": RULES[name], "trials": 12, "batch": 6}
     whole = climb(tmp_path / "whole", **few)
     total = next(calls)
@@ -138,7 +138,7 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
     ids=title,
 )
 def test_every_searcher_climbs_and_is_replayed(tmp_path: Path, searcher: Any) -> None:
-    whole = climb(tmp_path / "whole", searcher=searcher, store=Store("memory"), rungs=Asha())
+    whole = climb(tmp_path / "whole", searcher=searcher, store=OptunaStore("memory"), rungs=Asha())
     assert {Status.PRUNED, Status.COMPLETE} <= {trial.status for trial in whole.trials}
     climb(tmp_path / "run", searcher=searcher, rungs=Asha(), trials=16)
     assert timeless(climb(tmp_path / "run", searcher=searcher, rungs=Asha()).trials) == timeless(whole.trials)

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import l2l
+from l2l.api import search
 from l2l.engine.cost import count_operations
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
@@ -21,10 +22,10 @@ from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.reward import COSTS, Several
 from l2l.run import front
-from l2l.run.loop import Result, search
+from l2l.run.result import Result
 from l2l.searchers.random import Random
 from l2l.space import Candidate
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.types import Outcome, Status, Trial
 from search_spaces import mlp, transformer
@@ -44,12 +45,12 @@ def found() -> list[Trial]:
 
 
 def test_members_are_complete_trials_that_none_beats_best_first() -> None:
-    assert [each.number for each in front.members(found())] == [1, 3, 0, 4]
-    assert front.members([trial(0, status=Status.FAILED)]) == []
+    assert [each.number for each in front.select_members(found())] == [1, 3, 0, 4]
+    assert front.select_members([trial(0, status=Status.FAILED)]) == []
 
 
 def test_the_record_has_values_knee_and_volume() -> None:
-    made = front.record(found(), front.members(found()))
+    made = front.describe_front(found(), front.select_members(found())).to_json()
     assert [each["number"] for each in made["members"]] == [1, 3, 0, 4]
     assert made["members"][1] == {
         "number": 3, "reward": [0.8, -20.0], "values": {"x": 3}, "metrics": {"accuracy": 0.8, "flops": 20.0},
@@ -65,28 +66,28 @@ def test_the_record_has_values_knee_and_volume() -> None:
 
 
 def test_a_single_trial_is_its_own_front() -> None:
-    made = front.record([trial(0, 1.0, -1.0)], front.members([trial(0, 1.0, -1.0)]))
-    assert (made["knee"], made["hypervolume"]) == (0, 0.0)
-    ElementTree.fromstring(front.figure([trial(0, 1.0, -1.0)], [trial(0, 1.0, -1.0)], REWARD))
+    made = front.describe_front([trial(0, 1.0, -1.0)], front.select_members([trial(0, 1.0, -1.0)]))
+    assert (made.knee, made.hypervolume) == (0, 0.0)
+    ElementTree.fromstring(front.draw_front([trial(0, 1.0, -1.0)], [trial(0, 1.0, -1.0)], REWARD))
 
 
 def test_the_figure_names_what_was_measured_and_is_the_same_each_time() -> None:
-    drawn = front.figure(found(), front.members(found()), REWARD)
+    drawn = front.draw_front(found(), front.select_members(found()), REWARD)
     texts = [each.text for each in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     assert {"accuracy", "flops", "front", "knee: trial 3"} <= set(texts)
-    assert drawn == front.figure(found(), front.members(found()), REWARD)
+    assert drawn == front.draw_front(found(), front.select_members(found()), REWARD)
 
 
 def test_objectives_without_names_are_counted() -> None:
-    assert front.axes(lambda _: (1.0, 2.0), 2) == [("objective 1", 1.0), ("objective 2", 1.0)]  # pyright: ignore
-    assert front.axes(REWARD, 2) == [("accuracy", 1.0), ("flops", -1.0)]
+    assert front.objective_axes(lambda _: (1.0, 2.0), 2) == [("objective 1", 1.0), ("objective 2", 1.0)]  # pyright: ignore
+    assert front.objective_axes(REWARD, 2) == [("accuracy", 1.0), ("flops", -1.0)]
 
 
 def searched(out: Path, trials: int = 6, seeds: int = 1) -> Result:
     return search(
         space=mlp.space(depth=(1, 2), widths=(8, 32)), task=Digits(), searcher=Random(),
         objective=functools.partial(Trained, epochs=2, costs=("flops", "active_parameters")), reward=REWARD,
-        executor=Inline(), store=Store(), tracker={}, final=functools.partial(Final, seeds=seeds), trials=trials,
+        executor=Inline(), store=OptunaStore(), tracker={}, final=functools.partial(Final, seeds=seeds), trials=trials,
         batch=3, out=out,
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:
         measured = jax.jit(lambda x, m=model: m(x)).lower(x[:1]).compile().cost_analysis()["flops"]
         assert flops <= measured <= 1.5 * flops + 2000  # what is elementwise is not in our formula
     again = searched(tmp_path / "run")
-    assert again.record == record  # nothing is done twice
+    assert again.record.to_json() == record  # nothing is done twice
 
 
 def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> None:
@@ -138,11 +139,11 @@ def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) 
     objective = functools.partial(Trained, epochs=1, costs=COSTS, latency_batch=4)
     reward = Several({"loss": False, "flops": False})
     result = search(
-        space, Digits(), Random(), objective, reward, Inline(), Store(), {}, functools.partial(Final, seeds=0),
-        trials=3, batch=3, out=tmp_path / "run",
+        space, Digits(), Random(), objective=objective, reward=reward, executor=Inline(), tracker={},
+        final=functools.partial(Final, seeds=0), trials=3, batch=3, out=tmp_path / "run",
     )  # fmt: skip
     x = Digits().load("validation")[0]
-    for each in result.record["front"]["members"]:
+    for each in result.record.to_json()["front"]["members"]:
         assert each["reproduced"]
         model: Any = l2l.load(tmp_path / "run" / each["folder"])
         metrics = each["metrics"]

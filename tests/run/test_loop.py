@@ -21,15 +21,17 @@ from kills import TOY as WORDS
 from kills import Search
 from toys import Failing, Hashed
 
+from l2l.api import search
 from l2l.errors import InputError, SearchError
 from l2l.executors.inline import Inline
 from l2l.executors.local import Local
 from l2l.reward import Metric
-from l2l.run.loop import LEDGER, Result, search
+from l2l.run.result import Result, TrialCounts
+from l2l.run.session import LEDGER
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.reinforce import Reinforce
 from l2l.space import Candidate, Real, SearchSpace
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.testing import TOY
 from l2l.testing.stores import exact
@@ -41,7 +43,8 @@ def run(out: Path, **changed: Any) -> Result:
     """A search of 10 toy trials in batches of 4, but for what is changed."""
     parts = {
         "space": TOY, "task": Digits(), "searcher": Controller(), "objective": functools.partial(Hashed, rounds=1),
-        "reward": Metric(), "executor": Inline(), "store": Store(), "tracker": {}, "trials": 10, "batch": 4,
+        "reward": Metric(), "executor": Inline(), "store": OptunaStore(), "tracker": {}, "final": None, "trials": 10,
+        "batch": 4,
     }  # fmt: skip
     return search(**{**parts, "out": out, **changed})
 
@@ -111,7 +114,7 @@ class Stopping(Inline):
 def test_the_record_says_what_was_found_and_what_it_took(tmp_path: Path) -> None:
     found = run(tmp_path / "run", seed=3)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert record == found.record
+    assert record == found.record.to_json()
     assert list(record) == [
         "version", "space", "task", "searcher", "seed", "trials", "best", "test", "seconds", "environment"
     ]  # fmt: skip
@@ -132,7 +135,7 @@ def test_the_record_says_what_was_found_and_what_it_took(tmp_path: Path) -> None
 
 
 def test_the_ledger_is_whole(tmp_path: Path) -> None:
-    seconds = run(tmp_path / "run").record["seconds"]
+    seconds = run(tmp_path / "run").record.seconds
     assert list(seconds) == ["total", *LEDGER]
     assert all(value >= 0 for value in seconds.values())
     assert 0 < seconds["store"] < seconds["total"]
@@ -145,7 +148,7 @@ def test_the_same_seed_gives_the_same_search_and_another_one_another(tmp_path: P
         run(tmp_path / name, searcher=searcher, seed=seed)
     assert table(tmp_path / "one") == table(tmp_path / "two")
     assert table(tmp_path / "one") != table(tmp_path / "other")
-    run(tmp_path / "memory", searcher=searcher, store=Store("memory"))
+    run(tmp_path / "memory", searcher=searcher, store=OptunaStore("memory"))
     assert table(tmp_path / "memory") == table(tmp_path / "one")
     assert not (tmp_path / "memory" / "study.db").exists()
 
@@ -184,7 +187,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, r"seed 0 -> 1"),
     ({"batch": 5}, r"batch 4 -> 5"),
     ({"searcher": Controller(update=Reinforce(learning_rate=0.5))}, r"searcher\.update\.learning_rate 0\.12 -> 0\.5"),
-    ({"searcher": Chained()}, r"searcher l2l\.searchers\.controller\.Controller -> test_loop\.Chained"),
+    ({"searcher": Chained()}, r"searcher l2l\.searchers\.Controller -> test_loop\.Chained"),
     ({"objective": functools.partial(Hashed, rounds=2)}, r"objective\.rounds 1 -> 2"),
     ({"task": Digits(validation=300)}, r"task\.validation 360 -> 300"),
     ({"reward": Metric(maximise=False)}, r"reward\.maximise true -> false"),
@@ -219,7 +222,7 @@ def test_other_settings_are_refused_by_name_and_nothing_is_touched(
     ],
 )
 def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path, name: str, value: Any, low: int) -> None:
-    with pytest.raises(InputError, match=f"{name} must be a whole number (of at least|from) {low}.*, got {value!r}"):
+    with pytest.raises(InputError, match=f"{name} must be an integer (of at least|from) {low}.*, got {value!r}"):
         run(tmp_path / "run", **{name: value})
     assert list(tmp_path.iterdir()) == []
 
@@ -255,7 +258,7 @@ class Mixed(Hashed):
 
 def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
     found = run(tmp_path / "run", objective=functools.partial(Mixed, rounds=1))
-    assert found.record["trials"] == {"complete": 3, "failed": 7, "pruned": 0}
+    assert found.record.trials == TrialCounts(complete=3, failed=7)
     assert found.best is not None
     assert found.best.number % 4 == 0
     assert all(trial.reward is None for trial in found.trials if trial.status is Status.FAILED)
@@ -292,7 +295,7 @@ def test_trackers_that_break_or_hang_change_nothing(tmp_path: Path, caplog: pyte
     assert "tracker Hanging was left behind" in caplog.text
     assert [event[0] for event in recorder.events].count("tell") == 10
     assert recorder.events[1] == ("tell", 0, Status.COMPLETE, sorted(["total", *LEDGER]))
-    assert recorder.events[-1] == ("finish", found.record)
+    assert recorder.events[-1] == ("finish", found.record.to_json())
 
 
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from l2l.run.result import held_out
+from l2l.run.result import summarise_test
 from l2l.space import Candidate
 from l2l.types import Outcome, Status, Trial
 
@@ -27,13 +27,13 @@ def test_a_winner_is_reproduced_if_its_training_is_and_its_module_scores_the_sam
     again: float, loaded: float | None, reproduced: bool
 ) -> None:
     scores = {"validation": again, "test": 2.6} | ({} if loaded is None else {"loaded": loaded})
-    found = held_out("bits", trial(2.5), scores)
-    assert found["reproduced"] is reproduced
-    assert (found["trial"], found["mean"], found["seeds"]) == (2.6, None, 0)
+    found = summarise_test("bits", trial(2.5), scores)
+    assert found.reproduced is reproduced
+    assert (found.trial, found.mean, found.seeds) == (2.6, None, 0)
 
 
 def test_a_share_of_examples_is_reproduced_exactly() -> None:
-    assert held_out("bits", trial(0.0), {"validation": 0.0, "test": 0.1, "loaded": 0.0})["reproduced"]
-    assert not held_out("bits", trial(0.99), {"validation": 0.99, "test": 0.1, "loaded": 0.99 - 1 / 60000})[
-        "reproduced"
-    ]
+    assert summarise_test("bits", trial(0.0), {"validation": 0.0, "test": 0.1, "loaded": 0.0}).reproduced
+    assert not summarise_test(
+        "bits", trial(0.99), {"validation": 0.99, "test": 0.1, "loaded": 0.99 - 1 / 60000}
+    ).reproduced

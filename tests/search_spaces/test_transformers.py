@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import l2l
+from l2l.api import search
 from l2l.engine.bucket import (
     list_padded_sizes,
     make_exact_bucket,
@@ -33,11 +34,8 @@ from l2l.nn.text import generate
 from l2l.nn.transformer import FeedForward
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.reward import Metric
-from l2l.run.loop import search
 from l2l.searchers.random import Random as RandomSearch
 from l2l.space import SearchSpace
-from l2l.store.log import Store
 from l2l.tasks.text import Text
 from l2l.testing import SpaceContract
 from l2l.types import Learner, Outcome, Spec
@@ -214,11 +212,12 @@ def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) ->
 
 def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
     result = search(
-        small(), tale(tmp_path), RandomSearch(), functools.partial(Trained, epochs=1), Metric(), Inline(), Store(), {},
-        functools.partial(Final, seeds=0), trials=2, batch=2, out=tmp_path / "run",
+        small(), tale(tmp_path), RandomSearch(), objective=functools.partial(Trained, epochs=1), executor=Inline(),
+        tracker={}, final=functools.partial(Final, seeds=0), trials=2, batch=2, out=tmp_path / "run",
     )  # fmt: skip
     assert result.best.reward == (-(result.best.outcome or Outcome()).metrics["bits"],)
-    assert result.record["test"]["reproduced"]
+    assert result.record.test is not None
+    assert result.record.test.reproduced
     model: Any = l2l.load(tmp_path / "run/best")
     text = generate(model, "once upon", 20, jax.random.key(0), 0.0)
     assert len(text) == 20

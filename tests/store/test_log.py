@@ -20,26 +20,26 @@ from hypothesis import strategies as st
 from l2l.errors import InputError, SearchError
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store import optuna_tables
-from l2l.store.log import Store
+from l2l.store.optuna_store import OptunaStore
 from l2l.testing.stores import SPACE, StoreContract, ended, exact, point
 from l2l.types import Outcome, Status
 
 
 class TestSQLite(StoreContract):
-    def store(self, folder: Path) -> Store:
-        return Store()
+    def store(self, folder: Path) -> OptunaStore:
+        return OptunaStore()
 
 
 class TestSQLiteByAddress(StoreContract):
-    def store(self, folder: Path) -> Store:
-        return Store(f"sqlite:///{folder}/shared.db")
+    def store(self, folder: Path) -> OptunaStore:
+        return OptunaStore(f"sqlite:///{folder}/shared.db")
 
 
 class TestMemory(StoreContract):
     survives = False
 
-    def store(self, folder: Path) -> Store:
-        return Store("memory")
+    def store(self, folder: Path) -> OptunaStore:
+        return OptunaStore("memory")
 
     def test_there_is_no_file(self, tmp_path: Path) -> None:
         with self.attach(tmp_path):
@@ -51,7 +51,7 @@ def folder_state(folder: Path) -> dict[str, bytes]:
 
 
 def fill(run: Path, settings: dict[str, Any] | None = None) -> None:
-    with Store().attach(run, SPACE, settings or {"seed": 0}) as log:
+    with OptunaStore().attach(run, SPACE, settings or {"seed": 0}) as log:
         for trial in log.open([point(True, i) for i in range(3)]):
             log.close(ended(trial, trial.number / 3))
 
@@ -83,11 +83,11 @@ def test_any_space_comes_back_as_it_was(
     space = SearchSpace(choices, build=lambda values, spec: None)
     candidates = [space.sample(random.Random(seed)) for seed in range(3)]
     folder = tmp_path_factory.mktemp("any")
-    with Store().attach(folder, space, {}) as log:
+    with OptunaStore().attach(folder, space, {}) as log:
         opened = log.open([Candidate(each.values, note) for each in candidates])
         for trial, candidate in zip(opened, candidates, strict=True):
             assert repr(trial.candidate.values) == repr(candidate.values)
-    with Store().attach(folder, space, {}) as log:
+    with OptunaStore().attach(folder, space, {}) as log:
         assert [exact(trial) for trial in log.running()] == [exact(trial) for trial in opened]
 
 
@@ -103,7 +103,7 @@ def test_optuna_and_its_dashboard_open_the_study(tmp_path: Path) -> None:
 
 
 def test_while_it_is_open_others_can_read_it(tmp_path: Path) -> None:
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         log.open([point(True)])
         reader = sqlite3.connect(tmp_path / "study.db")
         reader.execute("begin")
@@ -118,13 +118,13 @@ def test_while_it_is_open_others_can_read_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a{b}", "100% äß?x=1#y", "with space"])
 def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     fill(tmp_path / name / "run")
-    with Store().attach(tmp_path / name / "run", SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(tmp_path / name / "run", SPACE, {"seed": 0}) as log:
         assert log.count() == 3
 
 
 def test_an_argument_that_came_later_and_is_not_given_changes_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "run")
-    with Store().attach(tmp_path / "run", SPACE, {"seed": 0, "later": None}) as log:
+    with OptunaStore().attach(tmp_path / "run", SPACE, {"seed": 0, "later": None}) as log:
         assert log.count() == 3
 
 
@@ -133,7 +133,7 @@ def test_another_search_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
     new = {"seed": 0, "searcher.entropy": 0.1, "task": "text", "layers": [1, 2], "new": 1, "later": None}
     fill(tmp_path, old)
     before = folder_state(tmp_path)
-    with pytest.raises(InputError) as refused, Store().attach(tmp_path, SPACE, new):
+    with pytest.raises(InputError) as refused, OptunaStore().attach(tmp_path, SPACE, new):
         pass
     assert str(refused.value) == (
         f"{tmp_path} holds another study: searcher.entropy 0.01 -> 0.1, task digits -> text, gone x -> absent, "
@@ -144,9 +144,9 @@ def test_another_search_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
         ({"more": Real(low=0, high=1)}, "choices "),
     ):
         other = replace(SPACE, choices={**SPACE.choices, **changed})
-        with pytest.raises(InputError, match=words), Store().attach(tmp_path, other, old):
+        with pytest.raises(InputError, match=words), OptunaStore().attach(tmp_path, other, old):
             pass
-    with pytest.raises(InputError, match="objectives 1 -> 2"), Store().attach(tmp_path, SPACE, old, objectives=2):
+    with pytest.raises(InputError, match="objectives 1 -> 2"), OptunaStore().attach(tmp_path, SPACE, old, objectives=2):
         pass
     assert folder_state(tmp_path) == before
 
@@ -157,7 +157,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         connection.execute("""update study_user_attributes set value_json = json_set(value_json, '$.format', 2)""")
     connection.close()
     before = folder_state(tmp_path)
-    with pytest.raises(InputError, match=r"newer l2l \(format 2"), Store().attach(tmp_path, SPACE, {"seed": 0}):
+    with pytest.raises(InputError, match=r"newer l2l \(format 2"), OptunaStore().attach(tmp_path, SPACE, {"seed": 0}):
         pass
     assert folder_state(tmp_path) == before
 
@@ -199,7 +199,7 @@ def _by_optuna(path: Path) -> None:
 def test_what_is_no_study_of_ours_is_refused_and_kept(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "study.db")
     before = folder_state(tmp_path)
-    with pytest.raises(InputError) as refused, Store().attach(tmp_path, SPACE, {"seed": 0}):
+    with pytest.raises(InputError) as refused, OptunaStore().attach(tmp_path, SPACE, {"seed": 0}):
         pass
     assert "\n" not in str(refused.value)
     assert "study.db" in str(refused.value) or str(tmp_path) in str(refused.value)
@@ -209,7 +209,7 @@ def test_what_is_no_study_of_ours_is_refused_and_kept(tmp_path: Path, make: Any)
 def test_an_empty_file_is_a_new_study(tmp_path: Path) -> None:
     (tmp_path / "study.db").touch()
     fill(tmp_path)
-    with Store().attach(tmp_path, SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {"seed": 0}) as log:
         assert [trial.status for trial in log.trials()] == [Status.COMPLETE] * 3
 
 
@@ -219,11 +219,11 @@ def test_an_empty_file_is_a_new_study(tmp_path: Path) -> None:
 )
 def test_an_address_that_is_none_is_refused(url: Any) -> None:
     with pytest.raises(InputError, match=r"store\.url"):
-        Store(url)
+        OptunaStore(url)
 
 
 def test_a_server_out_of_reach_is_refused_without_a_trace(tmp_path: Path) -> None:
-    store = Store("postgresql+psycopg://user:secret@127.0.0.1:1/none?connect_timeout=1")
+    store = OptunaStore("postgresql+psycopg://user:secret@127.0.0.1:1/none?connect_timeout=1")
     with pytest.raises(InputError) as refused, store.attach(tmp_path / "a" / "b", SPACE, {}):
         pass
     assert "secret" not in str(refused.value)
@@ -231,7 +231,7 @@ def test_a_server_out_of_reach_is_refused_without_a_trace(tmp_path: Path) -> Non
 
 
 def test_studies_of_one_database_are_told_apart_by_name(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/all.db")
+    store = OptunaStore(f"sqlite:///{tmp_path}/all.db")
     for name in ("one", "two"):
         with store.attach(tmp_path / name, SPACE, {"name": name}, name=name) as log:
             log.open([point(True)])
@@ -246,7 +246,7 @@ def test_studies_of_one_database_are_told_apart_by_name(tmp_path: Path) -> None:
 
 def test_a_failing_disk_ends_the_search_with_a_sentence(tmp_path: Path) -> None:
     fill(tmp_path)
-    with Store().attach(tmp_path, SPACE, {"seed": 0}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {"seed": 0}) as log:
         (trial,) = log.open([point(True)])
         with sqlite3.connect(tmp_path / "study.db") as vandal:
             vandal.execute("drop table trial_values")
@@ -258,7 +258,7 @@ def test_a_failing_disk_ends_the_search_with_a_sentence(tmp_path: Path) -> None:
 
 def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) -> None:
     candidates, cohorts = [point(True, i) for i in range(3)], [(1, 2, 3)] * 3
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         log.close(ended(log.open([point(False)])[0], 1.0))
         with sqlite3.connect(tmp_path / "study.db") as connection:
             connection.execute(
@@ -270,7 +270,7 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
         assert len(log.trials()) == 1
         with connection:
             connection.execute("drop trigger full")
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         # All or nothing; a batch of which some are there was cut by other hands.
         assert len(log.trials()) == 1
         log.open(candidates, cohorts)
@@ -278,10 +278,10 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
             for table in ("trial_params", "trial_user_attributes", "trials"):
                 connection.execute(f"delete from {table} where trial_id = 4")
         connection.close()
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert len(log.trials()) == 3
         # There is nothing to run before the batch is whole, whatever size is wished for now.
-        assert (log.running(), log.next(9)) == ([], (1, 3))
+        assert (log.running(), log.next_batch(9)) == ([], (1, 3))
         with pytest.raises(InputError, match="proposed for trial 1"):
             log.open([point(False, i) for i in range(3)])
         with pytest.raises(ValueError, match="3 candidates"):
@@ -290,18 +290,18 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
         opened = log.open(candidates, cohorts)
         assert [trial.number for trial in opened] == [1, 2, 3]
         assert log.running() == opened
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert [exact(trial) for trial in log.running()] == [exact(trial) for trial in opened]
 
 
 def test_an_outcome_without_an_end_is_not_read(tmp_path: Path) -> None:
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         (trial,) = log.open([point(True)])
-        log._storage.set_trial_user_attr(log._rows[0], "outcome", {"torn": 1})  # pyright: ignore
-    with Store().attach(tmp_path, SPACE, {}) as log:
+        log._storage.set_trial_user_attr(log._ids[0], "outcome", {"torn": 1})  # pyright: ignore
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert log.running()[0].outcome is None
         failed = log.close(replace(trial, status=Status.FAILED, outcome=Outcome(error="again")))
-    with Store().attach(tmp_path, SPACE, {}) as log:
+    with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert log.trials() == [failed]
 
 
@@ -315,12 +315,12 @@ def test_what_begins_a_study_is_called_once_by_the_one_that_holds_the_lock(tmp_p
     def late() -> None:
         raise AssertionError("not the one that made it")
 
-    with Store().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=begin):
-        with pytest.raises(InputError, match="in use"), Store().attach(tmp_path / "run", SPACE, {}, begin=late):
+    with OptunaStore().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=begin):
+        with pytest.raises(InputError, match="in use"), OptunaStore().attach(tmp_path / "run", SPACE, {}, begin=late):
             pass
         assert (tmp_path / "run" / "config.yaml").read_text() == "first"
     assert called == [{"lock"}]
-    with Store().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=late):
+    with OptunaStore().attach(tmp_path / "run", SPACE, {"seed": 0}, begin=late):
         pass
 
 
@@ -329,7 +329,7 @@ def test_what_refuses_to_begin_leaves_nothing(tmp_path: Path) -> None:
         raise InputError("no.")
 
     for url in (None, f"sqlite:///{tmp_path}/shared.db"):
-        with pytest.raises(InputError, match="no"), Store(url).attach(tmp_path / "run", SPACE, {}, begin=refuse):
+        with pytest.raises(InputError, match="no"), OptunaStore(url).attach(tmp_path / "run", SPACE, {}, begin=refuse):
             pass
         assert list(tmp_path.iterdir()) == []
 
@@ -345,7 +345,7 @@ def test_the_tables_hold_what_optunas_own_calls_write(
         for name, schemas in (("tables", optuna_tables.SCHEMAS), ("calls", ())):
             monkeypatch.setattr(optuna_tables, "SCHEMAS", schemas)
             before = datetime.now()
-            with Store().attach(tmp_path / name, SPACE, {"seed": 0}) as log:
+            with OptunaStore().attach(tmp_path / name, SPACE, {"seed": 0}) as log:
                 going, complete, failed = log.open([point(True, 0), point(None, 1), point(False, 2)])
                 log.reach(replace(going, outcome=Outcome({"accuracy": 0.5}), scores={1: (0.5,), 3: (0.25,)}))
                 log.close(ended(complete, 0.5))

@@ -14,13 +14,12 @@ import numpy as np
 import optuna
 import pytest
 
+from l2l.api import search
 from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
-from l2l.reward import Metric
-from l2l.run.loop import search
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.core.points import locate_points
 from l2l.searchers.gp.earlier_searches import known
@@ -28,7 +27,6 @@ from l2l.searchers.gp.gp_critic import GpCritic, log_improvement
 from l2l.searchers.gp.state import LIMIT, ranked
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
-from l2l.store.log import Store
 from l2l.tasks.tabular import Lookup
 from l2l.testing import TOY, SearcherContract, finished, landscape, toy_reward, write
 from l2l.types import Trial
@@ -163,8 +161,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "table.npz", landscape(4, 4, seed=3))
     search(
         space(folder / "table.npz", "codes"), Lookup(folder / "table.npz", "reward"), Random(),
-        functools.partial(Tabular, path=folder / "table.npz", codes="codes", reward="reward"), Metric(), Inline(),
-        Store(), {}, trials=60, batch=60, out=folder / "run",
+        objective=functools.partial(Tabular, path=folder / "table.npz", codes="codes", reward="reward"),
+        executor=Inline(), tracker={}, final=None, trials=60, batch=60, out=folder / "run",
     )  # fmt: skip
     return folder / "run"
 

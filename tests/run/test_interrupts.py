@@ -6,19 +6,20 @@ import threading
 
 import pytest
 
-from l2l.interrupts import interruptible, is_interruptible
+from l2l.run.interrupts import interruptible, is_interruptible
+
+
+def stop_inside() -> None:
+    with interruptible():
+        assert is_interruptible()
+        raise KeyboardInterrupt
 
 
 def test_blocks_nest_and_end_with_an_exception() -> None:
-    def interrupt_block() -> None:
-        with interruptible():
-            assert is_interruptible()
-            raise KeyboardInterrupt
-
     assert not is_interruptible()
     with interruptible():
         with pytest.raises(KeyboardInterrupt):
-            interrupt_block()
+            stop_inside()
         assert is_interruptible()
     assert not is_interruptible()
 

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 BUILT_IN = {name: f"search_spaces.{name}" for name in ("attention", "cnn", "mixed", "mlp", "moe", "transformer")}
-"""The closed list of spaces that a file may name; any other space is handed in by the caller."""
+"""Module of each built-in space by its name; any other space comes from the caller."""
