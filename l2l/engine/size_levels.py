@@ -87,8 +87,10 @@ def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> SizeLevels:
     are then removed until few combinations are left.
     """
     sizes = list_padded_sizes(space)
+    if all(len(pad_sizes) == 1 for pad_sizes in sizes.values()):
+        return sizes
     rng = random.Random(0)
-    candidates = [space.sample(rng) for _ in range(SAMPLES)] if sizes else []
+    candidates = [space.sample(rng) for _ in range(SAMPLES)]
     samples = _sample_costs(space, spec, candidates, sizes)
     is_large = len(sizes) >= MANY_PADS
     compile_seconds = COMPILE_SECONDS[machine.has_accelerator()]

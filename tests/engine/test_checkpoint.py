@@ -1,4 +1,4 @@
-"""Checkpoints as files: which are kept, and whose they are."""
+"""Checkpoints as files: which are kept, and which files of the folder belong to others."""
 
 from __future__ import annotations
 
@@ -9,35 +9,43 @@ import pytest
 
 from l2l.engine.checkpoint import Checkpoints
 
+LEAVES = [np.zeros(2)]
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
 
 def test_only_the_last_epoch_of_the_retained_is_kept(tmp_path: Path) -> None:
-    kept, leaves = Checkpoints(tmp_path / "rungs"), [np.zeros(2)]
-    kept.retain([1])
+    checkpoints = Checkpoints(tmp_path / "rungs")
+    checkpoints.retain([1])
     for number, epoch in [(1, 1), (1, 3), (11, 2), (2, 9)]:
-        kept.save(number, epoch, "mine", leaves)
-    assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == ["1-3", "11-2", "2-9"]
+        checkpoints.save(number, epoch, "mine", LEAVES)
+    assert list_names(tmp_path / "rungs") == ["1-3", "11-2", "2-9"]
     (tmp_path / "rungs" / ".1-3.99").write_bytes(b"torn")
-    kept.retain([1, 11])
-    assert (kept.find_last_epoch(1), kept.find_last_epoch(11), kept.find_last_epoch(2)) == (3, 2, 0)
-    kept.retain([])
-    assert list(tmp_path.iterdir()) == []
+    checkpoints.retain([1, 11])
+    assert [checkpoints.find_last_epoch(number) for number in (1, 11, 2)] == [3, 2, 0]
+    checkpoints.retain([])
+    assert list_names(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "rungs").write_text("a file")
-    Checkpoints(tmp_path / "rungs").save(1, 3, "mine", [np.zeros(2)])
+    checkpoints = Checkpoints(tmp_path / "rungs")
+    checkpoints.save(1, 3, "mine", LEAVES)
     assert "the checkpoint of trial 1 cannot be saved" in caplog.text
-    assert Checkpoints(tmp_path / "rungs").find_last_epoch(1) == 0
-    Checkpoints(tmp_path / "rungs").retain([])
+    assert checkpoints.find_last_epoch(1) == 0
+    checkpoints.retain([])
 
 
-def test_what_others_keep_in_the_folder_is_theirs(tmp_path: Path) -> None:
-    kept, theirs = Checkpoints(tmp_path / "rungs"), ["asha.yaml", "7-notes.txt", "1-2-3", ".hidden", "README.md"]
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "rungs")
+    foreign = ["asha.yaml", "7-notes.txt", "1-2-3", ".hidden", "README.md"]
     (tmp_path / "rungs").mkdir()
-    for name in theirs:
+    for name in foreign:
         (tmp_path / "rungs" / name).write_text("mine")
-    kept.save(7, 1, "mine", [np.zeros(2)])
-    kept.save(7, 2, "mine", [np.zeros(2)])
-    assert (kept.find_last_epoch(7), kept.find_last_epoch(1)) == (2, 0)
-    kept.retain([])
-    assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == sorted(theirs)
+    checkpoints.save(7, 1, "mine", LEAVES)
+    checkpoints.save(7, 2, "mine", LEAVES)
+    assert [checkpoints.find_last_epoch(number) for number in (7, 1)] == [2, 0]
+    checkpoints.retain([])
+    assert list_names(tmp_path / "rungs") == sorted(foreign)

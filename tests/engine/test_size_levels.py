@@ -1,14 +1,17 @@
-"""Which sizes are padded to: what the counts of operations say."""
+"""Size levels: the sizes that candidates are padded to, as the counts of their operations say."""
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from l2l.engine import size_levels
 from l2l.engine.bucket import list_padded_sizes
+from l2l.engine.size_levels import Demand, choose_size_levels, find_cheapest_levels
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Spec
 from search_spaces import cnn, mixed, mlp, transformer
@@ -16,36 +19,74 @@ from search_spaces import cnn, mixed, mlp, transformer
 SPEC = Spec((8, 8, 1), 10, 1000, 5)
 
 
-@pytest.mark.parametrize("make", [mlp.space, cnn.space, mixed.space])
-def test_a_ladder_covers_every_size_and_grows_with_the_work(make: Any) -> None:
-    space = make()
-    lengths: list[int] = []
+@pytest.fixture
+def counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts each candidate's operations once: of several epochs there are as many times more."""
+    counts: dict[str, float] = {}
+    count = size_levels.count_training_operations
+
+    def count_once(space: SearchSpace[Any], values: Mapping[str, Any], spec: Spec) -> float:
+        key = json.dumps(values)
+        if key not in counts:
+            counts[key] = count(space, values, spec._replace(epochs=1))
+        return counts[key] * spec.epochs
+
+    monkeypatch.setattr(size_levels, "count_training_operations", count_once)
+
+
+def test_the_worked_example_of_the_module() -> None:
+    needs, sizes, operations = (16, 32, 32, 64), (16, 32, 64), (1e9, 2e9, 4e9)
+    demands = [Demand(need, "mlp", operations) for need in needs]
+    weight = size_levels.HORIZON / len(needs)
+    rate, compile_seconds = size_levels.RATES[False], size_levels.COMPILE_SECONDS[False]
+
+    def count_seconds(levels: tuple[int, ...]) -> float:
+        padded = [next(level for level in levels if level >= need) for need in needs]
+        run = sum(weight * operations[sizes.index(size)] / rate for size in padded)
+        return run + compile_seconds * len(levels)
+
+    seconds = {levels: count_seconds(levels) for levels in [(64,), (16, 64), (32, 64), (16, 32, 64)]}
+    assert seconds == pytest.approx({(64,): 24, (16, 64): 24.25, (32, 64): 20.5, (16, 32, 64): 23.25})
+    assert find_cheapest_levels(sizes, demands, weight, rate, compile_seconds) == (32, 64)
+
+
+@pytest.mark.usefixtures("counts_once")
+@pytest.mark.parametrize("make_space", [mlp.space, cnn.space, mixed.space])
+def test_levels_cover_every_size_and_grow_in_number_with_the_work(make_space: Callable[[], SearchSpace[Any]]) -> None:
+    space = make_space()
+    sizes = list_padded_sizes(space)
+    counts: list[int] = []
     for epochs in (1, 30, 10_000):
-        found = size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
-        assert found == size_levels.choose_size_levels(space, SPEC._replace(epochs=epochs))
-        for name, sizes in list_padded_sizes(space).items():
-            assert set(found[name]) <= set(sizes)
-            assert found[name][-1] == sizes[-1]
-            assert list(found[name]) == sorted(found[name])
-        lengths.append(sum(map(len, found.values())))
-    assert lengths == sorted(lengths)
-    # All but perhaps a size that no drawn candidate needs.
-    assert lengths[0] < lengths[-1] >= sum(map(len, list_padded_sizes(space).values())) - 1
+        levels = choose_size_levels(space, SPEC._replace(epochs=epochs))
+        assert levels == choose_size_levels(space, SPEC._replace(epochs=epochs))
+        for pad, pad_sizes in sizes.items():
+            assert set(levels[pad]) <= set(pad_sizes)
+            assert levels[pad][-1] == pad_sizes[-1]
+            assert list(levels[pad]) == sorted(levels[pad])
+        counts.append(sum(map(len, levels.values())))
+    assert counts == sorted(counts)
+    # All but perhaps a size that no sampled candidate needs.
+    assert counts[0] < counts[-1] >= sum(map(len, sizes.values())) - 1
 
 
-def test_a_size_that_no_drawn_candidate_has_is_covered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_a_function_of_space_and_task() -> None:
+    first, second = (choose_size_levels(mlp.space(depth=(1, 1)), SPEC) for _ in range(2))
+    assert first == second
+
+
+def test_a_size_that_no_sampled_candidate_has_is_covered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(size_levels, "SAMPLES", 1)
     space = mlp.space()
-    needed = max(int(value) for name, value in space.sample(random.Random(0)).values.items() if "width" in name)
-    found = size_levels.choose_size_levels(space, SPEC._replace(epochs=10**6))["width"]
-    assert found[-1] == 256
-    assert any(size >= needed for size in found)
+    need = max(int(value) for name, value in space.sample(random.Random(0)).values.items() if "width" in name)
+    levels = choose_size_levels(space, SPEC._replace(epochs=10**6))["width"]
+    assert levels[-1] == 256
+    assert any(size >= need for size in levels)
 
 
-def test_thousands_of_sizes_are_no_hindrance() -> None:
-    found = size_levels.choose_size_levels(mlp.space(widths=tuple(range(1, 4001))), SPEC)["width"]
-    assert found[-1] == 4000
-    assert 1 < len(found) < 24
+def test_a_space_may_have_thousands_of_sizes() -> None:
+    levels = choose_size_levels(mlp.space(widths=tuple(range(1, 4001))), SPEC)["width"]
+    assert levels[-1] == 4000
+    assert 1 < len(levels) < 24
 
 
 def test_a_candidate_that_cannot_be_built_is_left_out_of_the_count() -> None:
@@ -57,9 +98,9 @@ def test_a_candidate_that_cannot_be_built_is_left_out_of_the_count() -> None:
         return whole.build(values, spec)
 
     some = SearchSpace(whole.choices, build)
-    assert size_levels.choose_size_levels(some, SPEC)["width"][-1] == 256
+    assert choose_size_levels(some, SPEC)["width"][-1] == 256
     none = SearchSpace({"width": Categorical(options=(8, 16), pad="width")}, lambda values, spec: values["missing"])
-    assert size_levels.choose_size_levels(none, SPEC)["width"][-1] == 16
+    assert choose_size_levels(none, SPEC)["width"][-1] == 16
 
 
 def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
@@ -75,25 +116,26 @@ def test_many_parts_of_one_size_each_are_left_as_they_are() -> None:
         smallest = dict(whole.complete(lambda name, choice: choice.value_at(0.0)).values)
         return whole.build({**smallest, "layer1_width": width}, spec)
 
-    space = SearchSpace(choices, build)
-    found = size_levels.choose_size_levels(space, SPEC)
-    assert all(found[f"{name}_width"][-1] == 16 for name in families)
+    levels = choose_size_levels(SearchSpace(choices, build), SPEC)
+    assert all(levels[f"{name}_width"][-1] == 16 for name in families)
 
 
-def test_what_a_candidate_in_many_needs_less_of_is_no_program_of_its_own() -> None:
+def test_no_program_of_its_own_for_one_candidate_in_many_that_needs_less() -> None:
     space = transformer.space()
-    draw = random.Random(1)
-    drawn = [space.sample(draw).values for _ in range(200)]
-    small = sum(max(int(n) for name, n in each.items() if name.endswith("head_size")) == 8 for each in drawn)
-    assert 0.05 < small / 200 < 0.25  # too few to be sure of seeing by those that are counted
-    found = size_levels.choose_size_levels(space, SPEC)
-    assert found["head_size"] == (16,)
-    assert found["width"] == (32, 64)
+    rng = random.Random(1)
+    samples = [space.sample(rng).values for _ in range(200)]
+    small = sum(max(int(n) for name, n in values.items() if name.endswith("head_size")) == 8 for values in samples)
+    assert 0.05 < small / 200 < 0.25  # too few to be sure that one is among those whose operations are counted
+    levels = choose_size_levels(space, SPEC)
+    assert levels["head_size"] == (16,)
+    assert levels["width"] == (32, 64)
 
 
+@pytest.mark.usefixtures("counts_once")
 def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    for accelerated in (False, True):
-        monkeypatch.setattr(size_levels.machine, "has_accelerator", lambda found=accelerated: found)
-        lengths.append(sum(map(len, size_levels.choose_size_levels(mixed.space(), SPEC._replace(epochs=30)).values())))
-    assert lengths[0] > lengths[1] >= 2
+    counts: list[int] = []
+    for has_accelerator in (False, True):
+        monkeypatch.setattr(size_levels.machine, "has_accelerator", lambda answer=has_accelerator: answer)
+        levels = choose_size_levels(mixed.space(), SPEC._replace(epochs=30))
+        counts.append(sum(map(len, levels.values())))
+    assert counts[0] > counts[1] >= 2
