@@ -30,7 +30,7 @@ def space(**choices: Any) -> SearchSpace[Any]:
 
 plain = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9).map(lambda x: x + 0.0) | st.text(max_size=3)
 categoricals = st.lists(plain, min_size=1, max_size=4, unique_by=lambda x: (type(x), x)).map(
-    lambda found: Categorical(options=tuple(found))
+    lambda values: Categorical(options=tuple(values))
 )
 integers = st.builds(
     lambda low, size, step: Integer(low=low, high=low + size, step=step),
@@ -55,11 +55,11 @@ def conditional_spaces(draw: st.DrawFn, leaf: st.SearchStrategy[Choice]) -> Sear
         for parent in parents:
             choice = choices[parent]
             if not isinstance(choice, Real):
-                known = st.sampled_from(options(choice))
-                when[parent] = draw(known | st.lists(known, min_size=1, max_size=3))
-        found = draw(leaf)
-        fields = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        choices[f"c{position}"] = type(found)(**{**fields, "when": when})
+                values = st.sampled_from(options(choice))
+                when[parent] = draw(values | st.lists(values, min_size=1, max_size=3))
+        template = draw(leaf)
+        fields = {name: getattr(template, name) for name in template.__dataclass_fields__}
+        choices[f"c{position}"] = type(template)(**{**fields, "when": when})
     return SearchSpace(choices, build)
 
 
@@ -75,15 +75,15 @@ def exact(values: Mapping[str, Value]) -> list[tuple[str, type, Value]]:
 @settings(deadline=None)
 @given(space=spaces, seed=st.integers(0, 10**6))
 def test_a_sample_is_a_candidate_and_comes_back_from_json(space: SearchSpace[Any], seed: int) -> None:
-    found = space.sample(random.Random(seed))
-    stored = json.loads(json.dumps(dict(found.values)))
-    again = space.candidate(stored, {"from": "json"})
-    assert again == found
-    assert exact(again.values) == exact(found.values)
-    assert again.metadata == {"from": "json"}
-    assert list(found.values) == [name for name in space.choices if name in found.values]
-    assert all(space.is_active(name, found.values) == (name in found.values) for name in space.choices)
-    assert {**space.select_static(found), **space.select_traced(found)} == found.values
+    candidate = space.sample(random.Random(seed))
+    stored = json.loads(json.dumps(dict(candidate.values)))
+    restored = space.candidate(stored, {"from": "json"})
+    assert restored == candidate
+    assert exact(restored.values) == exact(candidate.values)
+    assert restored.metadata == {"from": "json"}
+    assert list(candidate.values) == [name for name in space.choices if name in candidate.values]
+    assert all(space.is_active(name, candidate.values) == (name in candidate.values) for name in space.choices)
+    assert {**space.select_static(candidate), **space.select_traced(candidate)} == candidate.values
     json.dumps(space.describe(), allow_nan=False)
 
 
@@ -92,8 +92,8 @@ def test_a_sample_is_a_candidate_and_comes_back_from_json(space: SearchSpace[Any
 def test_count_is_the_number_of_candidates(space: SearchSpace[Any]) -> None:
     keys: set[str] = set()
     for values in itertools.product(*(options(choice) for choice in space.choices.values())):  # type: ignore[arg-type]
-        given = dict(zip(space.choices, values, strict=True))
-        keys.add(space.complete(lambda name, _, given=given: given[name]).key)
+        assignment = dict(zip(space.choices, values, strict=True))
+        keys.add(space.complete(lambda name, _, assignment=assignment: assignment[name]).key)
     assert space.count() == len(keys)
 
 
@@ -102,8 +102,8 @@ def test_count_is_the_number_of_candidates(space: SearchSpace[Any]) -> None:
 def test_cover_shows_every_option_that_can_appear(space: SearchSpace[Any]) -> None:
     possible: set[tuple[str, type, Value]] = set()
     for values in itertools.product(*(options(choice) for choice in space.choices.values())):  # type: ignore[arg-type]
-        given = dict(zip(space.choices, values, strict=True))
-        possible |= set(exact(space.complete(lambda name, _, given=given: given[name]).values))
+        assignment = dict(zip(space.choices, values, strict=True))
+        possible |= set(exact(space.complete(lambda name, _, assignment=assignment: assignment[name]).values))
     # Of an Integer both ends are promised, of a Categorical all options.
     inner = {
         (name, int, value)
@@ -111,7 +111,7 @@ def test_cover_shows_every_option_that_can_appear(space: SearchSpace[Any]) -> No
         if isinstance(choice, Integer)
         for value in options(choice)[1:-1]
     }
-    covered = {each for candidate in space.cover() for each in exact(candidate.values)}
+    covered = {value for candidate in space.cover() for value in exact(candidate.values)}
     assert possible - inner <= covered <= possible
 
 
@@ -120,8 +120,8 @@ def test_cover_shows_every_option_that_can_appear(space: SearchSpace[Any]) -> No
 def test_quantiles_of_countable_choices_are_exact(choice: Categorical | Integer) -> None:
     for value in options(choice)[:: max(1, int(choice.count()) // 50)]:
         assert 0 <= choice.quantile(value) <= 1
-        again = choice.value_at(choice.quantile(value))
-        assert (type(again), again) == (type(value), value)
+        restored = choice.value_at(choice.quantile(value))
+        assert (type(restored), restored) == (type(value), value)
         assert exact({"": choice.read(value)}) == exact({"": value})
     assert choice.value_at(0.0) == options(choice)[0]
     assert choice.value_at(1.0) == choice.value_at(math.nextafter(1, 0)) == options(choice)[-1]
@@ -161,13 +161,13 @@ def test_candidates_are_equal_by_their_values_alone() -> None:
     left, right = Candidate({"a": 1, "b": None}, {"log_prob": -1.0}), Candidate({"b": None, "a": 1})
     assert left == right
     assert len({left, right}) == 1
-    assert len({Candidate({"a": each}).key for each in (1, 1.0, True, "1", None)}) == 5
+    assert len({Candidate({"a": value}).key for value in (1, 1.0, True, "1", None)}) == 5
     assert left != {"a": 1, "b": None}
 
 
 def test_a_read_gives_the_choices_own_type() -> None:
     mixed = Categorical(options=(True, 1, 1.0, "1", 2))
-    assert exact({str(i): mixed.read(each) for i, each in enumerate((True, 1, 1.0, "1", 2.0))}) == [
+    assert exact({str(i): mixed.read(value) for i, value in enumerate((True, 1, 1.0, "1", 2.0))}) == [
         ("0", bool, True), ("1", int, 1), ("2", float, 1.0), ("3", str, "1"), ("4", int, 2),
     ]  # fmt: skip
     assert exact({"": Integer(low=0, high=4).read(2.0)}) == [("", int, 2)]
@@ -175,10 +175,10 @@ def test_a_read_gives_the_choices_own_type() -> None:
 
 
 def test_traced_choices_are_reals_unless_said_otherwise() -> None:
-    mine = space(x=Real(low=0, high=1), n=Integer(low=1, high=3), c=Categorical(options=(0.1, 0.2), traced=True))
-    found = mine.candidate({"x": 0.5, "n": 2, "c": 0.1})
-    assert mine.select_static(found) == {"n": 2}
-    assert mine.select_traced(found) == {"x": 0.5, "c": 0.1}
+    mixed = space(x=Real(low=0, high=1), n=Integer(low=1, high=3), c=Categorical(options=(0.1, 0.2), traced=True))
+    candidate = mixed.candidate({"x": 0.5, "n": 2, "c": 0.1})
+    assert mixed.select_static(candidate) == {"n": 2}
+    assert mixed.select_traced(candidate) == {"x": 0.5, "c": 0.1}
 
 
 PARENT = Categorical(options=("sgd", "adam"))
@@ -288,9 +288,9 @@ def test_a_bad_space_is_refused_in_one_sentence(make: Any, sentence: str) -> Non
 )
 def test_bad_values_are_refused_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     momentum = Real(low=0, high=1, when={"optimizer": "sgd"})
-    mine = space(optimizer=PARENT, momentum=momentum, n=Integer(low=1, high=5, step=2))
+    own_space = space(optimizer=PARENT, momentum=momentum, n=Integer(low=1, high=5, step=2))
     with pytest.raises(InputError) as caught:
-        mine.candidate(values)
+        own_space.candidate(values)
     assert str(caught.value).startswith(sentence)
 
 

@@ -1,4 +1,4 @@
-"""`l2l compare` as it is typed: rows with arguments, what it prints and writes, and one sentence for bad input."""
+"""`l2l compare` from the command line: rows with arguments, its output, and one sentence for bad input."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
     assert report.count("\n- *") == 16  # every item of the checklist
     assert "core-seconds" in report
     assert "of the space)" in report
-    drawn = Path("o/compare.svg").read_text()
-    assert drawn.count("fill-opacity: 0.2") >= 3  # a band for each row
+    figure = Path("o/compare.svg").read_text()
+    assert figure.count("fill-opacity: 0.2") >= 3  # a band for each row
     assert "recommended: " in ended.out
 
 
@@ -81,8 +81,8 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(run: Run, words: tuple[str, ...], sentence: str) -> None:
-    said = refused(run("compare", *QUICK, "out=o", *words))
-    assert sentence in said
+    refusal = refused(run("compare", *QUICK, "out=o", *words))
+    assert sentence in refusal
     assert not Path("o").exists()
 
 
@@ -93,19 +93,19 @@ def test_a_comparison_that_is_ended_leaves_no_process_behind(folder: Path) -> No
         until = time.monotonic() + 120
         busy: list[int] = []
         while time.monotonic() < until and len(busy) < 3:  # two workers, and what tracks their resources
-            busy = [int(each) for each in children.read_text().split()]
+            busy = [int(process) for process in children.read_text().split()]
         assert len(busy) >= 3
         child.send_signal(signal.SIGTERM)
-        _, said = child.communicate(timeout=60)
+        _, message = child.communicate(timeout=60)
     assert child.returncode == 143
-    assert "those on a tabular benchmark start again" in said or "no trial was running" in said
+    assert "those on a tabular benchmark start again" in message or "no trial was running" in message
     until = time.monotonic() + 20
-    while time.monotonic() < until and any(_alive(each) for each in busy):
+    while time.monotonic() < until and any(_is_alive(process) for process in busy):
         os.sched_yield()
-    assert not any(_alive(each) for each in busy)
+    assert not any(_is_alive(process) for process in busy)
 
 
-def _alive(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
