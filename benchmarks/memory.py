@@ -78,7 +78,7 @@ class Scale:
         if len(self.rss) % 50 == 0:
             print(f"{len(self.rss)} trials, {self.rss[-1] / MIB:.0f} MiB", file=sys.stderr, flush=True)
 
-    def learned(self, batch: Sequence[Any], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Any], summary: Mapping[str, float]) -> None:
         """Nothing to see."""
 
     def finish(self, result: Any) -> None:

@@ -162,7 +162,7 @@ class Task(Protocol):
         ...
 
     @property
-    def symbols(self) -> Sequence[int]:
+    def vocabulary(self) -> Sequence[int]:
         """The vocabulary of text inputs, ascending; empty where inputs are measurements."""
         ...
 
@@ -391,7 +391,7 @@ class Tracker(Protocol):
         """A trial has finished; `seconds` is the search's ledger so far."""
         ...
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         """The searcher has learnt from a batch; after a resume called again from the first batch on."""
         ...
 

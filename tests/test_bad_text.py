@@ -27,7 +27,7 @@ SMALL = (
 )
 BAD = {
     f"{TEXT}good.txt space.heads=[3]": "heads must be 1 or even, so that two can share keys, got 3.",
-    f"{TEXT}good.txt space.head_sizes=[7]": "head_sizes must be even, for rotary positions turn pairs of features, "
+    f"{TEXT}good.txt space.head_sizes=[7]": "head_sizes must be even, for rotary positions rotate pairs of features, "
     "got 7.",
     f"{TEXT}good.txt space.windows=[0]": "windows must be whole numbers of at least 1, got 0.",
     f"{TEXT}good.txt space.ks=[4] space.experts=[2]": "ks must be at most the number of experts, got 4 of 2.",
@@ -35,13 +35,14 @@ BAD = {
     f"{TEXT}good.txt space.routers=[softmx]": "router 'softmx' is unknown: did you mean 'softmax'?",
     "task=text": "task.path has no value; give task.path=VALUE.",
     f"{TEXT}": "a text's path must be the name of a text file, got ''.",
-    f"{TEXT}empty.txt": "HERE/empty.txt is empty; a text to learn has at least two different symbols.",
-    f"{TEXT}one.txt": "HERE/one.txt has one symbol alone, 'a'; a text to learn has at least two different symbols.",
+    f"{TEXT}empty.txt": "HERE/empty.txt is empty; a text to learn needs at least two different characters.",
+    f"{TEXT}one.txt": "HERE/one.txt consists of one character only, 'a'; a text to learn needs at least two "
+    "different characters.",
     f"{TEXT}latin.txt": "HERE/latin.txt is not UTF-8 (byte 3 is 0xff); convert it, or give task.unit=byte.",
-    f"{TEXT}good.txt task.context=5000": "HERE/good.txt: the train part has 1890 symbols, too few for a context of "
-    "5000 and what follows it; choose a shorter task.context or another share.",
-    f"{TEXT}short.txt": "HERE/short.txt: the validation part has 11 symbols, too few for a context of 64 and what "
-    "follows it; choose a shorter task.context or another share.",
+    f"{TEXT}good.txt task.context=5000": "HERE/good.txt: the train part has 1890 characters, too few for a context of "
+    "5000 and its successor; choose a shorter task.context or another share.",
+    f"{TEXT}short.txt": "HERE/short.txt: the validation part has 11 characters, too few for a context of 64 and its "
+    "successor; choose a shorter task.context or another share.",
     f"{TEXT}.": "HERE is a folder; give the path of a text file.",
     f"{TEXT}gone.txt": "there is no text gone.txt; give the path of a text file, or set L2L_DATA to the folder that it "
     "is relative to.",
@@ -51,11 +52,10 @@ BAD = {
     f"{TEXT}good.txt task.test=1": "good: validation and test must be shares above 0 whose sum is below 1, got 0.05 "
     "and 1.",
     f"{LABELLED}plain.txt": "HERE/plain.txt: line 2 has no tab; expected a label, a tab and a text.",
-    f"{LABELLED}single.csv": "HERE/single.csv has one class alone, 'a'; expected at least two different labels.",
-    f"{LABELLED}zero.txt task.unit=byte": "HERE/zero.txt: line 2 has the byte 0, which stands for nothing; take it "
-    "out.",
-    f"{LABELLED}labelled.txt": "a batch_size of 64 cannot be taken from the 16 examples of the training split of "
-    "'labelled'; leave it out of the space.",
+    f"{LABELLED}single.csv": "HERE/single.csv has one class only, 'a'; expected at least two different labels.",
+    f"{LABELLED}zero.txt task.unit=byte": "HERE/zero.txt: line 2 has the byte 0, which marks padding; remove it.",
+    f"{LABELLED}labelled.txt": "space 'transformer': a batch_size of 64 cannot be taken from the 16 examples of the "
+    "training split of 'labelled'; leave it out of the space.",
 }
 MISFITS = {
     f"space=transformer {TEXT}good.txt space.windows=[128]": "a window of 128 tokens is longer than the context of 64; "

@@ -86,7 +86,7 @@ def _describe_continuation(command: str, interrupt: KeyboardInterrupt) -> str:
 
 def _exit(code: int) -> None:
     """Ends the process, at once if a tracker was left behind: its thread would hold up a normal exit."""
-    from l2l.trackers.apart import is_any_running
+    from l2l.trackers.background import is_any_running
 
     if is_any_running():
         sys.stdout.flush()

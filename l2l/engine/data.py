@@ -37,7 +37,7 @@ def make_spec(task: Task, data: Data, epochs: int | None) -> Spec:
     epochs = task.epochs if epochs is None else epochs
     check_integer("epochs", epochs, 1)
     inputs, targets = tuple(data.x.shape[1:]), tuple(data.y.shape[1:])
-    return Spec(inputs, task.outputs, len(data.x), epochs, len(task.symbols), targets)
+    return Spec(inputs, task.outputs, len(data.x), epochs, len(task.vocabulary), targets)
 
 
 def compute_statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
@@ -45,8 +45,8 @@ def compute_statistics(task: Task, data: Data) -> tuple[np.ndarray, ...]:
 
     Mean and scale are those of the training inputs, `[channels]` each; 0 and 1 if the task is not normalised.
     """
-    if task.symbols:
-        return (np.asarray(task.symbols, np.int32),)
+    if task.vocabulary:
+        return (np.asarray(task.vocabulary, np.int32),)
     channels = data.x.shape[-1]
     if not task.normalise:
         return np.zeros(channels, np.float32), np.ones(channels, np.float32)

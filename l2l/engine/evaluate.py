@@ -76,10 +76,10 @@ def _check_text_model(model: TextModel, task: Task, x: Any, y: Any) -> None:
     """Compares a model of texts with the task. Raises: InputError if it was made for another one."""
     reason = None
     if y.ndim > 1:
-        if not np.array_equal(model.symbols[...], np.asarray(task.symbols)):
+        if not np.array_equal(model.symbols[...], np.asarray(task.vocabulary)):
             reason = (
                 f"has a vocabulary of {model.symbols.shape[0]} tokens, but task {task.name!r} has another one, of "
-                f"{len(task.symbols)} tokens; evaluate it on the text that it was trained on"
+                f"{len(task.vocabulary)} tokens; evaluate it on the text that it was trained on"
             )
     elif x.shape[1] != model.context:
         reason = (

@@ -1,4 +1,4 @@
-"""One candidate after the other, decision by decision: what the environments for one agent and for many share."""
+"""Candidates built decision by decision: the part that the environments for one agent and for many agents share."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Run: TypeAlias = Callable[[Sequence[Trial]], Iterable[Trial]]
 
 @dataclass(eq=False)
 class Rules:
-    """What is searched, how it is judged, and what an agent may do.
+    """The search space, the reward, and the actions that an agent may take.
 
-    `reward` may be left out where the objective measures one thing. A trial that fails is worth `failed`, by default
+    `reward` may be omitted if the objective measures one metric. The reward of a failed trial is `failed`, by default
     the lowest reward of the environment since it was last seeded (0 before any). With `invalid="fail"` an action
-    outside the mask ends the episode as a failure without a trial, worth `failed`; otherwise it is an error.
+    outside the mask ends the episode as a failure without a trial, with the reward `failed`; otherwise it is an error.
 
-    Raises: InputError if an argument is none of these, or the objective refuses the space.
+    Raises: InputError if an argument is invalid, or the objective refuses the space.
     """
 
     space: SearchSpace[Any]
@@ -51,10 +51,10 @@ class Rules:
         check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", "__call__")
         if self.reward is not None:
             check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", "__call__")
-        own = self.objective.space if isinstance(self.objective, HasSpace) else self.space
-        if own.choices != self.space.choices:
+        other = self.objective.space if isinstance(self.objective, HasSpace) else self.space
+        if other.choices != self.space.choices:
             raise InputError(
-                f"the objective was made for another space, of {', '.join(own.choices)}, where this one is of "
+                f"the objective was made for another space, of {', '.join(other.choices)}, where this one is of "
                 f"{', '.join(self.space.choices)}; give both the same one, names and values alike."
             )
         check_number("failed", self.failed, optional=True)
@@ -73,8 +73,8 @@ class Rules:
             self.gauge = complete_reward(self.gauge, known[0])
             check_metrics(self.gauge, known)
 
-    def judge(self, candidates: Sequence[Candidate], first: int) -> list[Trial]:
-        """The trials of candidates, numbered from `first` on, run in one call and with their rewards."""
+    def run_candidates(self, candidates: Sequence[Candidate], first: int) -> list[Trial]:
+        """Runs candidates in one call: their trials, numbered from `first` on, with rewards."""
         cohorts = group_by_program(candidates, self.space, self.objective, first)
         batch = (first, len(candidates))
         todo = [
@@ -86,31 +86,31 @@ class Rules:
 
 
 class Episode:
-    """Where one agent stands in the decisions of a candidate."""
+    """One agent's progress through the decisions of a candidate."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.codes = np.zeros(len(rules.encoding.decisions), np.int32)
-        self.place: int | None = None
-        """The decision that is next; D after the last one, None before there is any."""
+        self.index: int | None = None
+        """Index of the next decision; D after the last one, None before the first episode."""
         self.lowest = math.inf
 
     @property
-    def over(self) -> bool:
-        """Whether nothing is left to decide."""
-        return self.place == len(self.codes)
+    def is_over(self) -> bool:
+        """Whether no decision is left."""
+        return self.index == len(self.codes)
 
-    def begin(self, afresh: bool) -> None:
-        """Nothing is decided; `afresh`, nothing is remembered of earlier episodes either."""
-        self.codes[:], self.place = 0, 0
-        if afresh:
+    def begin(self, forget: bool) -> None:
+        """Starts a candidate; with `forget`, also forgets the rewards of earlier episodes."""
+        self.codes[:], self.index = 0, 0
+        if forget:
             self.lowest = math.inf
 
-    def complaint(self, action: SupportsIndex) -> str | None:
-        """What is wrong with an action, in a sentence. Raises: InputError if no action is due."""
-        if self.place is None or self.over:
+    def explain_invalid(self, action: SupportsIndex) -> str | None:
+        """Why an action is invalid, in a sentence; None if it is valid. Raises: InputError if no action is due."""
+        if self.index is None or self.is_over:
             raise InputError("the episode has ended, or none has begun; call reset() before step().")
-        decision = self.rules.encoding.decisions[self.place]
+        decision = self.rules.encoding.decisions[self.index]
         try:
             code = operator.index(action)
         except TypeError:
@@ -123,23 +123,23 @@ class Episode:
         )
 
     def take(self, action: SupportsIndex) -> None:
-        """Decides, and goes on to the next decision that is active."""
-        place = self.place or 0
-        self.codes[place] = operator.index(action)
-        active = self._active()
-        self.place = next((each for each in range(place + 1, len(active)) if active[each]), len(active))
+        """Takes a decision and moves to the next one that is active."""
+        index = self.index or 0
+        self.codes[index] = operator.index(action)
+        active = self._find_active()
+        self.index = next((later for later in range(index + 1, len(active)) if active[later]), len(active))
 
     def stop(self) -> None:
-        """Ends the episode where it stands."""
-        self.place = len(self.codes)
+        """Ends the episode at once."""
+        self.index = len(self.codes)
 
-    def candidate(self, draw: np.random.Generator) -> Candidate:
-        """What was decided; numbers are placed inside their bins by `draw`."""
-        (found,) = self.rules.encoding.decode(self.codes[None], draw.random((1, len(self.codes))))
-        return found
+    def decode_candidate(self, generator: np.random.Generator) -> Candidate:
+        """The candidate of these decisions; `generator` samples where a number lies inside its bin."""
+        (candidate,) = self.rules.encoding.decode(self.codes[None], generator.random((1, len(self.codes))))
+        return candidate
 
-    def worth(self, trial: Trial | None) -> float:
-        """The reward of the trial that the episode ended with, if it did with one."""
+    def compute_reward(self, trial: Trial | None) -> float:
+        """The reward of the episode that ended with `trial`, or with none."""
         if trial is None or trial.reward is None or trial.status is not Status.COMPLETE:
             lowest = 0.0 if math.isinf(self.lowest) else self.lowest
             return lowest if self.rules.failed is None else float(self.rules.failed)
@@ -147,31 +147,30 @@ class Episode:
         return trial.reward[0]
 
     def observation(self) -> Observation:
-        """[D * (K + 1) + D]: by decision its code as one-hot, with a last place for one that was skipped, all zeros
-        where it is still to come; then which decision is next, as one-hot, all zeros after the last one."""
+        """`[D * (K + 1) + D]`: each decision's code as one-hot, whose last entry marks a skipped decision, or zeros if
+        it is not taken yet; then the index of the next decision as one-hot, zeros after the last one."""
         size, width = self.rules.encoding.domain.valid.shape
-        place = self.place or 0
-        told = np.zeros((size, width + 1), np.float32)
-        passed = np.arange(place)
-        told[passed, np.where(self._active()[:place], self.codes[:place], width)] = 1
-        return np.concatenate([told.ravel(), np.arange(size) == place], dtype=np.float32)
+        index = self.index or 0
+        one_hot = np.zeros((size, width + 1), np.float32)
+        one_hot[np.arange(index), np.where(self._find_active()[:index], self.codes[:index], width)] = 1
+        return np.concatenate([one_hot.ravel(), np.arange(size) == index], dtype=np.float32)
 
     def mask(self) -> Mask:
-        """[K]: 1 for the actions that are allowed; after the last decision, when none is heeded, for all."""
+        """`[K]`: 1 for the actions that are allowed; after the last decision, when actions are ignored, for all."""
         valid = self.rules.encoding.domain.valid
-        return np.ones(valid.shape[1], np.int8) if self.over else valid[self.place or 0].astype(np.int8)
+        return np.ones(valid.shape[1], np.int8) if self.is_over else valid[self.index or 0].astype(np.int8)
 
-    def _active(self) -> npt.NDArray[np.bool_]:
-        """[D]; of decisions still to come it may hang on what is not decided yet."""
+    def _find_active(self) -> npt.NDArray[np.bool_]:
+        """Which decisions are active, `[D]`; for later ones this may depend on decisions that are not taken yet."""
         return self.rules.encoding.masks(self.codes[None])[0]
 
 
-def told(trial: Trial | None, complaint: str | None) -> dict[str, Any]:
-    """What `info` holds at the end of an episode."""
-    outcome = (trial and trial.outcome) or Outcome(error=complaint)
-    found: dict[str, Any] = {"metrics": dict(outcome.metrics)}
+def make_info(trial: Trial | None, problem: str | None) -> dict[str, Any]:
+    """The entries of `info` at the end of an episode; `problem` says why an action was invalid."""
+    outcome = (trial and trial.outcome) or Outcome(error=problem)
+    info: dict[str, Any] = {"metrics": dict(outcome.metrics)}
     if trial is not None:
-        found["candidate"] = trial.candidate
+        info["candidate"] = trial.candidate
     if outcome.error is not None:
-        found["error"] = outcome.error
-    return found
+        info["error"] = outcome.error
+    return info

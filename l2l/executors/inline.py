@@ -1,4 +1,4 @@
-"""Trials in this very process, for debugging: breakpoints work, and a crash of the process is a crash of the search."""
+"""Runs trials in this process, for debugging: breakpoints work, and a crash of the process ends the search."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Inline:
         """Nothing to start: what trials print is seen here."""
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
-        """Every trial with its outcome, in the objective's order, then those that it left out, without one."""
-        owed = {trial.number: trial for trial in trials}
+        """Every trial with its outcome, in the objective's order, then those that it left out, without an outcome."""
+        unfinished = {trial.number: trial for trial in trials}
         for trial in objective(trials):
-            owed.pop(trial.number, None)
+            unfinished.pop(trial.number, None)
             yield trial
-        yield from owed.values()
+        yield from unfinished.values()
 
     def close(self) -> None:
         """Nothing was started."""

@@ -1,4 +1,4 @@
-"""What a worker process is given at a time: trials that share a program, so that few workers compile each."""
+"""Which worker gets which trials: those that share a program go together, so that few workers compile each program."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NamedTuple
 from l2l.abilities import SharesPrograms
 from l2l.types import Objective, Trial
 
-WORTH = 2.0
-"""Seconds of work for which a worker gets a program ready that another one has."""
+MIN_WORK = 2.0
+"""Seconds of remaining work from which it pays that a second worker compiles a program."""
 
 
 class Piece(NamedTuple):
     """Trials that go to one worker together."""
 
     program: str
-    """What names the program that they run in."""
+    """The name of the program that trains them."""
     trials: list[Trial]
 
 
-def pieces(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> list[Piece]:
-    """The trials in order, those together that are lanes of one call; a cohort stays whole where `lanes` is None."""
+def split_trials(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> list[Piece]:
+    """Splits trials into pieces of one call of a program each; with `lanes` None a cohort stays whole."""
     groups: dict[tuple[tuple[int, ...], int], list[Trial]] = {}
     for trial in trials:
-        place = 0 if lanes is None else trial.cohort.index(trial.number) // lanes
-        groups.setdefault((trial.cohort, place), []).append(trial)
+        call = 0 if lanes is None else trial.cohort.index(trial.number) // lanes
+        groups.setdefault((trial.cohort, call), []).append(trial)
     return [
         Piece(
             objective.program(members[0].candidate) if isinstance(objective, SharesPrograms) else json.dumps(cohort),
@@ -38,24 +38,25 @@ def pieces(objective: Objective, trials: Sequence[Trial], lanes: int | None) -> 
     ]
 
 
-def choose(
+def choose_pieces(
     waiting: Sequence[Piece],
-    held: Collection[str],
-    begun: Collection[str],
+    compiled: Collection[str],
+    started: Collection[str],
     workers: int,
     seconds: Mapping[str, float],
 ) -> list[Piece]:
-    """What a worker that holds some programs should do next, the less of it the less is left; perhaps nothing.
+    """Chooses the next pieces for a worker that has `compiled` some programs; perhaps none.
 
-    Its own programs first, then one that nobody has begun. In the end it helps out where most is left, unless that
-    is done sooner than the program is ready here; `seconds` are what a trial took last, by program.
+    Its own programs come first, then one that no worker has `started`. At the end it helps with the program that has
+    most work left, unless that work ends before the program would be compiled here. It gets fewer pieces as fewer are
+    waiting. `seconds` are what the last trial of a program took.
     """
     left: Counter[str] = Counter()
     for piece in waiting:
         left[piece.program] += len(piece.trials)
-    own = next((name for name in left if name in held), None)
-    new = next((name for name in left if name not in begun), None)
-    long = [name for name in left if name not in seconds or left[name] * seconds[name] > WORTH]
-    program = own or new or max(long, key=lambda name: left[name] * seconds.get(name, math.inf), default=None)
+    ready = next((name for name in left if name in compiled), None)
+    new = next((name for name in left if name not in started), None)
+    long = [name for name in left if name not in seconds or left[name] * seconds[name] > MIN_WORK]
+    program = ready or new or max(long, key=lambda name: left[name] * seconds.get(name, math.inf), default=None)
     fair = max(1, len(waiting) // (2 * workers))
     return [piece for piece in waiting if piece.program == program][:fair]

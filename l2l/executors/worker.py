@@ -25,7 +25,7 @@ log = logging.getLogger("l2l")
 
 
 def main(descriptor: int) -> None:
-    """Reads objectives and chunks of trials until the driver hangs up; then it is gone at once."""
+    """Runs objectives and trials that come over the pipe until the driver closes it; then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer.
     logging.basicConfig(level=logging.WARNING)
     with suppress(OSError):  # Where memory runs out, the kernel ends a worker and not the driver.
@@ -33,8 +33,8 @@ def main(descriptor: int) -> None:
     pipe = Connection(descriptor)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
-    # A second's work that nearly every objective needs, done while the driver makes up the first batch.
-    threading.Thread(target=_ahead, args=(("jax", "flax.nnx", "optax"),), daemon=True).start()
+    # Takes a second and nearly every objective needs it; done while the driver proposes the first batch.
+    threading.Thread(target=_import_modules, args=(("jax", "flax.nnx", "optax"),), daemon=True).start()
     objective: Any = None
     while True:
         kind, content = orders.get()
@@ -43,19 +43,19 @@ def main(descriptor: int) -> None:
         elif kind == "objective":
             objective = _unpack(content)
         else:
-            for trial in _answers(objective, content):
+            for trial in _run_trials(objective, content):
                 pipe.send_bytes(cloudpickle.dumps(trial))
 
 
-def _ahead(names: Sequence[str]) -> None:
-    """Imports modules; one that is not there is for whoever needs it to miss."""
+def _import_modules(names: Sequence[str]) -> None:
+    """Imports modules ahead of their use; a missing one raises only where it is used."""
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name)
 
 
 def _unpack(content: bytes) -> Any:
-    """The objective, or the exception that says why it cannot be had here."""
+    """The objective, or the exception that says why it cannot be unpickled here."""
     try:
         return cloudpickle.loads(content)
     except Exception as error:
@@ -63,34 +63,34 @@ def _unpack(content: bytes) -> Any:
         return error
 
 
-def _answers(objective: Any, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """Every trial with an outcome, whatever the objective does; one that has failed has failed on its own."""
+def _run_trials(objective: Any, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """Every trial with an outcome, whatever the objective does; a trial that fails does not fail its companions."""
     waiting = deque([list(trials)])
     while waiting:
-        owed = {trial.number: trial for trial in waiting[0]}
+        unfinished = {trial.number: trial for trial in waiting[0]}
         alone = len(waiting.popleft()) == 1
         try:
             if isinstance(objective, Exception):
                 raise objective
-            for trial in objective(list(owed.values())):
-                owed.pop(trial.number)
+            for trial in objective(list(unfinished.values())):
+                unfinished.pop(trial.number)
                 yield trial
         except Exception as error:
-            log.exception("trials %s crashed", list(owed))
+            log.exception("trials %s crashed", list(unfinished))
             if alone or isinstance(objective, Exception):
                 failure = Outcome(error=f"crashed: {type(error).__name__}: {error}")
-                yield from (replace(trial, outcome=failure) for trial in owed.values())
-            elif owed:  # An objective goes cohort by cohort: what raised is one of the first that is owed.
-                suspected = next(iter(owed.values())).cohort
-                rest = [trial for trial in owed.values() if trial.cohort != suspected]
-                singles = [[trial] for trial in owed.values() if trial.cohort == suspected]
+                yield from (replace(trial, outcome=failure) for trial in unfinished.values())
+            elif unfinished:  # An objective runs cohort by cohort, so the first unfinished cohort raised.
+                suspected = next(iter(unfinished.values())).cohort
+                rest = [trial for trial in unfinished.values() if trial.cohort != suspected]
+                singles = [[trial] for trial in unfinished.values() if trial.cohort == suspected]
                 waiting.extendleft(reversed([*singles, rest] if rest else singles))
         else:
-            yield from owed.values()  # without an outcome, which is one too
+            yield from unfinished.values()  # without an outcome
 
 
 def _listen(pipe: Connection, orders: queue.SimpleQueue[Any]) -> None:
-    """Hands orders over; a driver that is gone, however it went, ends the worker in the middle of its work."""
+    """Passes orders on; when the driver is gone, however it ended, the worker ends in the middle of its work."""
     try:
         while True:
             orders.put(cloudpickle.loads(pipe.recv_bytes()))

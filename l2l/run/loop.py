@@ -15,7 +15,7 @@ from l2l.run.result import Result, SearchRecord, count_trials, title
 from l2l.run.run_folder import begin_run_folder, choose_run_folder, write_config
 from l2l.run.session import Session
 from l2l.run.setup import SearchSetup, prepare_search, with_rungs
-from l2l.trackers.apart import Apart
+from l2l.trackers.background import BackgroundTracker
 from l2l.types import Run, Status
 
 
@@ -39,7 +39,7 @@ def run_search(setup: SearchSetup) -> Result:
     with setup.store.attach(directory, space, settings, objectives=length, name=name, begin=begin) as log:
         trials = max(setup.trials, len(log.trials()))
         run = Run(name, setup.group or name, directory.resolve(), settings, space, trials, task.metric)
-        trackers = [Apart(tracker) for tracker in setup.tracker.values()]
+        trackers = [BackgroundTracker(tracker) for tracker in setup.tracker.values()]
         key = jax.random.key(setup.seed)
         session = Session(
             space, setup.searcher, objective, reward, setup.executor, trackers, log, key, started, early_stopping

@@ -54,7 +54,7 @@ class Session:
             state = self.searcher.tell(state, batch)
             summary = self.searcher.summary(state)
         for tracker in self.trackers:
-            tracker.learned(batch, summary)
+            tracker.tell_batch(batch, summary)
         return state
 
     def replay(self) -> Any:

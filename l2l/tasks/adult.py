@@ -12,19 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from l2l.errors import InputError, check_integer
-from l2l.tasks.classification import Classification, frozen, pick
-from l2l.tasks.data_files import AGAIN, opened, sought
+from l2l.tasks.classification import Classification, make_read_only, pick_split
+from l2l.tasks.data_files import AGAIN, find_file, open_file
 from l2l.types import Split
 
 COLUMNS: tuple[str, ...] = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
     "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
 )  # fmt: skip
-"""What the files hold of a person, in their order; the label follows."""
+"""The fields of a person, in the order of the files; the label follows."""
 LEFT_OUT = ("fnlwgt", "education")
-"""`fnlwgt` is the weight of a row in the census, nothing of the person; `education` is `education-num` in words."""
+"""`fnlwgt` is the weight of a row in the census and says nothing of a person; `education` repeats `education-num`."""
 LOGARITHMIC = ("capital-gain", "capital-loss")
-"""Nine of ten people have 0, the others up to 99,999: log(1 + x) keeps the few from ruling the scale."""
+"""Nine of ten people have 0, the others up to 99,999: with log(1 + x) these few do not dominate the scale."""
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
 CATEGORIES = tuple(name for name in COLUMNS if name not in (*LEFT_OUT, *NUMBERS))
 LABELS = ("<=50K", ">50K")
@@ -62,9 +62,9 @@ class Adult(Classification):
 
     @property
     def columns(self) -> Sequence[str]:
-        """What each number of a row is, such as age or sex=Female. Raises: InputError as `check` does."""
-        found = zip(CATEGORIES, _values(self._file("adult.data")), strict=True)
-        return (*NUMBERS, *(f"{name}={value}" for name, values in found for value in values))
+        """The name of each number of a row, such as age or sex=Female. Raises: InputError as `check` does."""
+        categories = zip(CATEGORIES, _list_values(self._file("adult.data")), strict=True)
+        return (*NUMBERS, *(f"{name}={value}" for name, values in categories for value in values))
 
     def check(self) -> None:
         """Refuses files that are missing or damaged. Raises: InputError."""
@@ -73,87 +73,88 @@ class Adult(Classification):
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Rows `[N, 91]` float32 and labels `[N]` int32 of one split; read once per process, not writable."""
-        part = pick({"train": "train", "validation": "train", "test": "test"}, split, self.name)
+        part = pick_split({"train": "train", "validation": "train", "test": "test"}, split, self.name)
         data = self._file("adult.data")
         if part == "test":
-            return _tested(data, self._file("adult.test"))
+            return _load_test(data, self._file("adult.test"))
         if self.validation >= (people := len(_read(data).labels)):
             raise InputError(
                 f"{self.name}: validation={self.validation} leaves nothing to train on of {people} people; "
                 "choose fewer."
             )
-        return _development(data, self.validation)[split]
+        return _load_development(data, self.validation)[split]
 
     def _file(self, name: str) -> Path:
-        """Where one of the two files lies. Raises: InputError if it is nowhere."""
-        return sought(self.name, self.path, name, _DOWNLOADS, "adult.data and adult.test")
+        """The path of one of the two files. Raises: InputError if it is missing."""
+        return find_file(self.name, self.path, name, _DOWNLOADS, "adult.data and adult.test")
 
 
-class _Table(NamedTuple):
-    """What a file holds of N people."""
+class _People(NamedTuple):
+    """The N people of a file."""
 
     numbers: np.ndarray
     """`[N, 5]`."""
     categories: Sequence[tuple[np.ndarray, np.ndarray]]
-    """Of each category the values that occur, ascending, and everybody's place among them `[N]`."""
+    """Of each category the values that occur, ascending, and each person's index in them `[N]`."""
     labels: np.ndarray
     """`[N]`."""
 
     def rows(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """`[N, F]` float32; what is not among the `values` of its category is 0 everywhere."""
-        parts = [(own[:, None] == known)[places] for (own, places), known in zip(self.categories, values, strict=True)]
+        """The people as rows `[N, F]` float32; a value that is not in the `values` of its category is 0 everywhere."""
+        pairs = zip(self.categories, values, strict=True)
+        parts = [(occurring[:, None] == columns)[indices] for (occurring, indices), columns in pairs]
         return np.concatenate([self.numbers, *parts], 1).astype(np.float32)
 
 
 # The keys of the caches are paths: one process reads each file once, however many candidates it trains.
 @functools.lru_cache(maxsize=4)
-def _development(file: Path, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Train and validation, drawn from the training file by a permutation that never changes."""
-    x, y = _read(file).rows(_values(file)), _read(file).labels
+def _load_development(file: Path, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Training and validation rows, split by a permutation that never changes."""
+    x, y = _read(file).rows(_list_values(file)), _read(file).labels
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     order = np.random.RandomState(0).permutation(len(y))
-    chosen = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
-    return {split: (frozen(x[index]), frozen(y[index])) for split, index in chosen.items()}
+    indices = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
+    return {split: (make_read_only(x[index]), make_read_only(y[index])) for split, index in indices.items()}
 
 
 @functools.lru_cache(maxsize=4)
-def _tested(data: Path, test: Path) -> tuple[np.ndarray, np.ndarray]:
-    return frozen(_read(test).rows(_values(data))), frozen(_read(test).labels)
+def _load_test(data: Path, test: Path) -> tuple[np.ndarray, np.ndarray]:
+    return make_read_only(_read(test).rows(_list_values(data))), make_read_only(_read(test).labels)
 
 
-def _values(file: Path) -> list[np.ndarray]:
-    """What occurs of each category in the whole training file: the columns are the same whatever is held out of it."""
+def _list_values(file: Path) -> list[np.ndarray]:
+    """The values of each category in the whole training file, whatever rows are held out of it."""
     return [values for values, _ in _read(file).categories]
 
 
 @functools.lru_cache(maxsize=4)
-def _read(file: Path) -> _Table:
+def _read(file: Path) -> _People:
     """The people of a file. Raises: InputError if a line is damaged."""
-    with opened(file) as unpacked:
+    with open_file(file) as unpacked:
         text = unpacked.read().decode("latin-1")
-    # adult.test begins with a remark, and both end with an empty line.
+    # adult.test begins with a comment, and both files end with an empty line.
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip() and not line.startswith("|")]
     if not lines:
         raise InputError(f"{file}: expected a line for each person, got none; {AGAIN}.")
-    people = [_person(f"{file}: line {number}", line) for number, line in lines]
-    numbers = np.array([[float(each[name]) for name in NUMBERS] for each in people])
+    people = [_parse_person(f"{file}: line {number}", line) for number, line in lines]
+    numbers = np.array([[float(person[name]) for name in NUMBERS] for person in people])
     for name in LOGARITHMIC:
         numbers[:, NUMBERS.index(name)] = np.log1p(numbers[:, NUMBERS.index(name)])
-    found = [np.unique([each[name] for each in people], return_inverse=True) for name in CATEGORIES]
-    return _Table(numbers, found, np.array([LABELS.index(each["label"]) for each in people], np.int32))
+    categories = [np.unique([person[name] for person in people], return_inverse=True) for name in CATEGORIES]
+    return _People(numbers, categories, np.array([LABELS.index(person["label"]) for person in people], np.int32))
 
 
-def _person(where: str, line: str) -> dict[str, str]:
-    """What a line says of a person, by column. Raises: InputError if a field is missing or no such thing."""
-    fields = [each.strip() for each in line.split(",")]
+def _parse_person(where: str, line: str) -> dict[str, str]:
+    """The fields of a person's line, by column. Raises: InputError if a field is missing or invalid."""
+    fields = [text.strip() for text in line.split(",")]
     names = (*COLUMNS, "label")
     if len(fields) != len(names):
         raise InputError(f"{where} has {len(fields)} fields, expected {len(names)}; {AGAIN}.")
-    found: dict[str, str] = dict(zip(names, fields, strict=True))
-    found["label"] = found["label"].removesuffix(".")  # as adult.test ends its lines
+    person: dict[str, str] = dict(zip(names, fields, strict=True))
+    person["label"] = person["label"].removesuffix(".")  # as adult.test ends its lines
     for name in NUMBERS:
-        if not found[name].isdecimal():
-            raise InputError(f"{where} has {name} {found[name]!r}, expected an integer; {AGAIN}.")
-    if found["label"] not in LABELS:
+        if not person[name].isdecimal():
+            raise InputError(f"{where} has {name} {person[name]!r}, expected an integer; {AGAIN}.")
+    if person["label"] not in LABELS:
         raise InputError(f"{where} has the label {fields[-1]!r}, expected {' or '.join(LABELS)}; {AGAIN}.")
-    return found
+    return person

@@ -16,14 +16,14 @@ from l2l.types import Array
 class Classification:
     """The part of a `Task` that follows from its targets being classes 0 to C-1.
 
-    An example may have one target or several, `[B]` or `[B, *targets]`; what is said of it is then their mean.
+    An example may have one target or several, `[B]` or `[B, *targets]`; its loss and scores are means over them.
     """
 
     maximise: bool = True
 
     @property
-    def symbols(self) -> Sequence[int]:
-        """None: inputs are measurements."""
+    def vocabulary(self) -> Sequence[int]:
+        """Empty: inputs are measurements, not tokens."""
         return ()
 
     def loss(self, logits: Array, targets: Array, label_smoothing: Any = 0.0) -> Array:
@@ -36,28 +36,28 @@ class Classification:
         logs = jax.nn.log_softmax(logits.astype(jnp.float32))
         share = jnp.asarray(label_smoothing, jnp.float32)
         chosen = jnp.take_along_axis(logs, targets[..., None].astype(jnp.int32), -1)[..., 0]
-        return _by_example(-(1 - share) * chosen - share * logs.mean(-1))
+        return _average_targets(-(1 - share) * chosen - share * logs.mean(-1))
 
     def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
         """Accuracy (0 to 1) and unsmoothed cross-entropy in nats, each `[B]`; arguments as those of `loss`."""
         right = jnp.argmax(logits, -1) == targets
-        return {"accuracy": _by_example(right.astype(jnp.float32)), "loss": self.loss(logits, targets)}
+        return {"accuracy": _average_targets(right.astype(jnp.float32)), "loss": self.loss(logits, targets)}
 
 
-def _by_example(each: Array) -> Array:
+def _average_targets(values: Array) -> Array:
     """The mean over an example's targets: `[B, *targets]` to `[B]`."""
-    return each if each.ndim == 1 else each.reshape(len(each), -1).mean(-1)
+    return values if values.ndim == 1 else values.reshape(len(values), -1).mean(-1)
 
 
-def pick(splits: Mapping[str, Any], split: str, name: str) -> Any:
-    """The split of that name. Raises: InputError if there is none."""
+def pick_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
+    """Picks the split of that name. Raises: InputError if the name is unknown."""
     if split not in splits:
         raise InputError(f"{name}: there is no split {split!r}: {suggest_names(split, splits)}")
     return splits[split]
 
 
-def frozen(array: np.ndarray) -> np.ndarray:
-    """The array, which nobody may write to: everybody who loads the split shares it."""
+def make_read_only(array: np.ndarray) -> np.ndarray:
+    """Makes an array read-only and returns it: all who load the split share it."""
     array.flags.writeable = False
     return array
 
@@ -78,8 +78,8 @@ def check_labels(labels: np.ndarray, classes: int, source: object) -> None:
 
 
 def check_shares(name: str, validation: object, test: object) -> None:
-    """Refuses shares of the examples that are none, or leave nothing to train on. Raises: InputError."""
-    shares = [each for each in (validation, test) if isinstance(each, int | float) and 0 < each < 1]
+    """Refuses invalid shares of the examples, and shares that leave nothing to train on. Raises: InputError."""
+    shares = [share for share in (validation, test) if isinstance(share, int | float) and 0 < share < 1]
     if len(shares) < 2 or sum(shares) >= 1:
         raise InputError(
             f"{name}: validation and test must be shares above 0 whose sum is below 1, got {validation!r} and {test!r}."

@@ -1,4 +1,4 @@
-"""A task's files: where they lie (as given, in `$L2L_DATA`, or fetched into the cache folder), and what they hold."""
+"""A task's files: finds them (as a path, in `$L2L_DATA`, or downloaded into the cache folder) and reads them."""
 
 from __future__ import annotations
 
@@ -16,60 +16,62 @@ from l2l.errors import InputError
 AGAIN = "the file is damaged or another one: copy or download it again"
 
 
-def located(path: str | os.PathLike[str], what: str, kind: str) -> Path:
-    """The file; a relative path that leads nowhere is looked for in `$L2L_DATA`.
+def locate_file(path: str | os.PathLike[str], what: str, kind: str) -> Path:
+    """Locates a file; a relative path that does not exist is also looked up in `$L2L_DATA`.
 
-    `what` it is (a table) and `kind` (an .npz file) are for the sentence. Raises: InputError if it is nowhere.
+    `what` it is (a table) and `kind` (an .npz file) are for the error message. Raises: InputError if it is missing.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise InputError(f"a {what}'s path must be the name of {kind}, got {path!r}.")
-    given = Path(path).expanduser()
-    if (data := os.environ.get("L2L_DATA")) and not given.exists():
-        given = Path(data).expanduser() / given  # an absolute path stays as it is
-    if given.is_file():
-        return given
-    if given.is_dir():
-        raise InputError(f"{given} is a folder; give the path of {kind}.")
+    file = Path(path).expanduser()
+    is_relative = not file.is_absolute()
+    if (data := os.environ.get("L2L_DATA")) and not file.exists():
+        file = Path(data).expanduser() / file  # an absolute path stays as it is
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; give the path of {kind}.")
     advice = "" if data else ", or set L2L_DATA to the folder that it is relative to"
-    sought_twice = data and not Path(path).expanduser().is_absolute()
-    tried = f"{path} here, nor in L2L_DATA as {given}" if sought_twice else str(given)
+    tried = f"{path} here, nor in L2L_DATA as {file}" if data and is_relative else str(file)
     raise InputError(f"there is no {what} {tried}; give the path of {kind}{advice}.")
 
 
-def sought(task: str, path: str | os.PathLike[str] | None, name: str, downloads: Mapping[str, str], files: str) -> Path:
-    """The file `name`, or `name`.gz, of a task: in the folder `path` if given, else `$L2L_DATA/<task>`, else the cache.
+def find_file(
+    task: str, path: str | os.PathLike[str] | None, name: str, downloads: Mapping[str, str], files: str
+) -> Path:
+    """Finds a task's file `name`, or `name`.gz, in the folder `path`, else in `$L2L_DATA/<task>`, else in the cache.
 
-    A missing one is fetched into the cache if `downloads` (URL to checksum) has it; `files` (the four idx files) are
-    for the sentence. Raises: InputError if it is nowhere.
+    A missing file is downloaded into the cache if `downloads` (URL to checksum) has it; `files` (the four idx files)
+    is for the error message. Raises: InputError if the file is missing.
     """
-    own_cache = cache(task)
+    task_cache = cache_folder(task)
     data = os.environ.get("L2L_DATA")
     if path is not None:
         folder = Path(path).expanduser()
     else:
-        own = Path(data).expanduser() / task if data else own_cache
-        folder = own if own.is_dir() else own_cache
-    for each in (name, f"{name}.gz"):
-        if (folder / each).is_file():
-            return folder / each
+        task_folder = Path(data).expanduser() / task if data else task_cache
+        folder = task_folder if task_folder.is_dir() else task_cache
+    for file in (folder / name, folder / f"{name}.gz"):
+        if file.is_file():
+            return file
     url = next((url for url in downloads if url.rsplit("/", 1)[-1] in (name, f"{name}.gz")), None)
-    if url is not None and path is None and folder == own_cache:
-        return fetched(url, downloads[url], folder)
+    if url is not None and path is None and folder == task_cache:
+        return fetch_file(url, downloads[url], folder)
     raise InputError(
         f"{task}: there is no file {name} (or {name}.gz) in {folder}; put {files} there, "
         f"or set L2L_DATA to the folder that holds {task}/."
     )
 
 
-def cache(name: str) -> Path:
-    """The folder that the files of a task of this name are fetched into."""
+def cache_folder(name: str) -> Path:
+    """The folder into which the files of the task `name` are downloaded."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "l2l" / name
 
 
-def fetched(url: str, checksum: str, folder: Path) -> Path:
-    """The file at `url`, fetched into `folder`; its checksum is that of the download, not of a user's own copy.
+def fetch_file(url: str, checksum: str, folder: Path) -> Path:
+    """Downloads the file at `url` into `folder`; the checksum is of the download, not of a copy that a user put there.
 
-    Raises: InputError if it cannot be.
+    Raises: InputError if the download fails.
     """
     try:
         import pooch
@@ -86,8 +88,8 @@ def fetched(url: str, checksum: str, folder: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[IO[bytes] | gzip.GzipFile]:
-    """The file, unpacked if it is gzipped, whatever it is called. Raises: InputError."""
+def open_file(path: Path) -> Generator[IO[bytes] | gzip.GzipFile]:
+    """Opens a file for reading and unpacks it if it is gzipped, whatever its name. Raises: InputError."""
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -100,19 +102,19 @@ def opened(path: Path) -> Generator[IO[bytes] | gzip.GzipFile]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: expected a whole gzip file, got one that breaks off ({error}); {AGAIN}.") from error
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
 
 
-def content(path: Path) -> bytes:
-    """The file's bytes. Raises: InputError if it cannot be read."""
+def read_bytes(path: Path) -> bytes:
+    """Reads a file's bytes. Raises: InputError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
 
 
-def decoded(path: Path, encoded: bytes) -> str:
-    """The characters of a file's bytes in UTF-8. Raises: InputError if they are none."""
+def decode_utf8(path: Path, encoded: bytes) -> str:
+    """Decodes the bytes of a file as UTF-8. Raises: InputError if they are not UTF-8."""
     try:
         return encoded.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -122,6 +124,6 @@ def decoded(path: Path, encoded: bytes) -> str:
         ) from None
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
-    """What to say of a file that is there and cannot be read."""
+def read_error(path: Path, error: OSError) -> InputError:
+    """The error for a file that exists and cannot be read."""
     return InputError(f"{path} cannot be read ({error.strerror or error}); make it readable.")

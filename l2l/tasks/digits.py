@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l.errors import InputError, check_integer
-from l2l.tasks.classification import Classification, frozen, pick
+from l2l.tasks.classification import Classification, make_read_only, pick_split
 from l2l.types import Split
 
 _EXAMPLES = 1797
@@ -49,33 +49,33 @@ class Digits(Classification):
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Images `[N, 8, 8, 1]` float32 and labels `[N]` int32 of one split, not writable."""
-        return pick(_splits(self.validation, self.test), split, self.name)
+        return pick_split(_load_splits(self.validation, self.test), split, self.name)
 
 
 @functools.cache
-def _splits(validation: int, test: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The examples by split: every class has its share of each, to within one or two."""
-    table = _table()
-    images = table[:, :-1].astype(np.float32).reshape(-1, 8, 8, 1)
-    labels = table[:, -1].astype(np.int32)
+def _load_splits(validation: int, test: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The examples by split, stratified: each split has the same share of every class, to within one or two."""
+    rows = _load_csv()
+    images = rows[:, :-1].astype(np.float32).reshape(-1, 8, 8, 1)
+    labels = rows[:, -1].astype(np.int32)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     shuffled = np.random.RandomState(0).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    held = _spread(len(by_class), validation + test)
-    tested = np.isin(np.arange(len(held)), _spread(len(held), test))
-    rest = np.setdiff1d(np.arange(len(by_class)), held)
-    places = {"train": rest, "validation": held[~tested], "test": held[tested]}
-    chosen = {split: np.sort(by_class[place]) for split, place in places.items()}
-    return {split: (frozen(images[index]), frozen(labels[index])) for split, index in chosen.items()}
+    held_out = _space_evenly(len(by_class), validation + test)
+    is_test = np.isin(np.arange(len(held_out)), _space_evenly(len(held_out), test))
+    rest = np.setdiff1d(np.arange(len(by_class)), held_out)
+    positions = {"train": rest, "validation": held_out[~is_test], "test": held_out[is_test]}
+    indices = {split: np.sort(by_class[position]) for split, position in positions.items()}
+    return {split: (make_read_only(images[index]), make_read_only(labels[index])) for split, index in indices.items()}
 
 
-def _table() -> np.ndarray:
-    """`[N, 65]`: pixels and the class, from scikit-learn's file; to import the library takes every process a second."""
-    found = importlib.util.find_spec("sklearn")
-    folder = Path(found.origin).parent if found is not None and found.origin else Path()
+def _load_csv() -> np.ndarray:
+    """Pixels and the class `[N, 65]`, from scikit-learn's file: importing the library takes a second."""
+    spec = importlib.util.find_spec("sklearn")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
     return np.loadtxt(folder / "datasets" / "data" / "digits.csv.gz", delimiter=",")
 
 
-def _spread(length: int, count: int) -> np.ndarray:
-    """`count` places, evenly spread over `range(length)`: in a list sorted by class, a stratified draw."""
+def _space_evenly(length: int, count: int) -> np.ndarray:
+    """`count` indices, evenly spaced over `range(length)`: in a list sorted by class, a stratified sample."""
     return ((np.arange(count) + 0.5) * length / count).astype(int)

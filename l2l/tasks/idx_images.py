@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from l2l.errors import InputError, check_integer
-from l2l.tasks.classification import Classification, check_labels, frozen, pick
-from l2l.tasks.data_files import AGAIN, opened, sought
+from l2l.tasks.classification import Classification, check_labels, make_read_only, pick_split
+from l2l.tasks.data_files import AGAIN, find_file, open_file
 from l2l.types import Split
 
 _IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
@@ -53,8 +53,8 @@ class IdxImages(Classification):
         sizes: dict[str, tuple[int, ...]] = {}
         for part in _IMAGES:
             images, labels = self._file(_IMAGES[part]), self._file(_LABELS[part])
-            sizes[part] = _peek(images, 3)
-            _check_pair(images, sizes[part][0], labels, _peek(labels, 1)[0])
+            sizes[part] = _read_shape(images, 3)
+            _check_pair(images, sizes[part][0], labels, _read_shape(labels, 1)[0])
         if sizes["train"][1:] != sizes["test"][1:]:
             raise InputError(
                 f"{self._file(_IMAGES['test'])}: expected images of {list(sizes['train'][1:])} pixels as in the "
@@ -64,12 +64,12 @@ class IdxImages(Classification):
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Images `[N, H, W, 1]` uint8 and labels `[N]` int32 of one split; read once per process, not writable."""
-        files = pick({"train": "train", "validation": "train", "test": "test"}, split, self.name)
+        files = pick_split({"train": "train", "validation": "train", "test": "test"}, split, self.name)
         images, labels = self._file(_IMAGES[files]), self._file(_LABELS[files])
         if files == "test":
-            return _tested(images, labels, self.outputs)
-        self._check_validation(_peek(images, 3)[0])
-        return _development(images, labels, self.outputs, self.validation)[split]
+            return _load_test(images, labels, self.outputs)
+        self._check_validation(_read_shape(images, 3)[0])
+        return _load_development(images, labels, self.outputs, self.validation)[split]
 
     def _check_validation(self, examples: int) -> None:
         if self.validation >= examples:
@@ -79,8 +79,8 @@ class IdxImages(Classification):
             )
 
     def _file(self, stem: str) -> Path:
-        """Where one of the four files lies. Raises: InputError if it is nowhere."""
-        return sought(self.name, self.path, stem, self.downloads, "the four idx files")
+        """The path of one of the four files. Raises: InputError if it is missing."""
+        return find_file(self.name, self.path, stem, self.downloads, "the four idx files")
 
 
 @dataclass(frozen=True)
@@ -108,26 +108,28 @@ class FashionMnist(IdxImages):
 
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.
 @functools.lru_cache(maxsize=4)
-def _development(images: Path, labels: Path, classes: int, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Train and validation, drawn from the training files by a permutation that never changes."""
-    x, y = _pair(images, labels, classes)
+def _load_development(
+    images: Path, labels: Path, classes: int, validation: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Training and validation examples, split by a permutation that never changes."""
+    x, y = _read_pair(images, labels, classes)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     order = np.random.RandomState(0).permutation(len(y))
-    chosen = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
-    return {split: (frozen(x[index]), frozen(y[index])) for split, index in chosen.items()}
+    indices = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
+    return {split: (make_read_only(x[index]), make_read_only(y[index])) for split, index in indices.items()}
 
 
 @functools.lru_cache(maxsize=4)
-def _tested(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    return _pair(images, labels, classes)
+def _load_test(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    return _read_pair(images, labels, classes)
 
 
-def _pair(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_pair(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images `[N, H, W, 1]` uint8 and labels `[N]` int32 of two files. Raises: InputError."""
     x, y = _read(images, 3), _read(labels, 1)
     _check_pair(images, len(x), labels, len(y))
     check_labels(y, classes, labels)
-    return frozen(x[..., None]), frozen(y.astype(np.int32))
+    return make_read_only(x[..., None]), make_read_only(y.astype(np.int32))
 
 
 def _check_pair(images: Path, image_count: int, labels: Path, label_count: int) -> None:
@@ -140,8 +142,8 @@ def _check_pair(images: Path, image_count: int, labels: Path, label_count: int) 
 
 def _read(path: Path, axes: int) -> np.ndarray:
     """The whole array of an idx file, uint8. Raises: InputError."""
-    shape = _peek(path, axes)
-    with opened(path) as file:
+    shape = _read_shape(path, axes)
+    with open_file(path) as file:
         file.read(4 + 4 * axes)
         content = file.read()
     if len(content) != math.prod(shape):
@@ -149,9 +151,9 @@ def _read(path: Path, axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _peek(path: Path, axes: int) -> tuple[int, ...]:
-    """The shape that an idx file's header promises, once the file's length agrees. Raises: InputError."""
-    with opened(path) as file:
+def _read_shape(path: Path, axes: int) -> tuple[int, ...]:
+    """Reads the shape in an idx file's header and checks that the file's length agrees. Raises: InputError."""
+    with open_file(path) as file:
         header = file.read(4 + 4 * axes)
     numbers = np.frombuffer(header[: len(header) // 4 * 4], ">u4").tolist()
     magic = 0x800 + axes
@@ -161,13 +163,13 @@ def _peek(path: Path, axes: int) -> tuple[int, ...]:
     shape = tuple(numbers[1:])
     if len(shape) != axes or 0 in shape:
         raise InputError(f"{path}: expected a header of {axes} sizes above 0, got {list(shape)}; {AGAIN}.")
-    expected, got = len(header) + math.prod(shape), _length(path)
+    expected, got = len(header) + math.prod(shape), _count_bytes(path)
     if got != expected:
         raise InputError(f"{path}: expected {expected} bytes as its header says, got {got}; {AGAIN}.")
     return shape
 
 
-def _length(path: Path) -> int:
+def _count_bytes(path: Path) -> int:
     """Bytes of a file once unpacked; a gzip file has them in its last four bytes, unless it was cut short."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"

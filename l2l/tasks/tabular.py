@@ -1,4 +1,4 @@
-"""Tables of measured candidates in `.npz` files: where they lie, how they are read, and the task that names them."""
+"""Tabular benchmarks in `.npz` files: how their columns are read, and the task that names a file."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ import numpy as np
 
 from l2l.errors import InputError, suggest_names
 from l2l.tasks import data_files
-from l2l.tasks.classification import frozen, pick
+from l2l.tasks.classification import make_read_only, pick_split
 from l2l.types import Array, Split
 
 _UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
 """What NumPy raises for a file, or a column of it, that is damaged, pickled or something else."""
 
 
-def located(path: str | os.PathLike[str]) -> Path:
-    """The file of a table. Raises: InputError if it is nowhere."""
-    return data_files.located(path, "table", "an .npz file")
+def locate_table(path: str | os.PathLike[str]) -> Path:
+    """Locates the file of a tabular benchmark. Raises: InputError if it is missing."""
+    return data_files.locate_file(path, "table", "an .npz file")
 
 
 def read(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, np.ndarray]:
-    """The columns of these names, as they stand in the file.
+    """Reads the columns of these names.
 
-    Raises: InputError if the file is none, has no such column or one of Python objects, or is damaged.
+    Raises: InputError if the file is no .npz file, lacks a column, has one of Python objects, or is damaged.
     """
-    place = located(path)
+    location = locate_table(path)
     try:
-        with place.open("rb") as file:
-            return _members(place, file, names)
+        with location.open("rb") as file:
+            return _read_columns(location, file, names)
     except OSError as error:
-        raise data_files.unreadable(place, error) from error
+        raise data_files.read_error(location, error) from error
 
 
-def _members(place: Path, file: IO[bytes], names: Collection[str]) -> dict[str, np.ndarray]:
+def _read_columns(location: Path, file: IO[bytes], names: Collection[str]) -> dict[str, np.ndarray]:
     try:
         archive = np.load(file, allow_pickle=False)
     except _UNREADABLE:
         archive = None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{place} is not an .npz file; write one with numpy.savez(path, column=array, ...).")
-    found: dict[str, np.ndarray] = {}
+        raise InputError(f"{location} is not an .npz file; write one with numpy.savez(path, column=array, ...).")
+    columns: dict[str, np.ndarray] = {}
     for name in names:
         if name not in archive.files:
-            raise InputError(f"{place} has no column {name!r}: {suggest_names(name, archive.files)}")
+            raise InputError(f"{location} has no column {name!r}: {suggest_names(name, archive.files)}")
         try:
-            found[name] = archive[name]
+            columns[name] = archive[name]
         except _UNREADABLE as error:
             reason = " ".join(str(error).split())[:100].rstrip(".")
             raise InputError(
-                f"{place}: the column {name!r} cannot be read ({reason}); it must be a plain array of numbers or text, "
-                "in a whole file."
+                f"{location}: the column {name!r} cannot be read ({reason}); it must be a plain array of numbers or "
+                "text, in a whole file."
             ) from error
-    return found
+    return columns
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The task of a table: its file and the column that is maximised. There is nothing to train on.
+    """The task of a tabular benchmark: its file and the column that is maximised. It has nothing to train on.
 
-    Raises: InputError if `metric` is no name, or (in `check` and `load`) the file is missing.
+    Raises: InputError if `metric` is not a name, or (in `check` and `load`) the file is missing.
     """
 
     path: str | os.PathLike[str]
@@ -74,7 +74,7 @@ class Lookup:
     outputs: int = field(default=1, init=False)
     normalise: bool = field(default=False, init=False)
     maximise: bool = field(default=True, init=False)
-    symbols: tuple[int, ...] = field(default=(), init=False)
+    vocabulary: tuple[int, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str) or not self.metric:
@@ -82,25 +82,25 @@ class Lookup:
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """The file's name."""
         return Path(self.path).stem
 
     def check(self) -> None:
         """Refuses a missing file. Raises: InputError."""
-        located(self.path)
+        locate_table(self.path)
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """The file's bytes `[N]` as the training split: a search in another table is another search."""
-        content = located(self.path).read_bytes() if split == "train" else b""
-        bytes_ = frozen(np.frombuffer(content, np.uint8))
-        return pick({"train": bytes_, "validation": bytes_, "test": bytes_}, split, self.name), bytes_[:0]
+        """The file's bytes `[N]` as the training split, so that a search in another file is another search."""
+        file_content = locate_table(self.path).read_bytes() if split == "train" else b""
+        array = make_read_only(np.frombuffer(file_content, np.uint8))
+        return pick_split({"train": array, "validation": array, "test": array}, split, self.name), array[:0]
 
     def loss(self, logits: Array, targets: Array, label_smoothing: Any) -> Array:
-        """There is none. Raises: InputError."""
+        """Unsupported: a tabular benchmark has nothing to train. Raises: InputError."""
         self._refuse()
 
     def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
-        """There is none. Raises: InputError."""
+        """Unsupported: a tabular benchmark has nothing to train. Raises: InputError."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Text as a task: what comes next, character by character or byte by byte."""
+"""Text as a task: predicting the next character or byte."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.errors import InputError, check_integer
-from l2l.tasks.classification import Classification, check_shares, frozen, pick
-from l2l.tasks.data_files import cache, content, decoded, fetched, located
+from l2l.tasks.classification import Classification, check_shares, make_read_only, pick_split
+from l2l.tasks.data_files import cache_folder, decode_utf8, fetch_file, locate_file, read_bytes
 from l2l.types import Array, Split
 
 UNITS = ("character", "byte")
@@ -24,7 +24,7 @@ _CHECKSUM = "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc5
 
 @dataclass(frozen=True)
 class TextFile(Classification):
-    """What tasks on a file of text share.
+    """The arguments that tasks on a file of text share.
 
     Raises: InputError if an argument is out of range.
     """
@@ -48,20 +48,20 @@ class TextFile(Classification):
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """The file's name."""
         return Path(self.path).stem
 
 
 @dataclass(frozen=True)
 class Text(TextFile):
-    """A text file in pieces `[N, context]` int32 of code points (or bytes), each with what follows it as target.
+    """A text file in pieces `[N, context]` int32 of code points (or bytes); the targets are the next tokens.
 
-    Targets are places in the alphabet, all characters that the file has (or all 256 bytes). The first part trains,
-    the shares `validation` and `test` follow in that order. A relative `path` that leads nowhere is looked for in
+    Targets are indices into the vocabulary: all characters of the file (or all 256 bytes). The first part trains, the
+    shares `validation` and `test` follow in that order. A relative `path` that does not exist is looked up in
     `$L2L_DATA`.
 
-    Raises: InputError if an argument is out of range, or (in `check` and `load`) the file is missing, no UTF-8, has
-        fewer than two symbols, or a part of it is shorter than the context.
+    Raises: InputError if an argument is out of range, or (in `check` and `load`) the file is missing, is not UTF-8, has
+        fewer than two different tokens, or a part of it is shorter than the context.
     """
 
     validation: float = 0.05
@@ -71,14 +71,14 @@ class Text(TextFile):
     maximise: bool = field(default=False, init=False)
 
     @property
-    def symbols(self) -> Sequence[int]:
-        """The alphabet, ascending. Raises: InputError as `check` does."""
+    def vocabulary(self) -> Sequence[int]:
+        """The tokens that occur, ascending, or all bytes. Raises: InputError as `check` does."""
         return _read(self._file(), self.unit)[1]
 
     @property
     def outputs(self) -> int:
-        """How many symbols there are."""
-        return len(self.symbols)
+        """The size of the vocabulary."""
+        return len(self.vocabulary)
 
     def check(self) -> None:
         """Refuses a text that cannot be learnt from. Raises: InputError."""
@@ -86,17 +86,17 @@ class Text(TextFile):
             self.load(split)
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols `[N, context]` int32 and the places of what follows them, the same shape, of one split."""
-        return pick(_cut(self._file(), self.unit, self.context, self.validation, self.test), split, self.name)
+        """Tokens `[N, context]` int32 and, in the same shape, the index of each one's successor, of one split."""
+        return pick_split(_cut(self._file(), self.unit, self.context, self.validation, self.test), split, self.name)
 
     def score(self, logits: Array, targets: Array) -> Mapping[str, Array]:
-        """Bits for each symbol, cross-entropy in nats and accuracy (0 to 1), each `[B]`."""
-        found = super().score(logits, targets)
-        return {"bits": found["loss"] / jnp.float32(math.log(2.0)), **found}
+        """Bits per token, cross-entropy in nats and accuracy (0 to 1), each `[B]`."""
+        scores = super().score(logits, targets)
+        return {"bits": scores["loss"] / jnp.float32(math.log(2.0)), **scores}
 
     def _file(self) -> Path:
-        """Where the text lies. Raises: InputError if it is nowhere."""
-        return located(self.path, "text", "a text file")
+        """The path of the text. Raises: InputError if it is missing."""
+        return locate_file(self.path, "text", "a text file")
 
 
 @dataclass(frozen=True)
@@ -117,50 +117,50 @@ class TinyShakespeare(Text):
         return "tiny_shakespeare"
 
     def _file(self) -> Path:
-        folder = cache(self.name)
+        folder = cache_folder(self.name)
         default = self.path == TinyShakespeare.path
         try:
             return super()._file()
         except InputError:
             if not default:
                 raise
-        place = folder / _SHAKESPEARE.rsplit("/", 1)[-1]
-        return place if place.is_file() else fetched(_SHAKESPEARE, _CHECKSUM, folder)
+        file = folder / _SHAKESPEARE.rsplit("/", 1)[-1]
+        return file if file.is_file() else fetch_file(_SHAKESPEARE, _CHECKSUM, folder)
 
 
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, unit: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The symbols of a file `[M]` int32 and its alphabet. Raises: InputError."""
+    """The tokens of a file `[M]` int32 and its vocabulary. Raises: InputError."""
     if unit == "byte":
-        found = np.frombuffer(content(file), np.uint8).astype(np.int32)
+        tokens = np.frombuffer(read_bytes(file), np.uint8).astype(np.int32)
     else:
-        found = np.frombuffer(decoded(file, content(file)).encode("utf-32-le"), "<u4").astype(np.int32)
-    different = np.unique(found)
+        tokens = np.frombuffer(decode_utf8(file, read_bytes(file)).encode("utf-32-le"), "<u4").astype(np.int32)
+    different = np.unique(tokens)
     if len(different) < 2:
-        what = "is empty" if not len(found) else f"has one symbol alone, {chr(different[0])!r}"
-        raise InputError(f"{file} {what}; a text to learn has at least two different symbols.")
-    return frozen(found), tuple(range(256)) if unit == "byte" else tuple(different.tolist())
+        what = "is empty" if not len(tokens) else f"consists of one {unit} only, {chr(different[0])!r}"
+        raise InputError(f"{file} {what}; a text to learn needs at least two different {unit}s.")
+    return make_read_only(tokens), tuple(range(256)) if unit == "byte" else tuple(different.tolist())
 
 
 @functools.lru_cache(maxsize=4)
 def _cut(
     file: Path, unit: str, context: int, validation: float, test: float
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The pieces by split, in the order of the text. Raises: InputError if a split has not one."""
-    symbols, alphabet = _read(file, unit)
-    ends = [round(len(symbols) * share) for share in (1.0 - validation - test, 1.0 - test, 1.0)]
+    """The pieces by split, in the order of the text. Raises: InputError if a split has none."""
+    tokens, vocabulary = _read(file, unit)
+    ends = [round(len(tokens) * share) for share in (1.0 - validation - test, 1.0 - test, 1.0)]
     starts = [0, *ends[:-1]]
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    splits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split, start, end in zip(("train", "validation", "test"), starts, ends, strict=True):
         count = (end - start - 1) // context
         if count < 1:
             raise InputError(
-                f"{file}: the {split} part has {end - start} symbols, too few for a context of {context} and what "
-                "follows it; choose a shorter task.context or another share."
+                f"{file}: the {split} part has {end - start} {unit}s, too few for a context of {context} and its "
+                "successor; choose a shorter task.context or another share."
             )
-        part = symbols[start : start + count * context + 1]
-        places = np.searchsorted(np.asarray(alphabet), part).astype(np.int32)
-        pieces = (part[:-1].reshape(count, context), places[1:].reshape(count, context))
-        found[split] = (frozen(pieces[0].copy()), frozen(pieces[1]))
-    return found
+        part = tokens[start : start + count * context + 1]
+        indices = np.searchsorted(np.asarray(vocabulary), part).astype(np.int32)
+        inputs, targets = part[:-1].reshape(count, context), indices[1:].reshape(count, context)
+        splits[split] = (make_read_only(inputs.copy()), make_read_only(targets))
+    return splits

@@ -61,7 +61,7 @@ class Noise(Classification):
         self.spec, self.outputs, self.epochs = spec, spec.outputs, spec.epochs
 
     @property
-    def symbols(self) -> Sequence[int]:
+    def vocabulary(self) -> Sequence[int]:
         """As many as the specification says."""
         return range(self.spec.tokens)
 

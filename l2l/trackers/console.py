@@ -162,7 +162,7 @@ class Console:
         if self._live is None and self._clock() - self._last_line >= self._every:
             self._print(self._progress.write_line(self._measure_elapsed()))
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         """Shows the searcher's latest figures."""
         self._progress = replace(self._progress, learned=dict(summary))
 

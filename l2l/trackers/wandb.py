@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from l2l.errors import InputError, suggest_names
 from l2l.types import Run, Status, Trial
 
-# Nothing of the machine, the code or the terminal is collected: what is worth comparing is passed by us.
+# wandb collects nothing of the machine, the code or the terminal: this tracker passes what is worth comparing.
 _QUIET: Mapping[str, Any] = {
     "console": "off",
     "silent": True,
@@ -31,7 +31,7 @@ _QUIET: Mapping[str, Any] = {
     "x_save_requirements": False,
 }
 _MODES = ("online", "offline", "disabled")
-# The public server under its older and its newer name; a login for either will do.
+# The public server under its older and its newer name; a login for either is enough.
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 _SECRET = re.compile(
     r"(^|[_.-])(pass(word|wd)?|pwd|secrets?|token|(api|access|private)[_-]?key|credentials?|auth)([_.-]|$)", re.I
@@ -65,7 +65,7 @@ class Wandb:
         self._token = ""
         self._logged: set[str] = set()
         self._finished: dict[int, Trial] = {}
-        self._told = 0
+        self._learned_trials = 0
         self._best: float | None = None
 
     def start(self, run: Run, finished: Iterable[Trial]) -> None:
@@ -73,10 +73,10 @@ class Wandb:
         if self._mode == "disabled":
             return
         self._run = run._replace(directory=run.directory.resolve())
-        # Made by us: where it cannot make the folder, wandb turns to the temporary one without a word.
+        # Made here: where wandb cannot make the folder, it silently uses the temporary one.
         self._folder.mkdir(parents=True, exist_ok=True)
         self._read_marker()
-        # The log of wandb's own service would else go to the user's cache folder, or all over the terminal.
+        # Otherwise the log of wandb's own service goes to the user's cache folder or to the terminal.
         with _environment("WANDB_CACHE_DIR", os.environ.get("WANDB_CACHE_DIR") or str(self._run.directory)):
             self._search = self._open("search", run.name, _settings(run))
         for trial in finished:
@@ -87,28 +87,28 @@ class Wandb:
         if self._search is not None:
             self._log(trial)
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
-        """One point of the search's curves, at the number of trials learnt from."""
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+        """Logs one point of the search's curves, at the number of trials that the searcher has learnt from."""
         if self._search is None:
             return
-        self._told += len(batch)
+        self._learned_trials += len(batch)
         figures = {name: float(value) for name, value in summary.items()}
         for trial in batch:
             if trial.reward and trial.status is not Status.PRUNED:
                 self._best = trial.reward[0] if self._best is None else max(self._best, trial.reward[0])
         if self._best is not None:
             figures["best reward"] = self._best
-        self._search.log(figures, step=self._told, commit=True)
+        self._search.log(figures, step=self._learned_trials, commit=True)
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Logs the table of trials and the winner, and closes the search's run."""
         search, self._search = self._search, None
         if search is None:
             return
-        # The data folder holds what an upload will need: with the runs, it can go to another machine.
+        # An upload needs the data folder: beside the runs, it can move with them to another machine.
         with _environment("WANDB_DATA_DIR", str(self._folder)):
             if self._finished:
-                search.log({"trials": _table(self._finished)})
+                search.log({"trials": _make_table(self._finished)})
             if result is not None:
                 self._log_winner(search, result)
         search.finish(exit_code=1 if result is None else 0)
@@ -117,7 +117,7 @@ class Wandb:
         import wandb
 
         assert self._run is not None
-        figures = {part: dict(_flat(result[part])) for part in ("best", "test", "seconds") if result.get(part)}
+        figures = {part: dict(_flatten(result[part])) for part in ("best", "test", "seconds") if result.get(part)}
         search.summary.update({f"{part}.{key}": value for part in figures for key, value in figures[part].items()})
         best = self._run.directory / "best"
         files = [path for path in sorted(best.rglob("*")) if path.is_file()]
@@ -128,7 +128,7 @@ class Wandb:
             search.log_artifact(artifact)
 
     def _log(self, trial: Trial) -> None:
-        """A run for a finished trial that has none; the marker is written when all of it is."""
+        """Logs a finished trial as a run unless it has one; the marker is written after all of it."""
         assert self._run is not None
         self._finished[trial.number] = trial
         name = f"trial-{trial.number:04d}"
@@ -139,7 +139,7 @@ class Wandb:
         for epoch in range(max(map(len, curve.values()), default=0)):
             point = {key: float(values[epoch]) for key, values in curve.items() if epoch < len(values)}
             run.log(point, step=epoch + 1, commit=True)
-        # After the curve, whose last point would else take the place of the final metric of the same name.
+        # After the curve, whose last point would otherwise replace the final metric of the same name.
         run.summary.update(_results(trial))
         run.finish(exit_code=1 if trial.status is Status.FAILED else 0)
         self._logged.add(name)
@@ -147,7 +147,7 @@ class Wandb:
             file.write(f"{name}\n")
 
     def _open(self, identity: str, name: str, config: Mapping[str, Any]) -> Any:
-        # Imported here: it takes a second, which a search without this tracker does not owe.
+        # Imported here: it takes a second, which a search without this tracker should not pay.
         import wandb
 
         assert self._run is not None
@@ -172,11 +172,11 @@ class Wandb:
 
     @property
     def _marker(self) -> Path:
-        """A text file: a token that the ids of this search's runs begin with, then the trials that are logged."""
+        """A text file: the token with which the ids of this search's runs begin, then the trials that are logged."""
         return self._folder / "logged.txt"
 
     def _read_marker(self) -> None:
-        """Learns what is logged and removes what is not wholly so, the search's own run included: it is told anew."""
+        """Reads which runs are logged, and removes incomplete ones; the search's own run is always logged again."""
         text = self._marker.read_text(encoding="utf-8") if self._marker.is_file() else ""
         # A last line without its end was cut off by a kill.
         lines = text[: text.rfind("\n") + 1].split()
@@ -184,7 +184,7 @@ class Wandb:
             self._token, self._logged = lines[0], set(lines[1:])
         else:
             self._token = secrets.token_hex(4)
-        # Written anew, so that a line cut off does not spoil the next; a kill here leaves the old file whole.
+        # Rewritten, so that an incomplete line does not spoil the next one; a kill here leaves the old file whole.
         fresh = self._marker.with_suffix(".new")
         fresh.write_text("".join(f"{line}\n" for line in [self._token, *sorted(self._logged)]), encoding="utf-8")
         fresh.replace(self._marker)
@@ -198,8 +198,8 @@ def _has_key() -> bool:
     """Whether wandb has a key to log in with."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    own = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
-    hosts = (own,) if own and own not in _HOSTS else _HOSTS
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
+    hosts = (server,) if server and server not in _HOSTS else _HOSTS
     for path in [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             logins = netrc.netrc(os.path.expanduser(path))
@@ -220,28 +220,28 @@ def _environment(name: str, value: str) -> Generator[None]:
             os.environ[name] = before
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values of nested mappings under dotted names, without what looks like a secret."""
+def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of nested mappings under dotted names, without those that look like a secret."""
     for key, value in values.items():
         if _SECRET.search(str(key)) or (isinstance(value, str) and _SECRET_VALUE.search(value)):
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flatten(value, f"{above}{key}.")
         elif value is None or isinstance(value, bool | int | float | str):
             yield f"{above}{key}", value
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What all runs of one search share, and differs from the next search."""
-    own = {"search.name": run.name, "search.space": run.space.name, "search.trials": run.trials}
-    return {**own, **dict(_flat(run.config, "config."))}
+    """The settings that all runs of one search share."""
+    settings = {"search.name": run.name, "search.space": run.space.name, "search.trials": run.trials}
+    return {**settings, **dict(_flatten(run.config, "config."))}
 
 
 def _results(trial: Trial) -> dict[str, Any]:
-    """What came of a trial, flat."""
+    """The results of a trial as a flat dict."""
     results: dict[str, Any] = {"status": str(trial.status)}
-    for place, reward in enumerate(trial.reward or ()):
-        results[f"reward.{place}" if place else "reward"] = reward
+    for index, reward in enumerate(trial.reward or ()):
+        results[f"reward.{index}" if index else "reward"] = reward
     if trial.outcome is not None:
         results.update({name: float(value) for name, value in trial.outcome.metrics.items()})
         results.update({f"seconds.{name}": float(value) for name, value in trial.outcome.seconds.items()})
@@ -250,7 +250,7 @@ def _results(trial: Trial) -> dict[str, Any]:
     return results
 
 
-def _table(finished: Mapping[int, Trial]) -> Any:
+def _make_table(finished: Mapping[int, Trial]) -> Any:
     """All trials, a row each: number, results, values."""
     import wandb
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from l2l.errors import InputError
-from l2l.executors import local as local_
+from l2l.executors import local as local_executor
 from l2l.executors.local import Local
 from l2l.space import Candidate
 from l2l.types import Outcome, Trial
@@ -190,7 +190,7 @@ def test_the_kernels_kills_for_want_of_memory_are_the_cohorts_own(
     executor: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter(range(100))  # one more at each look
-    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    monkeypatch.setattr(local_executor, "_count_memory_kills", lambda: next(counts))
     outcomes = run(executor, Acts(tmp_path), trials("ok", "SIGKILL"))
     assert errors(outcomes) == {1: f"{DIED} twice (signal 9, SIGKILL); {HINT}"}
 
@@ -214,7 +214,7 @@ def test_where_memory_ran_out_a_trial_is_run_again_beside_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter(range(100))
-    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    monkeypatch.setattr(local_executor, "_count_memory_kills", lambda: next(counts))
     with closing(Local(workers=3, threads=1)) as executor:
         assert errors(run(executor, Acts(tmp_path), trials("hog", "ok", "hog", "hog", "ok"))) == {}
     assert {path.name for path in tmp_path.iterdir()} == {"0", "2", "3"}
@@ -224,7 +224,7 @@ def test_where_memory_runs_out_each_gets_a_program_of_its_own(
     executor: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter(range(100))
-    monkeypatch.setattr(local_, "_memory_kills", lambda: next(counts))
+    monkeypatch.setattr(local_executor, "_count_memory_kills", lambda: next(counts))
     ended = list(executor.run(Acts(tmp_path), trials("crowded", "crowded", together=True)))
     assert {trial.number: (trial.cohort, (trial.outcome or Outcome()).error) for trial in ended} == {
         0: ((0,), None),

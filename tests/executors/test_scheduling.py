@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2l.executors.scheduling import Piece, choose, pieces
+from l2l.executors.scheduling import Piece, choose_pieces, split_trials
 from l2l.space import Candidate, Integer, SearchSpace
 from l2l.types import Outcome, Trial
 
@@ -52,34 +52,34 @@ def numbers(found: Sequence[Piece]) -> list[list[int]]:
 
 def test_a_cohort_is_one_piece_or_as_many_as_it_has_calls() -> None:
     asked = trials((0, 2, 4, 6, 8), (1, 3))
-    assert numbers(pieces(Plain(), asked, None)) == [[0, 2, 4, 6, 8], [1, 3]]
-    assert numbers(pieces(Plain(), asked, 2)) == [[0, 2], [4, 6], [8], [1, 3]]
-    assert numbers(pieces(Plain(), asked, 1)) == [[number] for number in (0, 2, 4, 6, 8, 1, 3)]
+    assert numbers(split_trials(Plain(), asked, None)) == [[0, 2, 4, 6, 8], [1, 3]]
+    assert numbers(split_trials(Plain(), asked, 2)) == [[0, 2], [4, 6], [8], [1, 3]]
+    assert numbers(split_trials(Plain(), asked, 1)) == [[number] for number in (0, 2, 4, 6, 8, 1, 3)]
     # After a crash, what is left of a cohort is cut where it would have been.
-    assert numbers(pieces(Plain(), asked[1:], 2)) == [[2], [4, 6], [8], [1, 3]]
+    assert numbers(split_trials(Plain(), asked[1:], 2)) == [[2], [4, 6], [8], [1, 3]]
 
 
 def test_a_piece_has_the_name_of_its_program() -> None:
     asked = trials((0, 2), (1,), (4,))
-    assert [piece.program for piece in pieces(Odd(), asked, None)] == ["even", "odd", "even"]
-    assert len({piece.program for piece in pieces(Plain(), asked, None)}) == 3
+    assert [piece.program for piece in split_trials(Odd(), asked, None)] == ["even", "odd", "even"]
+    assert len({piece.program for piece in split_trials(Plain(), asked, None)}) == 3
 
 
 def test_a_worker_goes_on_with_its_programs_then_begins_one_then_helps() -> None:
-    waiting = pieces(Odd(), trials(*((n,) for n in range(12))), 1)
-    assert numbers(choose(waiting, {"odd"}, {"odd", "even"}, 2, {})) == [[1], [3], [5]]
-    assert numbers(choose(waiting, set(), {"even"}, 2, {})) == [[1], [3], [5]]
-    assert numbers(choose(waiting, set(), set(), 2, {})) == [[0], [2], [4]]
-    assert numbers(choose(waiting[1:], set(), {"odd", "even"}, 2, {})) == [[1], [3]]
-    assert numbers(choose(waiting[-1:], {"even"}, {"even"}, 2, {})) == [[11]]
+    waiting = split_trials(Odd(), trials(*((n,) for n in range(12))), 1)
+    assert numbers(choose_pieces(waiting, {"odd"}, {"odd", "even"}, 2, {})) == [[1], [3], [5]]
+    assert numbers(choose_pieces(waiting, set(), {"even"}, 2, {})) == [[1], [3], [5]]
+    assert numbers(choose_pieces(waiting, set(), set(), 2, {})) == [[0], [2], [4]]
+    assert numbers(choose_pieces(waiting[1:], set(), {"odd", "even"}, 2, {})) == [[1], [3]]
+    assert numbers(choose_pieces(waiting[-1:], {"even"}, {"even"}, 2, {})) == [[11]]
 
 
 def test_a_worker_helps_where_most_is_left_and_not_where_little_is() -> None:
-    waiting, both = pieces(Odd(), trials(*((n,) for n in range(12))), 1), {"odd", "even"}
-    assert numbers(choose(waiting, set(), both, 2, {"odd": 0.4, "even": 0.5})) == [[0], [2], [4]]
-    assert numbers(choose(waiting, set(), both, 2, {"odd": 0.4, "even": 0.3})) == [[1], [3], [5]]
-    assert choose(waiting, set(), both, 2, {"odd": 0.3, "even": 0.3}) == []
-    assert numbers(choose(waiting, {"odd"}, both, 2, {"odd": 0.0, "even": 9.0})) == [[1], [3], [5]]
+    waiting, both = split_trials(Odd(), trials(*((n,) for n in range(12))), 1), {"odd", "even"}
+    assert numbers(choose_pieces(waiting, set(), both, 2, {"odd": 0.4, "even": 0.5})) == [[0], [2], [4]]
+    assert numbers(choose_pieces(waiting, set(), both, 2, {"odd": 0.4, "even": 0.3})) == [[1], [3], [5]]
+    assert choose_pieces(waiting, set(), both, 2, {"odd": 0.3, "even": 0.3}) == []
+    assert numbers(choose_pieces(waiting, {"odd"}, both, 2, {"odd": 0.0, "even": 9.0})) == [[1], [3], [5]]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -96,7 +96,7 @@ def test_everything_is_given_out_once_whoever_asks(programs: list[str], workers:
     turn = iter([*order, *range(1000)])
     while waiting:
         worker = next(turn) % workers
-        taken = choose(waiting, held[worker], set().union(*held), workers, dict.fromkeys("ab", 0.01))
+        taken = choose_pieces(waiting, held[worker], set().union(*held), workers, dict.fromkeys("ab", 0.01))
         if not taken:  # then others hold all that is left
             assert {piece.program for piece in waiting} <= set().union(*held) - held[worker]
             continue

@@ -35,7 +35,7 @@ from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.testing import TOY
 from l2l.testing.stores import exact
-from l2l.trackers.apart import Apart
+from l2l.trackers.background import BackgroundTracker
 from l2l.types import Outcome, Run, Status, Trial
 
 
@@ -87,7 +87,7 @@ class Recorder:
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         self.events.append(("tell", trial.number, trial.status, sorted(seconds)))
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         self.events.append(("learned", [trial.number for trial in batch], dict(summary)))
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
@@ -286,7 +286,7 @@ class Hanging(Recorder):
 
 def test_trackers_that_break_or_hang_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    trackers = {"broken": Broken(), "hanging": Apart(Hanging(), patience=0.05), "good": recorder}
+    trackers = {"broken": Broken(), "hanging": BackgroundTracker(Hanging(), patience=0.05), "good": recorder}
     found = run(tmp_path / "run", tracker=trackers)
     Hanging.gate.set()
     run(tmp_path / "quiet")

@@ -111,12 +111,12 @@ def test_the_folder_is_the_path_then_the_data_folder_then_the_cache(
     Adult(write(tmp_path / "elsewhere"), validation=4).check()
 
 
-def test_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {each.name: each.read_bytes() for each in write(tmp_path / "there").iterdir()}
     urls = {f"http://host/{name}": f"md5:{hashlib.md5(data).hexdigest()}" for name, data in content.items()}
     asked: list[str] = []
 
-    def fetched(url: str, checksum: str, folder: Path) -> Path:
+    def fetch_file(url: str, checksum: str, folder: Path) -> Path:
         assert checksum == urls[url]
         asked.append(url)
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return folder / url.rsplit("/", 1)[-1]
 
     monkeypatch.setattr(adult, "_DOWNLOADS", urls)
-    monkeypatch.setattr("l2l.tasks.data_files.fetched", fetched)
+    monkeypatch.setattr("l2l.tasks.data_files.fetch_file", fetch_file)
     Adult(validation=4).check()
     Adult(validation=4).check()
     assert sorted(asked) == sorted(urls)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from l2l.errors import InputError
-from l2l.tasks.classification import Classification, check_labels, pick
+from l2l.tasks.classification import Classification, check_labels, pick_split
 from l2l.tasks.digits import Digits
 
 TASK = Classification()
@@ -59,7 +59,7 @@ def test_labels_are_whole_numbers_below_the_classes() -> None:
 
 def test_an_unknown_split_and_a_bad_count_say_what_is_expected() -> None:
     with pytest.raises(InputError, match="did you mean 'validation'"):
-        pick({"train": 1, "validation": 2, "test": 3}, "valid", "digits")
+        pick_split({"train": 1, "validation": 2, "test": 3}, "valid", "digits")
     for value in (0, True, 2.0, "3"):
         with pytest.raises(InputError, match=r"^digits: epochs must be an integer of at least 1"):
             Digits(epochs=value)  # pyright: ignore[reportArgumentType]

@@ -71,4 +71,4 @@ def test_the_table_is_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    np.testing.assert_array_equal(digits._table(), np.column_stack([pixels, labels]))  # pyright: ignore
+    np.testing.assert_array_equal(digits._load_csv(), np.column_stack([pixels, labels]))  # pyright: ignore

@@ -53,8 +53,8 @@ def test_a_line_is_an_example(file: Path) -> None:
         assert not x.flags.writeable
         assert not y.flags.writeable
     assert sorted(examples(task)) == sorted(EXAMPLES)
-    alphabet = {ord(each) for text in task.load("train")[0] for each in spelled(text)}
-    assert list(task.symbols) == [0, *sorted(alphabet)]
+    vocabulary = {ord(each) for text in task.load("train")[0] for each in spelled(text)}
+    assert list(task.vocabulary) == [0, *sorted(vocabulary)]
     hash(task)  # tasks travel to worker processes and are keys of caches
 
 
@@ -69,15 +69,15 @@ def test_a_text_is_cut_or_filled_up(tmp_path: Path) -> None:
     task = LabelledText(file, context=4)
     rows = {tuple(row) for row in task.load("train")[0].tolist()}
     assert rows == {tuple(map(ord, "abcd")), (ord("x"), ord("y"), 0, 0)}
-    assert "".join(map(chr, task.symbols)) == "\0abcdxy"  # e and f are never seen
+    assert "".join(map(chr, task.vocabulary)) == "\0abcdxy"  # e and f are never seen
 
 
-def test_symbols_are_those_of_the_training_split(file: Path) -> None:
+def test_the_vocabulary_is_that_of_the_training_split(file: Path) -> None:
     seen = LabelledText(file).load("test")[0][0]
     file = write(file.with_name("new.txt"), file.read_text().replace(spelled(seen), f"{spelled(seen)}€"))
     task = LabelledText(file)
     assert ord("€") in task.load("test")[0]
-    assert ord("€") not in task.symbols
+    assert ord("€") not in task.vocabulary
 
 
 def test_bytes(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_bytes(tmp_path: Path) -> None:
     task = LabelledText(file, context=3, unit="byte")
     rows = {tuple(row) for row in task.load("train")[0].tolist()}
     assert rows == {(ord("x"), 0xFF, 0xE4), (0xC3, 0xA4, 0)}
-    assert list(task.symbols) == list(range(256))
+    assert list(task.vocabulary) == list(range(256))
 
 
 def test_a_label_can_be_written_whatever_it_is(tmp_path: Path) -> None:
@@ -101,25 +101,25 @@ def test_a_model_of_classes_is_evaluated_on_other_texts(file: Path, tmp_path: Pa
             return jnp.stack([jnp.ones(len(x)), jnp.zeros(len(x))], -1)
 
     task = LabelledText(file, context=10)
-    model = TextModel(Even(), task.symbols, 10)
+    model = TextModel(Even(), task.vocabulary, 10)
     other = write(tmp_path / "new.txt", "even\tneu €\nodd\talt\n" * 10)
     assert evaluate(model, LabelledText(other, context=10))["accuracy"] == pytest.approx(
         np.mean(LabelledText(other, context=10).load("validation")[1] == 0)
     )
     with pytest.raises(
-        InputError, match=r"takes texts of 10 symbols and 'new' cuts them to 4; give the task context=10\."
+        InputError, match=r"takes texts of 10 tokens, but task 'new' cuts them to 4; give the task context=10\."
     ):
         evaluate(model, LabelledText(other, context=4))
     third = write(tmp_path / "third.txt", "even\tneu\nodd\talt\nnone\tnichts\n" * 10)
     with pytest.raises(
-        InputError, match=r"tells 2 classes apart and 'third' has 3; evaluate it on texts with the labels"
+        InputError, match=r"has 2 output classes, but task 'third' has 3; evaluate it on texts with the labels"
     ):
         evaluate(model, LabelledText(third, context=10))
 
 
 def test_characters_of_several_bytes(tmp_path: Path) -> None:
     file = write(tmp_path / "a.txt", "ja\täöü€𝄞\nnein\tx\n" * 10)
-    assert max(LabelledText(file).symbols) == ord("𝄞")
+    assert max(LabelledText(file).vocabulary) == ord("𝄞")
     assert ("ja", "äöü€𝄞") in examples(LabelledText(file))
 
 
@@ -163,17 +163,17 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("a.txt", b"a\tx\nb\tabc\xff\n", r"is not UTF-8 \(byte 9 is 0xff\); convert it, or give task\.unit=byte"),
     ("a.csv", b"a,\xe4\n", r"is not UTF-8 \(byte 2 is 0xe4\)"),
     ("a.txt", f"{MANY}\nb x\n", r"a\.txt: line 20 has no tab; expected a label, a tab and a text"),
-    ("a.txt", f"{MANY}\ty\n", "line 19 has an empty label; fill it in or take the line out"),
+    ("a.txt", f"{MANY}\ty\n", "line 19 has an empty label; fill it in or remove the line"),
     ("a.txt", f"{MANY}b\t\n", "line 19 has an empty text"),
     ("a.txt", f"{MANY}b\t  \t\n", "line 19 has an empty text"),
-    ("a.txt", f"{MANY}b\ta\0b\n", "line 19 has the character 0, which stands for nothing; take it out"),
+    ("a.txt", f"{MANY}b\ta\0b\n", "line 19 has the character 0, which marks padding; remove it"),
     ("a.csv", "a,x\n\nb\n", "line 3 has 1 columns, expected a label and a text, in quotes if it has commas"),
     ("a.csv", 'a,"x\ny"\nb,y,z\n', "line 3 has 3 columns"),
     ("a.csv", "a,x\n,y\n", "line 2 has an empty label"),
     ("a.csv", "a,x\nb,\n", "line 2 has an empty text"),
-    ("a.csv", 'a,x\nb,"y\nc,z\n', r"line 2 is no CSV \(unexpected end of data\); correct its quotes"),
-    ("a.csv", 'a,x\nb,"y"z\n', "line 2 is no CSV"),
-    ("a.txt", "a\tx\na\ty\n", "has one class alone, 'a'; expected at least two different labels"),
+    ("a.csv", 'a,x\nb,"y\nc,z\n', r"line 2 is not CSV \(unexpected end of data\); correct its quotes"),
+    ("a.csv", 'a,x\nb,"y"z\n', "line 2 is not CSV"),
+    ("a.txt", "a\tx\na\ty\n", "has one class only, 'a'; expected at least two different labels"),
     ("a.txt", "a\tx\nb\ty\n", "has 2 examples, too few to leave one for validation; add some or choose other shares"),
     ("a.txt", "a\tx\nb\ty\n" * 2 + "b\tz\n", "has 5 examples, too few to leave one for validation"),
 ]  # fmt: skip
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_learnt_is_one_sentence(
 
 def test_a_byte_of_0_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.bin", b"a\tx\nb\ta\x00b\n")
-    with pytest.raises(InputError, match="line 2 has the byte 0, which stands for nothing"):
+    with pytest.raises(InputError, match="line 2 has the byte 0, which marks padding"):
         LabelledText(file, unit="byte").check()
 
 

@@ -28,7 +28,7 @@ def test_targets_are_what_follows(file: Path) -> None:
     task.check()
     text = file.read_text(encoding="utf-8")
     alphabet = sorted(map(ord, set(text)))
-    assert (task.name, task.outputs, list(task.symbols)) == ("story", len(alphabet), alphabet)
+    assert (task.name, task.outputs, list(task.vocabulary)) == ("story", len(alphabet), alphabet)
     found = ""
     for split, share in (("train", 900), ("validation", 50), ("test", 50)):
         x, y = task.load(split)  # pyright: ignore[reportArgumentType]
@@ -84,11 +84,11 @@ def test_scores_are_means_over_an_example(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        (b"", {}, "is empty; a text to learn has at least two different symbols"),
-        (b"aaaaaaaa", {}, "has one symbol alone, 'a'"),
+        (b"", {}, "is empty; a text to learn needs at least two different characters"),
+        (b"aaaaaaaa", {}, "consists of one character only, 'a'"),
         (b"abc\xff" * 50, {}, r"is not UTF-8 \(byte 3 is 0xff\); convert it, or give task.unit=byte"),
-        (b"ab" * 100, {"context": 500}, "the train part has 180 symbols, too few for a context of 500"),
-        (b"ab" * 100, {"context": 32}, "the validation part has 10 symbols, too few for a context of 32"),
+        (b"ab" * 100, {"context": 500}, "the train part has 180 characters, too few for a context of 500"),
+        (b"ab" * 100, {"context": 32}, "the validation part has 10 characters, too few for a context of 32"),
     ],
 )
 def test_a_text_that_cannot_be_learnt_is_one_sentence(

@@ -98,7 +98,7 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
         console.tell(
             bad(number, "out of memory: asked for [64, 64]") if number == 3 else good(number, number / 10), LEDGER
         )
-    console.learned([], {"entropy": 1.0})
+    console.tell_batch([], {"entropy": 1.0})
     clock.now += 50
     console.finish({})
     assert file.getvalue().splitlines() == [

@@ -18,7 +18,7 @@ import pytest
 
 from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Real, SearchSpace
-from l2l.trackers.apart import Apart
+from l2l.trackers.background import BackgroundTracker
 from l2l.trackers.wandb import Wandb
 from l2l.types import Outcome, Run, Status, Trial
 
@@ -79,8 +79,8 @@ def search(tracker: Any, folder: Path, trials: Sequence[int] = range(4), result:
     tracker.start(run(folder), [trial(number) for number in range(start)])
     for number in trials:
         tracker.tell(trial(number), {"train": 1.0})
-    tracker.learned([trial(0), trial(1)], {"entropy": 2.0})
-    tracker.learned([trial(2), trial(3)], {"entropy": 1.5})
+    tracker.tell_batch([trial(0), trial(1)], {"entropy": 2.0})
+    tracker.tell_batch([trial(2), trial(3)], {"entropy": 1.5})
     tracker.finish(result)
 
 
@@ -310,20 +310,20 @@ def test_what_a_kill_left_half_written_is_written_again(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_switches_the_tracker_off(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
     lines: list[str] = []
-    apart = Apart(Wandb(), lines.append)
+    background = BackgroundTracker(Wandb(), lines.append)
     broken = Run("run", "group", tmp_path / "run", {}, SPACE, 4, "accuracy")
-    apart.start(broken, [])
-    apart.tell(trial(0), {})
-    apart.finish(RESULT)
+    background.start(broken, [])
+    background.tell(trial(0), {})
+    background.finish(RESULT)
     assert len(lines) == 1
     assert "tracker Wandb is switched off: " in lines[0]
-    assert not apart.hanging
+    assert not background.is_hanging
 
 
 def test_it_works_in_a_thread_of_its_own(tmp_path: Path) -> None:
     lines: list[str] = []
-    apart = Apart(Wandb(), lines.append, patience=120.0)
-    search(apart, tmp_path)
+    background = BackgroundTracker(Wandb(), lines.append, patience=120.0)
+    search(background, tmp_path)
     assert lines == []
     assert len(logged(tmp_path)) == 5
 
@@ -335,9 +335,9 @@ def test_one_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         def start(self, run: Run, finished: Any) -> None:
             gate.wait()
 
-    apart = Apart(Stuck(), lambda line: None, capacity=3, patience=0.05)
-    search(apart, tmp_path)
-    assert apart.hanging
+    background = BackgroundTracker(Stuck(), lambda line: None, capacity=3, patience=0.05)
+    search(background, tmp_path)
+    assert background.is_hanging
     gate.set()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.trackers.apart import Apart
+from l2l.trackers.background import BackgroundTracker
 from l2l.types import Run, Trial
 
 RUN = Run(
@@ -40,26 +40,26 @@ class Recorder:
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         self.note("tell", trial.number, dict(seconds))
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         self.note("learned", [trial.number for trial in batch], dict(summary))
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         self.note("finish", result)
 
 
-def search(tracker: Apart) -> None:
+def search(tracker: BackgroundTracker) -> None:
     tracker.start(RUN, iter(TRIALS[:1]))
     for trial in TRIALS[1:]:
         tracker.tell(trial, {"train": trial.number})
-    tracker.learned(TRIALS, {"baseline": 0.5})
+    tracker.tell_batch(TRIALS, {"baseline": 0.5})
 
 
 def test_events_arrive_in_order_in_another_daemon_thread() -> None:
     lines: list[str] = []
     recorder = Recorder()
-    apart = Apart(recorder, lines.append)
-    search(apart)
-    apart.finish({"best": 1})
+    background = BackgroundTracker(recorder, lines.append)
+    search(background)
+    background.finish({"best": 1})
     thread = recorder.events[0][3]
     assert thread is not threading.current_thread()
     assert thread.daemon
@@ -71,20 +71,20 @@ def test_events_arrive_in_order_in_another_daemon_thread() -> None:
         ("learned", [0, 1, 2, 3], {"baseline": 0.5}),
         ("finish", {"best": 1}),
     ]
-    assert not apart.hanging
+    assert not background.is_hanging
     assert lines == []
 
 
 def test_what_the_search_writes_on_afterwards_is_not_seen() -> None:
     gate = threading.Event()
     recorder = Recorder(gate=gate)
-    apart = Apart(recorder)
-    apart.start(RUN, [])
+    background = BackgroundTracker(recorder)
+    background.start(RUN, [])
     ledger = {"train": 1.0}
-    apart.tell(TRIALS[0], ledger)
+    background.tell(TRIALS[0], ledger)
     ledger["train"] = 2.0
     gate.set()
-    apart.finish(None)
+    background.finish(None)
     assert recorder.events[1] == ("tell", 0, {"train": 1.0})
 
 
@@ -92,44 +92,44 @@ def test_what_the_search_writes_on_afterwards_is_not_seen() -> None:
 def test_an_exception_is_one_line_and_switches_the_tracker_off(fails: str) -> None:
     lines: list[str] = []
     recorder = Recorder(fails)
-    apart = Apart(recorder, lines.append)
-    search(apart)
-    apart.finish({})
-    apart.tell(TRIALS[0], {})
+    background = BackgroundTracker(recorder, lines.append)
+    search(background)
+    background.finish({})
+    background.tell(TRIALS[0], {})
     assert lines == ["tracker Recorder is switched off: SystemExit: no reason"]
     assert [name for name, *_ in recorder.events].count(fails) == (2 if fails == "finish" else 1)
     # The display it may have put up is taken down.
     assert recorder.events[-1] == ("finish", None)
-    assert not apart.hanging
+    assert not background.is_hanging
 
 
 def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
     lines: list[str] = []
     gate = threading.Event()
-    apart = Apart(Recorder(gate=gate), lines.append, capacity=2, patience=0.05)
-    search(apart)
+    background = BackgroundTracker(Recorder(gate=gate), lines.append, capacity=2, patience=0.05)
+    search(background)
     # One event is being worked on or the first of two that wait.
-    assert apart.dropped in (2, 3)
-    apart.finish({})
-    assert apart.hanging
+    assert background.dropped in (2, 3)
+    background.finish({})
+    assert background.is_hanging
     assert lines == [
         "tracker Recorder was left behind after 0.05 s with 2 events waiting; nothing of the search itself is lost.",
-        f"tracker Recorder was too slow: {apart.dropped} events were dropped.",
+        f"tracker Recorder was too slow: {background.dropped} events were dropped.",
     ]
     gate.set()
 
 
 def test_a_tracker_that_was_never_started_finishes_at_once() -> None:
     recorder, lines = Recorder(), list[str]()
-    apart = Apart(recorder, lines.append)
-    apart.finish(None)
-    assert not apart.hanging
+    background = BackgroundTracker(recorder, lines.append)
+    background.finish(None)
+    assert not background.is_hanging
     assert recorder.events == lines == []
 
 
 def test_the_log_is_where_a_failure_is_told_by_default(caplog: pytest.LogCaptureFixture) -> None:
-    apart = Apart(Recorder("tell"))
-    search(apart)
-    apart.finish(None)
+    background = BackgroundTracker(Recorder("tell"))
+    search(background)
+    background.finish(None)
     assert [record.name for record in caplog.records] == ["l2l"]
     assert "switched off" in caplog.text

@@ -1,4 +1,4 @@
-"""A tracker apart: in a thread of its own behind a bounded queue, so that it can neither slow nor stop a search."""
+"""Runs a tracker in a background thread behind a bounded queue, so that it can neither slow nor stop a search."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def is_any_running() -> bool:
     return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
 
 
-class Apart:
-    """A `Tracker` that hands every event to another one, which runs in a daemon thread.
+class BackgroundTracker:
+    """A `Tracker` that passes every event to another one, which runs in a daemon thread.
 
     An exception there is reported once, as one line, and switches that tracker off. When `capacity` events
-    wait, further ones are dropped and counted. `finish` waits at most `patience` seconds and then leaves the
-    tracker behind; `hanging` tells so, and a process that ends should then use `os._exit`.
+    wait, further ones are dropped and counted. `finish` waits at most `patience` seconds and then abandons the
+    tracker; `is_hanging` is then true, and the process should end with `os._exit`.
     """
 
     def __init__(
@@ -39,39 +39,39 @@ class Apart:
         patience: float = 10.0,
     ) -> None:
         self.dropped = 0
-        """Events that the tracker was never told of."""
+        """Events that never reached the tracker."""
         self._tracker = tracker
         self._name = type(tracker).__name__
         self._report = report
         self._patience = patience
         self._events: queue.Queue[Event | None] = queue.Queue(capacity)
         self._failed = threading.Event()
-        self._left_behind = False
+        self._abandoned = False
         self._thread = threading.Thread(target=self._work, name=f"{THREAD_PREFIX}{self._name}", daemon=True)
 
     @property
-    def hanging(self) -> bool:
-        """Whether the tracker is still at work after `finish` has given it up."""
-        return self._left_behind and self._thread.is_alive()
+    def is_hanging(self) -> bool:
+        """Whether the tracker is still at work after `finish` has abandoned it."""
+        return self._abandoned and self._thread.is_alive()
 
     def start(self, run: Run, finished: Iterable[Trial]) -> None:
-        """Starts the thread; `finished` is read here, since it may come from a database that is bound to this one."""
+        """Starts the thread; `finished` is read here, since its database may be bound to this thread."""
         trials = tuple(finished)
         self._thread.start()
         self._put(lambda: self._tracker.start(run, trials))
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
-        """Passes the event on; the ledger is copied, since the search goes on writing to it."""
-        ledger = dict(seconds)
-        self._put(lambda: self._tracker.tell(trial, ledger))
+        """Passes the event on with a copy of `seconds`, to which the search continues to write."""
+        totals = dict(seconds)
+        self._put(lambda: self._tracker.tell(trial, totals))
 
-    def learned(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
+    def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         """Passes the event on."""
         trials, figures = tuple(batch), dict(summary)
-        self._put(lambda: self._tracker.learned(trials, figures))
+        self._put(lambda: self._tracker.tell_batch(trials, figures))
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
-        """Passes the event on and waits, at most `patience` seconds, until all is done."""
+        """Passes the event on and waits at most `patience` seconds for the tracker."""
         if self._thread.ident is None or self._failed.is_set():
             return
         deadline = time.monotonic() + self._patience
@@ -79,8 +79,8 @@ class Apart:
             self._events.put(lambda: self._tracker.finish(result), timeout=self._patience)
             self._events.put(None, timeout=max(0.0, deadline - time.monotonic()))
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        self._left_behind = self._thread.is_alive()
-        if self._left_behind:
+        self._abandoned = self._thread.is_alive()
+        if self._abandoned:
             self._report(
                 f"tracker {self._name} was left behind after {self._patience:g} s with {self._events.qsize()} events "
                 "waiting; nothing of the search itself is lost."
