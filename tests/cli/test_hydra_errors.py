@@ -21,7 +21,7 @@ BAD = {
     "search searcher.policy.units=3": "searcher.policy.units is unknown: l2l.searchers.controllers.Factorised does not "
     "take it; expected one of 'temperature'.",
     "search trials=many": "trials=many does not fit: Value 'many' of type 'str' could not be converted to Integer.",
-    "search trials=0": "trials must be a whole number of at least 1, got 0.",
+    "search trials=0": "trials must be an integer of at least 1, got 0.",
     "search trials=1,2": "trials=1,2 gives several values: add -m to sweep over them, or write a list as KEY=[A,B].",
     "search trials": "an override could not be read (Error parsing override 'trials', missing EQUAL at '<EOF>'): "
     "expected GROUP=NAME or KEY=VALUE, special characters in quotes.",
@@ -38,8 +38,8 @@ BAD = {
     "search space.widths=8": "space.widths must be a list, each entry an integer, got 8.",
     "search space.activations=[rulu]": "activation 'rulu' is unknown: did you mean 'relu' or 'elu' or 'silu'?",
     "search executor=local executor.workers=0": "executor.workers must be an integer of at least 1 or null, got 0.",
-    "search space.batch_sizes=[5000]": "a batch_size of 5000 cannot be taken from the 1077 examples of the training "
-    "split of 'digits'; leave it out of the space.",
+    "search space.batch_sizes=[5000]": "space 'mlp': a batch_size of 5000 cannot be taken from the 1077 examples of "
+    "the training split of 'digits'; leave it out of the space.",
     "search space._target_=wild.space space.batch=13": "wild.space could not be called: ValueError: thirteen "
     "is unlucky.",
     "resume": "resume takes one run folder: l2l resume RUN.",

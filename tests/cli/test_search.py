@@ -161,5 +161,5 @@ def test_a_sweep_shares_a_group_and_survives_a_bad_job(run: Run, folder: Path) -
     assert [(plain["seed"], plain["group"]) for plain in configs] == [(0, sweep.name), (1, sweep.name)]
     ended = run("search", "-m", *TINY, *SMALL, "final=null", "hydra.sweep.dir=second", "trials=0,1")
     assert ended.code == 2
-    assert ended.err == "l2l: trials must be a whole number of at least 1, got 0.\n"
+    assert ended.err == "l2l: trials must be an integer of at least 1, got 0.\n"
     assert {path.parent.name for path in Path("second").glob("*/result.json")} == {"1-mlp-digits-reinforce"}
