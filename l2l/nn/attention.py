@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l.nn.description import TIMES, Description, describe
 from l2l.nn.dropout import make_dropout
 from l2l.nn.initial import lecun_normal
 from l2l.nn.length import Length
@@ -20,6 +21,15 @@ from l2l.nn.position import POSITIONS, make_alibi, rotate_pairs
 KINDS = ("global", "window", "linear")
 CHUNK = 64
 """Tokens that linear attention compares with each other; earlier chunks reach them as a sum."""
+
+
+POSITION_TITLES = {
+    "none": "no positions",
+    "learned": "learned positions",
+    "rotary": "rotary positions",
+    "alibi": "ALiBi",
+}
+"""Position encodings in words."""
 
 
 class Attention(nnx.Module):
@@ -126,6 +136,22 @@ class Attention(nnx.Module):
             y = self.gated.branch(True, lambda: y * jax.nn.sigmoid(gate(x)), lambda: y)
         y = self.drop(self.output(y))
         return y if mask is None else y * mask[..., None].astype(y.dtype)
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The attention in words."""
+        heads, kv_heads, kind = int(self.heads.active), int(self.kv_heads.active), self.kind.read()
+        facts = [f"{heads} head{'s' if heads > 1 else ''} {TIMES} {int(self.head_size.active)}"]
+        if kv_heads < heads:
+            facts.append("1 key-value head" if kv_heads == 1 else f"{kv_heads} key-value heads")
+        facts.append(POSITION_TITLES[self.position.read()])
+        if norm := describe(self.query_norm, ()):
+            facts.append(f"query-key {norm.title}")
+        if self.gated.read():
+            facts.append("gated")
+        if self.causal:
+            facts.append("causal")
+        title = f"window attention of {int(self.window.value)} tokens" if kind == "window" else f"{kind} attention"
+        return Description(title, tuple(facts), kind="attention", shape=shape, module=self)
 
     def _attend(self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Each head's mixture of values, `[B, L, H, F]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 
 from l2l.nn.conditional import switch_and_recompute
 from l2l.nn.conv import convolve_patches
+from l2l.nn.description import Description, describe, describe_kernel, map_shape
 from l2l.nn.initial import he_normal, zeros
 from l2l.nn.length import Length
 from l2l.nn.norm import make_norm
@@ -72,6 +74,14 @@ class Dense(nnx.Module):
         y = map_and_normalise(self.linear, self.norm, self.normalisation, x)
         return add_skip(self.skip, self.project, x, activate(self.activation, y))
 
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The layer in words."""
+        size_in, size_out = self.linear.in_features, self.linear.out_features
+        return Description(
+            "dense", (f"{size_in} → {size_out}", *_describe_rest(self)), kind="dense",
+            shape=map_shape(shape, size_in, size_out), module=self, adds_input=self.skip.read() != "none",
+        )  # fmt: skip
+
 
 class Convolution(nnx.Module):
     """One layer of a convolutional network: convolution, normalisation, activation, skip, pooling by 2.
@@ -107,6 +117,29 @@ class Convolution(nnx.Module):
         y = map_and_normalise(self.conv, self.norm, self.normalisation, x, self.kernel)
         y = add_skip(self.skip, self.project, x, activate(self.activation, y))
         return self.pooling.apply(pool, y)
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The layer in words; it pools behind the sum with its input."""
+        pooling, has_skip = self.pooling.read(), self.skip.read() != "none"
+        if len(shape) == 3:
+            stride = 1 if pooling == "none" else 2
+            shape = (*(-(-size // stride) for size in shape[:2]), self.conv.out_features)
+        title, facts = describe_kernel(self.conv)
+        facts = (*facts, *_describe_rest(self))
+        pool_title = "" if pooling == "none" else f"{pooling} pooling by 2"
+        if pool_title and not has_skip:
+            facts = (*facts, pool_title)
+        convolution = Description(title, facts, kind="dense", shape=shape, module=self, adds_input=has_skip)
+        if not pool_title or not has_skip:
+            return convolution
+        return Description(parts=(replace(convolution, shape=()), Description(pool_title)), shape=shape)
+
+
+def _describe_rest(layer: Dense | Convolution) -> tuple[str, ...]:
+    """What follows the linear map of a layer, in words."""
+    norm = describe(layer.norm, ())
+    additions = {"none": (), "identity": ("input added",), "projected": ("input added, projected",)}
+    return (*((norm.title,) if norm else ()), str(layer.activation.read()), *additions[layer.skip.read()])
 
 
 def activate(activation: Option, x: jax.Array) -> jax.Array:

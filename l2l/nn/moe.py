@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, activate, make_linear
+from l2l.nn.description import TIMES, Description
 from l2l.nn.dropout import make_dropout
 from l2l.nn.grouped import multiply_blocks, plan_rows, sum_rows
 from l2l.nn.initial import lecun_stack
@@ -128,6 +129,20 @@ class MixtureOfExperts(nnx.Module):
             self._measure(logits, routes, accepted, mask)
         y: Any = self.drop(y)  # pyright: ignore[reportCallIssue]
         return y if mask is None else y * mask[..., None].astype(y.dtype)
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The experts and their router in words."""
+        _, size, width = self.inner[...].shape
+        experts, k, kind = int(self.router.experts.active), int(self.router.k.read()), str(self.router.kind.read())
+        facts = [f"{size} → {width} → {size}", str(self.activation.read()), f"{kind.replace('_', ' ')} router"]
+        if kind != "expert_choice":
+            room = self.room.value
+            facts.append("no limit of capacity" if room is None else f"capacity {float(room):g}")
+            facts.append(f"balance loss {TIMES} {float(self.balance_weight.value):.3g}")
+        if self.shared.read():
+            facts.append("a shared expert")
+        title = f"{experts} experts, {k} a token"
+        return Description(title, tuple(facts), kind="experts", shape=shape, module=self, experts=(experts, k))
 
     def _mix(self, x: jax.Array, routes: Routes, experts: int) -> tuple[jax.Array, jax.Array]:
         """The weighted sum of what its experts compute of each token, `[B, L, F]`, and how many entries had room."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l.nn.description import Description
 from l2l.nn.initial import ones, zeros
 from l2l.nn.length import Length
 from l2l.nn.option import Option
@@ -43,6 +44,10 @@ class PaddedNorm(nnx.Module):
         if not self.use_running_average and self.kind.can_be("batch"):
             self.mean[...], self.var[...] = statistics
         return y
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The normalisation in words."""
+        return Description(f"{self.kind.read()} norm", kind="norm", shape=shape, module=self)
 
     def _normalise_layer(self, x: jax.Array, statistics: Any) -> Any:
         count = self._count_features()

@@ -46,6 +46,10 @@ class Option(nnx.Pytree):
         """The chosen option: a plain value, or `[]` where data choose among numbers."""
         return self.options[0] if self.is_plain else jnp.asarray(self.options)[self.index]
 
+    def read(self) -> Any:
+        """The chosen option, outside of a program: an index that is a tracer cannot be read."""
+        return self.options[int(self.index)]
+
     def check(self, what: str, names: Iterable[str]) -> Option:
         """The option itself. Raises: ValueError if one of its options is not among `names`."""
         for name in self.options:

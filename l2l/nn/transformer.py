@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, activate, make_linear
 from l2l.nn.conditional import call_if
+from l2l.nn.description import Description, describe, describe_all, format_shape
 from l2l.nn.dropout import make_dropout
 from l2l.nn.initial import lecun_normal, lecun_rows
 from l2l.nn.length import Length
@@ -45,6 +47,12 @@ class FeedForward(nnx.Module):
         """`[B, L, F]` to the same shape, token by token, whatever the mask."""
         return self.drop(self.outer(activate(self.activation, self.inner(x))))
 
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The layer in words."""
+        sizes = (self.inner.in_features, self.inner.out_features, self.outer.out_features)
+        facts = (" → ".join(map(str, sizes)), str(self.activation.read()))
+        return Description("feed-forward", facts, kind="dense", shape=shape, module=self)
+
 
 class Residual(nnx.Module):
     """A part that is added to its input, normalised before the part (pre) or after the sum (post).
@@ -70,6 +78,13 @@ class Residual(nnx.Module):
         part: Any = self.part
         y = x + part(_normalise_if(self.placement.is_("pre"), self.norm, x), mask)
         return _normalise_if(self.placement.is_("post"), self.norm, y)
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The part with the sum around it, and the normalisation inside or behind the sum."""
+        is_before = self.placement.read() == "pre"
+        parts = describe_all([self.norm, self.part] if is_before else [self.part], shape)
+        residual = Description(parts=parts, adds_input=True, shape=shape)
+        return residual if is_before else Description(parts=(residual, *describe_all([self.norm], shape)), shape=shape)
 
 
 def _normalise_if(flag: Any, norm: Any, x: jax.Array) -> jax.Array:
@@ -98,6 +113,10 @@ class Block(nnx.Module):
                 x = save_residual(call_if(flag, [part], x, mask, recompute=True))
         return x
 
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The block in words, part by part."""
+        return Description(parts=describe_all([self.attention, self.dense, self.experts], shape), shape=shape)
+
 
 class Embedding(nnx.Module):
     """Inputs of any kind as tokens `[B, L, F]`: token ids, images in square patches, or rows of numbers.
@@ -125,6 +144,20 @@ class Embedding(nnx.Module):
         if len(self.shape) == 3:
             return table(cut_patches(x, self.patch))
         return x.reshape(len(x), -1, 1) * table[0] + table[1]
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The embedding in words."""
+        table: Any = self.table
+        count = count_tokens(self.shape)
+        if self.tokens:
+            features, facts = table.features, (f"{self.tokens} tokens → {table.features}",)
+        elif len(self.shape) == 3:
+            features, pixels = table.out_features, format_shape((self.patch, self.patch))
+            facts = (f"{count} patches of {pixels} pixels", f"{table.in_features} → {features}")
+        else:
+            features = table[...].shape[-1]
+            facts = (f"a token of {features} for each of {count} numbers",)
+        return Description("embedding", facts, shape=(count, features), module=self)
 
 
 def count_tokens(inputs: Sequence[int]) -> int:
@@ -190,6 +223,22 @@ class Transformer(nnx.Module):
         head: Any = self.head
         table: Any = self.embedding.table
         return self.tied.branch(True, lambda: table.attend(y), lambda: head(y))
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The network in words, from the embedding to the head."""
+        embedding = self.embedding.describe(shape)
+        shape = embedding.shape
+        layers: Any = self.blocks.layers or ()
+        blocks = [
+            replace(layer.describe(shape), name=f"layer {number}")
+            for number, layer in enumerate(layers[: int(self.blocks.depth.active)], 1)
+        ]
+        facts = () if self.per_token else ("mean over tokens",)
+        head = describe(self.head, shape if self.per_token else shape[-1:])
+        if head is None:
+            head = Description("tied to the embedding")
+        head = replace(head, name="head", facts=(*facts, *head.facts))
+        return Description(parts=(embedding, *blocks, *describe_all([self.norm], shape), head))
 
 
 def _compute_mean(x: jax.Array, weight: jax.Array) -> jax.Array:

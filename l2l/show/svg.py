@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from xml.sax.saxutils import escape
 
-from l2l.show.summary import Box, sizes
+from l2l.nn.description import format_shape
+from l2l.show.summary import Box
 
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 INK, GREY, LINE, FRAME = "#1f2937", "#6b7280", "#64748b", "#cbd5e1"
@@ -146,7 +147,7 @@ def _draw_column(page: _Page, boxes: Sequence[Box], x: float, y: float, width: f
         if number:
             page.line((middle, y), (middle, y + gap), arrow=not box.skip)
             if gap == ARROW and boxes[number - 1].shape:
-                page.text(middle + 10, y + gap / 2 + 4, sizes(boxes[number - 1].shape), size=11, fill=GREY)
+                page.text(middle + 10, y + gap / 2 + 4, format_shape(boxes[number - 1].shape), size=11, fill=GREY)
             y += gap
         lane = LANE if goes_around and not box.skip else 0
         y = _draw_box(page, box, x + lane, y, width - 2 * lane)

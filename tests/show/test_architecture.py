@@ -23,8 +23,9 @@ import l2l
 from l2l.engine.cost import measure_cost
 from l2l.engine.data import add_preprocessing
 from l2l.export.module import save
+from l2l.nn.description import TIMES
 from l2l.show.architecture import draw_architecture
-from l2l.show.summary import TIMES, outline
+from l2l.show.summary import outline
 from l2l.show.svg import estimate_width
 from l2l.space import Categorical, Integer, Real, SearchSpace
 from l2l.types import Learner, Spec
@@ -142,7 +143,7 @@ def test_a_transformer_is_described_in_full(mixed: Path) -> None:
     for fact in (
         f"4 heads {TIMES} 8", "2 key-value heads", "1 key-value head", "rotary positions", "no positions", "gated",
         "causal", "query-key rms norm", "16 → 32 → 16", "silu", "sigmoid router", "capacity 1.25",
-        f"balance loss {TIMES} 0.01", "a shared expert", "12 symbols of 7", "7 symbols → 16", f"12 {TIMES} 16",
+        f"balance loss {TIMES} 0.01", "a shared expert", "12 tokens of 7", "7 tokens → 16", f"12 {TIMES} 16",
         f"12 {TIMES} 7", "2,112 of 5,184 parameters active for a token",
     ):  # fmt: skip
         assert fact in body, fact
