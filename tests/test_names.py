@@ -72,7 +72,7 @@ LEFT = {
     "l2l/searchers/controllers": 19,
     "l2l/searchers/core": 35,
     "l2l/searchers/gp": 57,
-    "l2l/show": 65,
+    "l2l/show": 0,
     "l2l/store": 56,
     "l2l/tasks": 36,
     "l2l/testing": 28,

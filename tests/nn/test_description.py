@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from l2l.nn.blocks import Convolution, Dense
-from l2l.nn.description import Describable, Description, describe, describe_all, map_shape
+from l2l.nn.description import TIMES, Describable, Description, describe, describe_all, map_shape
 from l2l.nn.option import Option
 
 
@@ -26,7 +26,7 @@ def test_stock_layers_are_described_with_the_shape_of_their_output() -> None:
     assert (pooled.facts, pooled.shape) == (("pooled to 4 positions", "8 → 3"), (3,))
     conv = describe(nnx.Conv(1, 4, (3, 5), rngs=nnx.Rngs(0)), (8, 8, 1))
     assert conv is not None
-    assert (conv.title, conv.facts) == ("3 × 5 convolution", ("1 → 4 channels",))
+    assert (conv.title, conv.facts) == (f"3 {TIMES} 5 convolution", ("1 → 4 channels",))
     norm = describe(nnx.RMSNorm(4, rngs=nnx.Rngs(0)), (6, 4))
     assert norm is not None
     assert (norm.title, norm.kind, norm.shape) == ("rms norm", "norm", (6, 4))
@@ -39,7 +39,7 @@ def test_other_modules_have_no_description(module: Any) -> None:
 
 def test_a_convolution_pools_behind_the_sum() -> None:
     both = make_convolution("max", True).describe((7, 8, 4))
-    assert [part.title for part in both.parts] == ["3 × 3 convolution", "max pooling by 2"]
+    assert [part.title for part in both.parts] == [f"3 {TIMES} 3 convolution", "max pooling by 2"]
     assert both.parts[0].adds_input
     assert both.parts[0].facts == ("4 → 8 channels", "batch norm", "relu", "input added, projected")
     assert both.shape == (4, 4, 8)
