@@ -68,9 +68,8 @@ def compare(
         searcher=searchers, objective=example, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds,
         seed=seed, skip=("space",), space=space.describe(),
     ) | builder(space)  # fmt: skip
-    folder = Path(out)
     _check_searchers(searchers, space, min(batch, trials))
-    _begin(folder, arguments)
+    folder = _begin(Path(out), arguments)
     seed_range = range(seed, seed + seeds)
     if benchmark is not None:
         runs = search_benchmark(searchers, benchmark, seed_range, trials, batch, workers)
@@ -81,18 +80,26 @@ def compare(
         )
         searches = runner.run(searchers, seed_range)
     analysis = analyse(searches, None if benchmark is None else benchmark.best)
-    count = space.count()
     setting = Setting(
         batch=batch, seed=seed, settings=arguments, command=command,
-        space=ComparedSpace(space.name, len(space.choices), int(count) if count < 2**53 else None),
+        space=_measure_space(space),
         objective=type(example).__name__.lower(), report=example.report if isinstance(example, HasBenchmark) else None,
         seconds=time.perf_counter() - start, environment=describe_environment(executor),
     )  # fmt: skip
     comparison = Comparison(**vars(analysis), setting=setting)
+    _write(folder, comparison, searches)
+    return comparison
+
+
+def _measure_space(space: SearchSpace[Any]) -> ComparedSpace:
+    count = space.count()
+    return ComparedSpace(space.name, len(space.choices), int(count) if count < 2**53 else None)
+
+
+def _write(folder: Path, comparison: Comparison, searches: Mapping[str, Searches]) -> None:
     files.write_atomically(folder / "compare.json", json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
     files.write_atomically(folder / "compare.md", report.write_markdown(comparison))
     files.write_atomically(folder / "compare.svg", report.draw_figure(compute_curves(searches), comparison))
-    return comparison
 
 
 def _look_up(runs: SeedRuns, benchmark: Table) -> Searches:
@@ -203,8 +210,8 @@ def _check_reward(reward: Reward, benchmark: Table | None) -> None:
         raise InputError(f"searchers are compared by one number, and this reward has {length}; choose one of them.")
 
 
-def _begin(folder: Path, arguments: Mapping[str, Any]) -> None:
-    """Writes the settings before anything is run. Raises: InputError if the folder holds another comparison."""
+def _begin(folder: Path, arguments: Mapping[str, Any]) -> Path:
+    """Writes the settings into the folder before anything is run. Raises: InputError if it holds another comparison."""
     path = folder / "compare.json"
     if (folder / "study.db").exists():
         raise InputError(f"{folder} is the run folder of a search; choose another out=.")
@@ -229,6 +236,7 @@ def _begin(folder: Path, arguments: Mapping[str, Any]) -> None:
             files.write_atomically(path, json.dumps({"settings": arguments}, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another out=FOLDER.") from None
+    return folder
 
 
 def _check_searchers(searchers: Mapping[str, Searcher[Any]], space: SearchSpace[Any], batch: int) -> None:

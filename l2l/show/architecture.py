@@ -50,7 +50,7 @@ def draw_architecture(run: str, out: str | None = None, space: SearchSpace[Learn
         )
     spec = Spec.read(architecture)
     boxes = outline(load(folder, space=space), spec)
-    total, idle = sum(box.parameters for box in boxes), sum(box.idle for box in boxes)
+    total, idle = sum(box.parameters for box in boxes), sum(box.idle_parameters for box in boxes)
     count = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
     svg = draw_picture(name, f"{count}; those of each part stand at its right", boxes, list_values(architecture))
     try:
@@ -124,12 +124,12 @@ def _format_value(value: Any) -> str:
 
 def _write_outline(boxes: Sequence[Box]) -> str:
     """A line for each box: its parameters, those active for a token where they are fewer, its name and its layers."""
-    has_idle = any(box.idle for box in boxes)
+    has_idle = any(box.idle_parameters for box in boxes)
     columns = [Column("parameters", is_number=True), Column(""), Column("")]
     rows = [
         [
             f"{box.parameters:,}" if box.parameters else "",
-            *([f"{box.parameters - box.idle:,}" if box.parameters else ""] if has_idle else []),
+            *([f"{box.parameters - box.idle_parameters:,}" if box.parameters else ""] if has_idle else []),
             replace_unprintable(box.name or box.title),
             replace_unprintable(_describe_box(box)),
         ]

@@ -35,9 +35,9 @@ class Box:
     """Its name in the module that holds it."""
     tone: str = "plain"
     """What kind of layer it is: data, plain, norm, attention, dense or experts."""
-    own: int = 0
+    own_parameters: int = 0
     """Parameters that are in none of `inner`."""
-    spared: int = 0
+    own_idle: int = 0
     """How many of them one token is not computed with, on average."""
     experts: tuple[int, int] = (0, 0)
     """How many experts there are, and how many of them compute a token."""
@@ -50,12 +50,12 @@ class Box:
     @property
     def parameters(self) -> int:
         """Numbers that are trained."""
-        return self.own + sum(box.parameters for box in self.inner)
+        return self.own_parameters + sum(box.parameters for box in self.inner)
 
     @property
-    def idle(self) -> int:
+    def idle_parameters(self) -> int:
         """How many of the parameters one token is not computed with, on average."""
-        return self.spared + sum(box.idle for box in self.inner)
+        return self.own_idle + sum(box.idle_parameters for box in self.inner)
 
     def leaves(self) -> Iterator[Box]:
         """The boxes that hold no others, in order."""
@@ -76,7 +76,7 @@ def outline(model: nnx.Module, spec: Spec) -> list[Box]:
     counter = _ParameterCounter()
     boxes = _make_boxes(_describe_model(inner, spec.inputs), counter)
     if rest := counter.count_new(model):
-        boxes = [Box(type(inner).__name__, ("weights of its own",), own=rest), *boxes]
+        boxes = [Box(type(inner).__name__, ("weights of its own",), own_parameters=rest), *boxes]
     first = Box("input", tuple(facts), tone="data", shape=spec.inputs)
     return [first, *boxes, Box("logits", (format_shape((*spec.targets, spec.outputs)),), tone="data")]
 
@@ -171,18 +171,18 @@ def _make_boxes(descriptions: Sequence[Description], counter: _ParameterCounter)
 
 
 def _make_box(description: Description, counter: _ParameterCounter) -> Box:
-    facts, module, own, idle = description.facts, description.module, 0, 0
+    facts, module, parameters, idle = description.facts, description.module, 0, 0
     if module is not None:
         if counter.is_counted(module):
             facts = (*facts, "shares weights from above")
-        own, idle = counter.count_new(module), count_idle_parameters(module)
+        parameters, idle = counter.count_new(module), count_idle_parameters(module)
     return Box(
         description.title,
         facts,
         description.name,
         description.kind,
-        own=own,
-        spared=idle,
+        own_parameters=parameters,
+        own_idle=idle,
         experts=description.experts,
         skip=description.adds_input,
         inner=tuple(_make_boxes(description.parts, counter)),

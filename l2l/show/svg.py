@@ -202,7 +202,8 @@ def _draw_texts(page: _Page, box: Box, x: float, y: float, width: float) -> floa
         for line in wrap_text(f"{name} {title}".strip(), left, bold=True):
             page.text(x + PAD, y, line, bold=True)
             y += ROW
-    active = [f"{box.own - box.spared:,} of {box.own:,} parameters active for a token"] if box.spared else []
+    total, idle = box.own_parameters, box.own_idle
+    active = [f"{total - idle:,} of {total:,} parameters active for a token"] if idle else []
     for line in join_facts(map(replace_unprintable, (*box.facts, *active)), room):
         page.text(x + PAD, y, line)
         y += ROW

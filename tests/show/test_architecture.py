@@ -108,7 +108,7 @@ def test_every_built_in_space_is_drawn(name: str, tmp_path: Path) -> None:
     size = measure_cost(space, values, spec)
     boxes = outline(model, spec)
     assert sum(box.parameters for box in boxes) == total == size.parameters
-    assert abs(sum(box.parameters - box.idle for box in boxes) - size.active_parameters) <= 3
+    assert abs(sum(box.parameters - box.idle_parameters for box in boxes) - size.active_parameters) <= 3
     text = draw_architecture(str(tmp_path))
     svg = tmp_path / "architecture.svg"
     labels = texts(svg)
