@@ -1,1 +1,1 @@
-"""What was found, and what a space lets a search choose, as pictures and text."""
+"""Shows found architectures and search spaces, as pictures and text."""
