@@ -68,12 +68,15 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
     from l2l.cli import main
     from l2l.cli.signals import EXIT_CODES
+    from l2l.trackers.background import is_any_running
 
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     handlers = {number: signal.getsignal(number) for number in EXIT_CODES}
 
     def call(*words: str) -> Ended:
+        # The command would end this very process at once.
+        assert not is_any_running(), "an earlier test has left the thread of a tracker behind"
         GlobalHydra.instance().clear()
         code = 0
         try:

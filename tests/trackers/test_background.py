@@ -54,6 +54,13 @@ def search(tracker: BackgroundTracker) -> None:
     tracker.tell_batch(TRIALS, {"baseline": 0.5})
 
 
+def end(background: BackgroundTracker, gate: threading.Event) -> None:
+    """Lets a hanging tracker go on and end: `l2l` ends the whole process at once while the thread of one is alive."""
+    gate.set()
+    background._events.put(None)  # pyright: ignore[reportPrivateUsage]
+    background._thread.join()  # pyright: ignore[reportPrivateUsage]
+
+
 def test_events_arrive_in_order_in_another_daemon_thread() -> None:
     lines: list[str] = []
     recorder = Recorder()
@@ -116,7 +123,7 @@ def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
         "tracker Recorder was left behind after 0.05 s with 2 events waiting; nothing of the search itself is lost.",
         f"tracker Recorder was too slow: {background.dropped} events were dropped.",
     ]
-    gate.set()
+    end(background, gate)
 
 
 def test_a_tracker_that_was_never_started_finishes_at_once() -> None:

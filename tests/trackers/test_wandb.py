@@ -338,7 +338,10 @@ def test_one_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     background = BackgroundTracker(Stuck(), lambda line: None, capacity=3, patience=0.05)
     search(background, tmp_path)
     assert background.is_hanging
+    # Lets it go on and end: `l2l` ends the whole process at once while the thread of a tracker is alive.
     gate.set()
+    background._events.put(None)  # pyright: ignore[reportPrivateUsage]
+    background._thread.join()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(
