@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from l2l.encoding import EXACT
+from l2l.encoding import MAX_CODES
 from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, When
 
@@ -205,4 +205,7 @@ def _number(place: Value) -> int:
 
 def _countable(distribution: BaseDistribution) -> bool:
     """Whether others may hang on it: each of its values has a code of its own."""
-    return isinstance(distribution, CategoricalDistribution | IntDistribution) and choice(distribution).count() <= EXACT
+    return (
+        isinstance(distribution, CategoricalDistribution | IntDistribution)
+        and choice(distribution).count() <= MAX_CODES
+    )

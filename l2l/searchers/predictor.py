@@ -1,7 +1,7 @@
-"""Predictor-based search: an ensemble of small networks guesses rewards, and mutations of the best are tried.
+"""Predictor-based search: an ensemble of small networks predicts the rewards of mutations of the best candidates.
 
 Source: White et al. 2021, BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search,
-AAAI, algorithm 1 (one-hot encoding; the ensemble is trained on after each trial instead of anew after each ten).
+AAAI, algorithm 1 (one-hot encoding; the ensemble trains further after each trial, not from scratch after ten).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from l2l.encoding import Domain
-from l2l.errors import InputError
+from l2l.errors import check_integer
 from l2l.searchers.core.base import ArraySearcher, Proposal
 from l2l.searchers.core.points import (
     History,
@@ -34,12 +34,13 @@ from l2l.searchers.core.points import (
 from l2l.types import Array, Key
 
 WIDTH = 32
-RATE = 0.01
+"""Units of each hidden layer."""
+LEARNING_RATE = 0.01
 MINIBATCH = 32
 
 
 class Networks(NamedTuple):
-    """E networks of two hidden layers, F inputs."""
+    """E networks with F inputs and two hidden layers of width W."""
 
     first: Array
     """[E, F, W]"""
@@ -53,7 +54,7 @@ class Networks(NamedTuple):
     """[E]"""
 
 
-class Learnt(NamedTuple):
+class PredictorState(NamedTuple):
     """All trials, and the networks that were trained on them."""
 
     history: History
@@ -64,7 +65,7 @@ class Learnt(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor(ArraySearcher):
-    """Random candidates at first; then the mutation of the best that one draw of the ensemble's beliefs prefers.
+    """Random candidates at first, then mutations of the best: the one that maximises a Thompson sample of the ensemble.
 
     Raises: InputError if a number is below 1.
     """
@@ -73,21 +74,19 @@ class Predictor(ArraySearcher):
     """Random trials to begin with."""
     ensemble: int = 5
     steps: int = 10
-    """Of Adam, for each trial."""
+    """Steps of Adam for each trial."""
     parents: int = 10
-    """The best, which are mutated."""
+    """Number of the best trials that are mutated."""
     mutations: int = 128
-    """Candidates to choose from, and four for each that is asked for at least; one to three decisions are changed."""
+    """Mutations to choose from, at least four for each candidate of a batch; each changes one to three decisions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("first", "ensemble", "steps", "parents", "mutations"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"Predictor's {name} must be a whole number of at least 1, got {value!r}.")
+            check_integer(f"Predictor's {name}", getattr(self, name), 1)
 
-    def start(self, domain: Domain, key: Key) -> Learnt:
-        """Networks as they are drawn."""
+    def start(self, domain: Domain, key: Key) -> PredictorState:
+        """Untrained networks."""
         rows, width = domain.valid.shape
         inputs, count = rows * (width + 2), self.ensemble
         keys = jax.random.split(key, 4)
@@ -98,90 +97,95 @@ class Predictor(ArraySearcher):
             jnp.zeros((count, 2, WIDTH)),
             jnp.zeros(count),
         )
-        return Learnt(make_history(domain), networks, optax.adam(RATE).init(networks), keys[3])  # pyright: ignore[reportArgumentType]
+        return PredictorState(make_history(domain), networks, optax.adam(LEARNING_RATE).init(networks), keys[3])  # pyright: ignore[reportArgumentType]
 
-    def reserve(self, state: Learnt, count: int) -> Learnt:
-        """The same state with room for `count` trials in all."""
+    def reserve(self, state: PredictorState, count: int) -> PredictorState:
+        """The same state with capacity for `count` trials in all."""
         return state._replace(history=pad_history(state.history, choose_capacity(count)))
 
-    def propose(self, state: Learnt, domain: Domain, key: Key, count: int) -> Proposal:
-        """`count` candidates, each chosen by beliefs of its own."""
-        keys, kept = jax.random.split(key, 6), state.history
-        scores = jnp.where(kept.has_trial(), kept.impute_scores(), -jnp.inf)
-        among, many = min(self.parents, len(scores)), max(self.mutations, 4 * count)
-        _, order = jax.lax.top_k(scores, among)
-        parents = kept.points.take(order[jax.random.randint(keys[0], (many,), 0, jnp.clip(kept.count, 1, among))])
-        size, step = jax.random.uniform(keys[1], (2, many, 1))
+    def propose(self, state: PredictorState, domain: Domain, key: Key, count: int) -> Proposal:
+        """`count` candidates, each by a Thompson sample of its own."""
+        keys, history = jax.random.split(key, 6), state.history
+        scores = jnp.where(history.has_trial(), history.impute_scores(), -jnp.inf)
+        parent_count, child_count = min(self.parents, len(scores)), max(self.mutations, 4 * count)
+        _, best = jax.lax.top_k(scores, parent_count)
+        parent = jax.random.randint(keys[0], (child_count,), 0, jnp.clip(history.count, 1, parent_count))
+        parents = history.points.take(best[parent])
+        size, step = jax.random.uniform(keys[1], (2, child_count, 1))
         chosen = choose_decisions(domain, parents.codes, keys[2], 1 + jnp.floor(3 * size).astype(jnp.int32))
         children = zero_inactive(domain, mutate_points(domain, parents, chosen, keys[3], 0.02 * 15**step))
-        guesses = predicted(state.networks, inputs(domain, children))  # [E, M]
-        draws = guesses.mean(0) + guesses.std(0) * jax.random.normal(keys[4], (count, many))
-        stale = is_repeat(kept, children.codes) & jnp.asarray(domain.exact).all()
-        picked, values = self._apart(jnp.where(stale, -jnp.inf, draws))
+        predictions = predict_rewards(state.networks, encode_points(domain, children))  # [E, M]
+        noise = jax.random.normal(keys[4], (count, child_count))
+        samples = predictions.mean(0) + predictions.std(0) * noise
+        was_tried = is_repeat(history, children.codes) & jnp.asarray(domain.exact).all()
+        best_children, values = self._choose_distinct(jnp.where(was_tried, -jnp.inf, samples))
         fresh = zero_inactive(domain, sample_points(domain, keys[5], count))
-        early = ((kept.count + jnp.arange(count) < self.first) | ~jnp.isfinite(values))[:, None]
-        points = Points(*(jnp.where(early, a, b) for a, b in zip(fresh, children.take(picked), strict=True)))
+        is_random = ((history.count + jnp.arange(count) < self.first) | ~jnp.isfinite(values))[:, None]
+        pairs = zip(fresh, children.take(best_children), strict=True)
+        points = Points(*(jnp.where(is_random, a, b) for a, b in pairs))
         return Proposal(points.codes, compute_uniforms(domain, points), {})
 
-    def _apart(self, draws: Array) -> tuple[Array, Array]:
-        """The best column [N] of each row of draws [N, M], none of them twice, and its value."""
+    def _choose_distinct(self, samples: Array) -> tuple[Array, Array]:
+        """The best column [N] of each row of samples [N, M], no column twice, and its value [N]."""
 
-        def one(taken: Array, row: Array) -> tuple[Array, tuple[Array, Array]]:
-            left = jnp.where(taken, -jnp.inf, row)
-            best = jnp.argmax(left)
-            return taken.at[best].set(True), (best, left[best])
+        def choose(is_taken: Array, row: Array) -> tuple[Array, tuple[Array, Array]]:
+            values = jnp.where(is_taken, -jnp.inf, row)
+            best = jnp.argmax(values)
+            return is_taken.at[best].set(True), (best, values[best])
 
-        return jax.lax.scan(one, jnp.zeros(draws.shape[1], jnp.bool_), draws)[1]
+        return jax.lax.scan(choose, jnp.zeros(samples.shape[1], jnp.bool_), samples)[1]
 
-    def learn(self, state: Learnt, domain: Domain, points: Points, scores: Array) -> Learnt:
-        """Some steps of Adam on what is known now, `steps` for each trial."""
-        kept = state.history.append(zero_inactive(domain, points), scores)
-        features, targets = inputs(domain, kept.points), scaled(kept)
-        draw = jax.random.fold_in(state.key, kept.count)
-        total = self.steps * len(scores)
-        shape = (total, self.ensemble, MINIBATCH)
-        picks = jnp.minimum(jnp.floor(jax.random.uniform(draw, shape) * kept.count).astype(jnp.int32), kept.count - 1)
+    def learn(self, state: PredictorState, domain: Domain, points: Points, scores: Array) -> PredictorState:
+        """The state after N trials: `steps` steps of Adam on the whole history for each of them."""
+        history = state.history.append(zero_inactive(domain, points), scores)
+        features, targets = encode_points(domain, history.points), scale_scores(history)
+        key = jax.random.fold_in(state.key, history.count)
+        shape = (self.steps * len(scores), self.ensemble, MINIBATCH)
+        uniforms = jax.random.uniform(key, shape)
+        minibatches = jnp.minimum(jnp.floor(uniforms * history.count).astype(jnp.int32), history.count - 1)
 
         def step(carry: tuple[Networks, optax.OptState], rows: Array) -> tuple[tuple[Networks, optax.OptState], None]:
             networks, opt_state = carry
 
             def loss(networks: Networks) -> Array:
-                found = predicted(networks, features[rows])
-                return ((found - targets[rows]) ** 2).mean(1).sum()
+                predictions = predict_rewards(networks, features[rows])
+                return ((predictions - targets[rows]) ** 2).mean(1).sum()
 
-            updates, opt_state = optax.adam(RATE).update(jax.grad(loss)(networks), opt_state)
+            updates, opt_state = optax.adam(LEARNING_RATE).update(jax.grad(loss)(networks), opt_state)
             return (optax.apply_updates(networks, updates), opt_state), None  # pyright: ignore[reportReturnType, reportArgumentType]
 
-        (networks, opt_state), _ = jax.lax.scan(step, (state.networks, state.opt_state), picks)
-        return Learnt(kept, networks, opt_state, state.key)
+        (networks, opt_state), _ = jax.lax.scan(step, (state.networks, state.opt_state), minibatches)
+        return PredictorState(history, networks, opt_state, state.key)
 
-    def summarise(self, state: Learnt) -> Mapping[str, Array]:
+    def summarise(self, state: PredictorState) -> Mapping[str, Array]:
         """The best reward."""
-        known = state.history.has_score()
-        best = jnp.where(known, state.history.scores, -jnp.inf).max()
-        return {"best": jnp.where(known.any(), best, jnp.nan)}
+        has_score = state.history.has_score()
+        best = jnp.where(has_score, state.history.scores, -jnp.inf).max()
+        return {"best": jnp.where(has_score.any(), best, jnp.nan)}
 
 
-def inputs(domain: Domain, points: Points) -> Array:
-    """What the networks see of points [N, D]: [N, D * (K + 2)], the option taken, or none, and the quantile."""
+def encode_points(domain: Domain, points: Points) -> Array:
+    """Features [N, D * (K + 2)] of points [N, D]: each decision's option, or none, as one-hot, and its quantile."""
     width = domain.valid.shape[1]
-    masks = is_active(domain, points.codes)
-    hot = jax.nn.one_hot(jnp.where(masks, points.codes, width), width + 1)
-    places = jnp.where(masks & jnp.asarray(domain.ordinal), points.quantiles - 0.5, 0)
-    return jnp.concatenate([hot, places[..., None]], -1).reshape(len(hot), -1)
+    mask = is_active(domain, points.codes)
+    one_hot = jax.nn.one_hot(jnp.where(mask, points.codes, width), width + 1)
+    quantiles = jnp.where(mask & jnp.asarray(domain.ordinal), points.quantiles - 0.5, 0)
+    return jnp.concatenate([one_hot, quantiles[..., None]], -1).reshape(len(one_hot), -1)
 
 
-def predicted(networks: Networks, features: Array) -> Array:
-    """The standardised rewards [E, N] that E networks expect of features [N, F], or [E, N, F]."""
+def predict_rewards(networks: Networks, features: Array) -> Array:
+    """Standardised rewards [E, N] that E networks predict from features [N, F], or [E, N, F]."""
     hidden = jax.nn.relu(features @ networks.first + networks.biases[:, None, 0])
     hidden = jax.nn.relu(hidden @ networks.second + networks.biases[:, None, 1])
     return jnp.einsum("enw,ew->en", hidden, networks.last) + networks.offset[:, None]
 
 
-def scaled(kept: History) -> Array:
-    """Rewards [C] with mean 0 and variance 1, outliers held at three; 0 where there is none."""
-    scores, told = kept.impute_scores(), kept.has_trial()
-    count = jnp.maximum(kept.count, 1)
-    mean = jnp.where(told, scores / count, 0).sum()
-    apart = jnp.where(told, jnp.abs(scores - mean) / count, 0).sum()
-    return jnp.where(told, jnp.clip((scores - mean) / jnp.maximum(1.25 * apart, 1e-30), -3, 3), 0)
+def scale_scores(history: History) -> Array:
+    """Rewards [C] with mean 0 and a scale of about 1, outliers clipped at three; 0 where there is no trial."""
+    scores, has_trial = history.impute_scores(), history.has_trial()
+    count = jnp.maximum(history.count, 1)
+    mean = jnp.where(has_trial, scores / count, 0).sum()
+    deviation = jnp.where(has_trial, jnp.abs(scores - mean) / count, 0).sum()
+    # For a normal distribution 1.25 mean absolute deviations are one standard deviation.
+    scaled = jnp.clip((scores - mean) / jnp.maximum(1.25 * deviation, 1e-30), -3, 3)
+    return jnp.where(has_trial, scaled, 0)

@@ -1,4 +1,4 @@
-"""Random search: every candidate drawn uniformly, choice by choice; what every other searcher must beat.
+"""Random search: every choice is sampled uniformly. Every other searcher must beat it.
 
 Source: Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization, JMLR 13.
 """
@@ -16,21 +16,21 @@ from l2l.types import Array, Key, Trial
 
 @dataclass(frozen=True)
 class Random(ArraySearcher):
-    """Draws candidates uniformly and learns nothing."""
+    """Samples candidates uniformly and learns nothing."""
 
     def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
-        """The state after a batch, of however many objectives."""
+        """The state after a batch with any number of objectives."""
         return state._replace(trial_count=state.trial_count + len(trials))
 
     def start(self, domain: Domain, key: Key) -> tuple[()]:
-        """Nothing to know; `key` is not used."""
+        """The empty state; `key` is not used."""
         return ()
 
     def propose(self, state: tuple[()], domain: Domain, key: Key, count: int) -> Proposal:
-        """`count` candidates, each drawn uniformly; one may come twice."""
+        """`count` candidates, sampled uniformly and with replacement."""
         points = zero_inactive(domain, sample_points(domain, key, count))
         return Proposal(points.codes, compute_uniforms(domain, points), {})
 
     def learn(self, state: tuple[()], domain: Domain, points: Points, scores: Array) -> tuple[()]:
-        """Nothing."""
+        """The same empty state."""
         return state

@@ -139,11 +139,11 @@ def test_categories_are_left_for_each_other_option_alike() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"population": 0}, "Evolution's population must be a whole number, 1 or more, got 0."),
-        ({"tournament": 2.5}, "Evolution's tournament must be a whole number, 1 or more, got 2.5."),
+        ({"population": 0}, "Evolution's population must be an integer of at least 1, got 0."),
+        ({"tournament": 2.5}, "Evolution's tournament must be an integer of at least 1, got 2.5."),
         ({"population": 5}, "Evolution's tournament must be at most its population (5), got 10."),
-        ({"bins": 0}, "Evolution's bins must be a whole number of at least 1, got 0."),
-        ({"step": 0}, "Evolution's step must be above 0, got 0."),
+        ({"bins": 0}, "Evolution's bins must be an integer of at least 1, got 0."),
+        ({"step": 0}, "Evolution's step must be a number above 0, got 0."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], sentence: str) -> None:

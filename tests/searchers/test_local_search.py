@@ -125,5 +125,5 @@ def test_a_tried_out_space_is_still_answered() -> None:
 
 @pytest.mark.parametrize(("first", "bins", "words"), [(0, 16, "first"), (2.5, 16, "first"), (1, 0, "bins")])
 def test_bad_arguments_are_refused_in_one_sentence(first: int, bins: int, words: str) -> None:
-    with pytest.raises(InputError, match=rf"^LocalSearch's {words} must be a whole number of at least 1, got "):
+    with pytest.raises(InputError, match=rf"^LocalSearch's {words} must be an integer of at least 1, got "):
         LocalSearch(first=first, bins=bins)

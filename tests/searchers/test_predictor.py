@@ -13,7 +13,7 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.core.points import locate_points
-from l2l.searchers.predictor import Predictor, inputs, predicted
+from l2l.searchers.predictor import Predictor, encode_points, predict_rewards
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.testing import SearcherContract, landscape
@@ -32,7 +32,7 @@ def test_the_networks_learn_what_they_are_told() -> None:
     points = locate_points(domain, jax.random.uniform(jax.random.key(0), (48, 6)))
     scores = (points.codes[:, 0] == 2) + 0.5 * (points.codes[:, 3] == 1)
     inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, scores.astype(jnp.float32))
-    found = np.asarray(predicted(inner.networks, inputs(domain, points)).mean(0))
+    found = np.asarray(predict_rewards(inner.networks, encode_points(domain, points)).mean(0))
     assert np.corrcoef(found, np.asarray(scores))[0, 1] > 0.9
 
 
@@ -60,4 +60,4 @@ def test_bad_arguments_are_refused_in_one_sentence(name: str) -> None:
     arguments: dict[str, Any] = {name: 0}
     with pytest.raises(InputError) as caught:
         Predictor(**arguments)
-    assert str(caught.value) == f"Predictor's {name} must be a whole number of at least 1, got 0."
+    assert str(caught.value) == f"Predictor's {name} must be an integer of at least 1, got 0."

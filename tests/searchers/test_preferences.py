@@ -15,7 +15,7 @@ from l2l.errors import InputError
 from l2l.pareto import find_front
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.gp.gp_critic import GpCritic
-from l2l.searchers.preferences import Preferences, weights
+from l2l.searchers.preferences import Preferences, compute_weights
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Outcome, Status, Trial
@@ -44,7 +44,7 @@ def run_search(searcher: Any, trials: int = 320, seed: int = 0) -> tuple[Any, li
 
 @given(count=st.integers(2, 9), objectives=st.integers(2, 5))
 def test_weights_are_positive_different_and_of_sum_one(count: int, objectives: int) -> None:
-    found = [weights(number, count, objectives) for number in range(count)]
+    found = [compute_weights(number, count, objectives) for number in range(count)]
     assert all(each.min() > 0 and each.sum() == pytest.approx(1) for each in found)
     assert len({tuple(each.round(9)) for each in found}) == count
     if objectives == 2:
@@ -57,7 +57,7 @@ def test_each_copy_ends_where_its_preference_lies() -> None:
     middles = [float(np.median(each)) for each in ends]  # pyright: ignore
     # What is missing at most, found by going through all options.
     wanted = [
-        min(range(21), key=lambda x, n=n: float((weights(n, 4, 2) * (1 - np.array(concave(x)))).max()))
+        min(range(21), key=lambda x, n=n: float((compute_weights(n, 4, 2) * (1 - np.array(concave(x)))).max()))
         for n in range(4)
     ]
     assert middles == sorted(middles)
@@ -104,9 +104,9 @@ def test_what_an_earlier_search_told_is_part_of_it() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(InputError, match="count must be a whole number of at least 2"):
+    with pytest.raises(InputError, match="count must be an integer of at least 2"):
         Preferences(count=1)
-    with pytest.raises(InputError, match="must be one of l2l"):
+    with pytest.raises(InputError, match="must be a Searcher, such as l2l"):
         Preferences(Controller)  # pyright: ignore
     searcher = Preferences()
     state = searcher.init(SPACE, jax.random.key(0))

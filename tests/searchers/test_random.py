@@ -50,5 +50,5 @@ def test_a_longer_ask_begins_with_the_shorter_one() -> None:
 
 
 def test_bad_bins_are_refused_in_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^Random's bins must be a whole number of at least 1, got 0\.5\.$"):
+    with pytest.raises(InputError, match=r"^Random's bins must be an integer of at least 1, got 0\.5\.$"):
         Random(bins=0.5)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a candidate's reward is compared with: three baselines of policy gradients."""
+"""Baselines of policy gradients: the reward that a candidate is compared with."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l.errors import InputError
+from l2l.errors import check_integer, check_number
 from l2l.types import Array
 
-FAR = 1e9
-"""An advantage that is not normalised is held within this."""
+MAX_ADVANTAGE = 1e9
+"""Advantages that are not normalised are clipped to this size."""
 TINY = 1e-37
+"""Keeps divisors above 0."""
 
 
 class Baseline(Protocol):
     """Advantages from rewards; pure, traceable and hashable."""
 
     def start(self) -> Any:
-        """What is known before any reward."""
+        """The state before any reward."""
         ...
 
-    def compare(self, known: Any, scores: Array) -> tuple[Array, Any]:
-        """How much better than expected scores [N] are, always finite, and what is known after them.
+    def compute_advantages(self, state: Any, scores: Array) -> tuple[Array, Any]:
+        """Advantages [N] of scores [N], always finite, and the state after them.
 
-        A score that is nan belongs to a trial that failed.
+        An advantage says how much better than the baseline a score is. A score of nan belongs to a failed trial.
         """
         ...
 
-    def expected_reward(self, known: Any) -> Array:
-        """[]: what is expected now; nan before any reward."""
+    def estimate_reward(self, state: Any) -> Array:
+        """[]: the baseline now; nan before any reward."""
         ...
 
 
@@ -41,79 +42,78 @@ class Averages(NamedTuple):
     """Moving averages of the rewards."""
 
     mean: Array
-    spread: Array
-    """Of the distance to the mean."""
+    deviation: Array
+    """Mean absolute deviation from the mean."""
     weight: Array
-    """How much of the averages is filled: 0 before any reward, then towards 1."""
+    """Sum of the weights of all rewards: 0 before any, then towards 1."""
     lowest: Array
     """The lowest reward so far."""
 
 
 @dataclass(frozen=True)
 class MovingAverage:
-    """The moving mean of the rewards; with `normalise` in mean distances from it, at most three.
+    """The moving mean of the rewards; with `normalise` advantages are in mean deviations, at most three.
 
-    A failed trial counts as the lowest reward so far, and as one spread below the mean at least, so that
-    the controller learns to avoid it; before the first reward it says nothing.
+    A failed trial counts as the lowest reward so far, and as at least one deviation below the mean, so that
+    the controller learns to avoid it. Before the first reward its advantage is 0.
 
     Raises: InputError if `decay` is not in [0, 1).
     """
 
     decay: float = 0.95
-    """What a trial leaves of the averages before it."""
+    """Weight that one more trial leaves to the averages before it."""
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise InputError(f"MovingAverage's decay must be in [0, 1), got {self.decay!r}.")
+        check_number("MovingAverage's decay", self.decay, 0, below=1)
 
     def start(self) -> Averages:
         """No reward yet."""
-        return Averages(*(np.float32(each) for each in (0, 0, 0, math.inf)))  # pyright: ignore[reportArgumentType]
+        return Averages(*(np.float32(value) for value in (0, 0, 0, math.inf)))  # pyright: ignore[reportArgumentType]
 
-    def compare(self, known: Averages, scores: Array) -> tuple[Array, Averages]:
+    def compute_advantages(self, state: Averages, scores: Array) -> tuple[Array, Averages]:
         """Advantages over the averages before the batch; the first batch is compared with itself."""
-        after = self._after(known, scores)
-        past = jax.tree.map(lambda old, new: jnp.where(known.weight > 0, old, new), known, after)
+        after = self._update_averages(state, scores)
+        past = jax.tree.map(lambda old, new: jnp.where(state.weight > 0, old, new), state, after)
         failed = jnp.isnan(scores)
         distances = jnp.where(failed, past.lowest, scores) - past.mean
         if self.normalise:
-            # Rewards that differ by rounding alone are equal. Three spreads are enough of a signal: one
+            # Rewards that differ by rounding alone are equal. Three deviations are enough of a signal: one
             # outlier must not undo all that was learnt.
             smallest = jnp.maximum(1e-6 * jnp.abs(past.mean), TINY)
-            most = jnp.where(past.spread > smallest, 3, 1)  # before there is a spread, any difference looks large
-            distances = jnp.clip(distances / jnp.maximum(past.spread, smallest), -most, most)
+            limit = jnp.where(past.deviation > smallest, 3, 1)  # without a deviation yet, any difference looks large
+            distances = jnp.clip(distances / jnp.maximum(past.deviation, smallest), -limit, limit)
             distances = jnp.where(failed, jnp.minimum(distances, -1), distances)
         else:
-            distances = jnp.where(failed, jnp.minimum(distances, -past.spread), distances)
-            distances = jnp.clip(distances, -FAR, FAR)
+            distances = jnp.where(failed, jnp.minimum(distances, -past.deviation), distances)
+            distances = jnp.clip(distances, -MAX_ADVANTAGE, MAX_ADVANTAGE)
         return jnp.where(past.weight > 0, distances, 0), after
 
-    def _after(self, known: Averages, scores: Array) -> Averages:
-        counted = ~jnp.isnan(scores)
-        count = counted.sum()
-        some = jnp.maximum(count, 1)
-        mean = jnp.where(counted, scores / some, 0).sum()
-        # Started empty and divided by its weight, as Adam does, so that the first batch counts in full.
-        past = jnp.float32(self.decay) ** count
-        keep = past * known.weight
-        # As a step towards the new, so that equal rewards leave the mean where it is, to the last digit.
-        share = (1 - past) / jnp.maximum(keep + 1 - past, TINY)
-        mean = known.mean + share * (mean - known.mean)
-        spread = jnp.where(counted, jnp.abs(scores - mean) / some, 0).sum()
-        spread = known.spread + share * (spread - known.spread)
-        lowest = jnp.minimum(known.lowest, jnp.where(counted, scores, jnp.inf).min())
-        new = Averages(mean, spread, keep + 1 - past, lowest)
-        return jax.tree.map(lambda old, each: jnp.where(count > 0, each, old), known, new)
+    def _update_averages(self, state: Averages, scores: Array) -> Averages:
+        has_score = ~jnp.isnan(scores)
+        count = has_score.sum()
+        divisor = jnp.maximum(count, 1)
+        mean = jnp.where(has_score, scores / divisor, 0).sum()
+        # Starts empty and is divided by its weight, as in Adam, so that the first batch counts in full.
+        decay = jnp.float32(self.decay) ** count
+        old_weight = decay * state.weight
+        # A step towards the new mean, so that equal rewards leave the mean where it is, to the last digit.
+        rate = (1 - decay) / jnp.maximum(old_weight + 1 - decay, TINY)
+        mean = state.mean + rate * (mean - state.mean)
+        deviation = jnp.where(has_score, jnp.abs(scores - mean) / divisor, 0).sum()
+        deviation = state.deviation + rate * (deviation - state.deviation)
+        lowest = jnp.minimum(state.lowest, jnp.where(has_score, scores, jnp.inf).min())
+        averages = Averages(mean, deviation, old_weight + 1 - decay, lowest)
+        return jax.tree.map(lambda old, new: jnp.where(count > 0, new, old), state, averages)
 
-    def expected_reward(self, known: Averages) -> Array:
+    def estimate_reward(self, state: Averages) -> Array:
         """The moving mean."""
-        return jnp.where(known.weight > 0, known.mean, jnp.nan)
+        return jnp.where(state.weight > 0, state.mean, jnp.nan)
 
 
 @dataclass(frozen=True)
-class _Windowed:
-    """What baselines share that look at the last `window` trials before the batch, and at the batch.
+class _Window:
+    """Base of the baselines that look at the batch and the last `window` trials before it.
 
     Raises: InputError if the window is below 2.
     """
@@ -121,62 +121,62 @@ class _Windowed:
     window: int = 64
 
     def __post_init__(self) -> None:
-        if type(self.window) is not int or self.window < 2:
-            raise InputError(
-                f"{type(self).__name__}'s window must be a whole number of at least 2, got {self.window!r}."
-            )
+        check_integer(f"{type(self).__name__}'s window", self.window, 2)
 
     def start(self) -> Array:
-        """No reward yet: [window] of nan, with failures as minus infinity later."""
+        """[window]: all nan before any reward; a failed trial is minus infinity."""
         return jnp.asarray(np.full(self.window, np.nan, np.float32))
 
-    def expected_reward(self, known: Array) -> Array:
+    def estimate_reward(self, state: Array) -> Array:
         """The mean of the window, without failures."""
-        return jnp.nanmean(jnp.where(jnp.isfinite(known), known, jnp.nan))
+        return jnp.nanmean(jnp.where(jnp.isfinite(state), state, jnp.nan))
 
-    def _window(self, known: Array, scores: Array) -> Array:
-        """The last rewards with these; what failed is minus infinity."""
+    def _extend_window(self, state: Array, scores: Array) -> Array:
+        """The window followed by the batch; a failed trial is minus infinity."""
         scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-        return jnp.concatenate([known, scores])
+        return jnp.concatenate([state, scores])
 
 
-class LeaveOneOut(_Windowed):
-    """The mean of all others in the batch and the last `window` trials before it, in mean distances, at most three.
+class LeaveOneOut(_Window):
+    """The mean of all other trials of the batch and of the last `window` before it.
+
+    Advantages are in mean deviations, at most three.
 
     Source: Kool et al. 2019, Buy 4 REINFORCE Samples, Get a Baseline for Free!, ICLR workshop, equation 8.
     """
 
-    def compare(self, known: Array, scores: Array) -> tuple[Array, Array]:
-        """Advantages over the others; a failure counts as the lowest of the window, and a spread below at least."""
-        whole = self._window(known, scores)
-        finite = jnp.isfinite(whole)
+    def compute_advantages(self, state: Array, scores: Array) -> tuple[Array, Array]:
+        """Advantages over the others; a failure counts as the lowest, and as at least one deviation below the mean."""
+        window = self._extend_window(state, scores)
+        finite = jnp.isfinite(window)
         count = finite.sum()
-        lowest = jnp.where(count > 0, jnp.where(finite, whole, jnp.inf).min(), 0)
-        # Over the lowest, so that the mean of equal rewards is theirs to the last digit.
-        mean = lowest + jnp.where(finite, (whole - lowest) / jnp.maximum(count, 1), 0).sum()
-        spread = jnp.where(finite, jnp.abs(whole - mean) / jnp.maximum(count, 1), 0).sum()
+        lowest = jnp.where(count > 0, jnp.where(finite, window, jnp.inf).min(), 0)
+        # Relative to the lowest, so that the mean of equal rewards is theirs to the last digit.
+        mean = lowest + jnp.where(finite, (window - lowest) / jnp.maximum(count, 1), 0).sum()
+        deviation = jnp.where(finite, jnp.abs(window - mean) / jnp.maximum(count, 1), 0).sum()
         failed = jnp.isnan(scores)
         values = jnp.where(failed, lowest, scores)
-        # When one of `count` is taken out its distance to the mean grows by this; a failure must not come off better.
-        share = count / jnp.maximum(count - 1, 1)
-        scaled = (values - mean) * share / jnp.maximum(spread, jnp.maximum(1e-6 * jnp.abs(mean), TINY))
-        scaled = jnp.clip(scaled, -3, 3)
-        scaled = jnp.where(failed, jnp.minimum(scaled, -1), scaled)
-        return jnp.where(count > 0, scaled, 0), whole[-self.window :]
+        # Leaving one of `count` out multiplies its distance to the mean by this. A failure is in no mean, but it must
+        # not come off better.
+        factor = count / jnp.maximum(count - 1, 1)
+        advantages = (values - mean) * factor / jnp.maximum(deviation, jnp.maximum(1e-6 * jnp.abs(mean), TINY))
+        advantages = jnp.clip(advantages, -3, 3)
+        advantages = jnp.where(failed, jnp.minimum(advantages, -1), advantages)
+        return jnp.where(count > 0, advantages, 0), window[-self.window :]
 
 
-class Ranks(_Windowed):
+class Ranks(_Window):
     """The rank in the batch and the last `window` trials before it, from -1 to 1 (the best), failures below all.
 
     Source: Wierstra et al. 2014, Natural Evolution Strategies, JMLR 15, section 3.1 (fitness shaping).
     """
 
-    def compare(self, known: Array, scores: Array) -> tuple[Array, Array]:
-        """Advantages by rank; equals share theirs, and nothing is said before the first reward."""
-        whole = self._window(known, scores)
-        taken = ~jnp.isnan(whole)
-        ours = whole[-len(scores) :]
-        less = (taken & (whole < ours[:, None])).sum(1)
-        more = (taken & (whole > ours[:, None])).sum(1)
-        ranked = (less - more) / jnp.maximum(taken.sum() - 1, 1)
-        return jnp.where(jnp.isfinite(whole).any(), ranked, 0).astype(jnp.float32), whole[-self.window :]
+    def compute_advantages(self, state: Array, scores: Array) -> tuple[Array, Array]:
+        """Advantages by rank; equal scores share a rank, and advantages are 0 before the first reward."""
+        window = self._extend_window(state, scores)
+        has_trial = ~jnp.isnan(window)
+        batch = window[-len(scores) :]
+        worse = (has_trial & (window < batch[:, None])).sum(1)
+        better = (has_trial & (window > batch[:, None])).sum(1)
+        ranks = (worse - better) / jnp.maximum(has_trial.sum() - 1, 1)
+        return jnp.where(jnp.isfinite(window).any(), ranks, 0).astype(jnp.float32), window[-self.window :]

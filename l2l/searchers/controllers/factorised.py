@@ -1,4 +1,4 @@
-"""The factorised policy: a table of logits, one row per decision, each decision drawn on its own.
+"""The factorised policy: logits [D, K], from which each decision is sampled independently.
 
 Source: Ying et al. 2019, NAS-Bench-101, ICML, appendix; Dong and Yang 2020, NAS-Bench-201, ICLR (REINFORCE).
 """
@@ -24,7 +24,7 @@ class Factorised:
     """
 
     temperature: float = 1.0
-    """What logits are divided by: above 1 it draws more evenly."""
+    """Divides the logits: above 1 it samples more evenly."""
     context = 0
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class Factorised:
         return jnp.asarray(np.zeros(domain.valid.shape, np.float32))
 
     def sample(self, params: Array, domain: Domain, uniforms: Array, past: Experience) -> tuple[Array, Array]:
-        """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are drawn at once."""
+        """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are sampled at once."""
         valid = jnp.asarray(domain.valid)
         codes = sample_codes(log_softmax(params / self.temperature, valid), valid, uniforms)
         return codes, self.score(params, domain, codes, past)[0]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.encoding import Domain
-from l2l.errors import InputError
+from l2l.errors import check_integer, check_number
 from l2l.searchers.controllers.policy import Experience, check_temperature, compute_entropy, log_softmax, sample_codes
 from l2l.types import Array, Key
 
@@ -46,25 +46,23 @@ class Lstm:
     scale: float = 0.08
     """All weights start uniformly in [-scale, scale]."""
     temperature: float = 1.0
-    """What logits are divided by: above 1 it draws more evenly."""
+    """Divides the logits: above 1 it samples more evenly."""
     context = 0
 
     def __post_init__(self) -> None:
         for name in ("units", "layers"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise InputError(f"an Lstm's {name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
-        if not 0 < self.scale < math.inf:
-            raise InputError(f"an Lstm's scale must be above 0, got {self.scale!r}.")
+            check_integer(f"an Lstm's {name}", getattr(self, name), 1)
+        check_number("an Lstm's scale", self.scale, above=0)
         check_temperature("an Lstm", self.temperature)
 
     def init(self, domain: Domain, key: Key) -> LstmParams:
-        """Weights drawn uniformly in [-scale, scale]."""
+        """Weights sampled uniformly in [-scale, scale]."""
         (d, k), h, g = domain.valid.shape, self.units, self.layers
         shapes = [(d, k + 1, h), (g, 2 * h, 4 * h), (g, 4 * h), (d, h, k), (d, k)]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
-        # One draw for all of them: each call of the generator with a new shape would compile.
-        drawn = jax.random.uniform(key, (int(ends[-1]),), minval=-self.scale, maxval=self.scale)
-        parts = jnp.split(drawn, ends[:-1])
+        # One call of the generator for all of them, since a call with another shape compiles another program.
+        weights = jax.random.uniform(key, (int(ends[-1]),), minval=-self.scale, maxval=self.scale)
+        parts = jnp.split(weights, ends[:-1])
         return LstmParams(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
     def sample(self, params: LstmParams, domain: Domain, uniforms: Array, past: Experience) -> tuple[Array, Array]:
@@ -78,18 +76,18 @@ class Lstm:
     def _unroll(
         self, params: LstmParams, domain: Domain, codes: Array, uniforms: Array | None
     ) -> tuple[Array, Array, Array]:
-        """Walks the decisions; with uniforms [N, D] it draws each code, without it scores the codes [N, D] given."""
+        """Walks the decisions: with uniforms [N, D] it samples the codes, without it scores codes [N, D]."""
         count, width = len(codes), domain.valid.shape[1]
         decisions = jnp.arange(codes.shape[1])
 
-        def step(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+        def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
             hidden, cell, token, codes = carry
-            d, embedding, head, head_bias, valid, allowed = each
+            d, embedding, head, head_bias, valid, allowed = inputs
             hidden, cell = self._layers(params, embedding[token], hidden, cell)
             log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
             if uniforms is not None:
                 codes = codes.at[:, d].set(sample_codes(log_probs, valid, uniforms[:, d]))
-            # Conditions name earlier decisions only, so what is not drawn yet cannot matter.
+            # Conditions name earlier decisions only, so codes that are not sampled yet do not matter.
             mask = allowed[decisions, codes].all(-1)
             chosen = jnp.take_along_axis(log_probs, codes[:, d, None], axis=1)[:, 0]
             token = jnp.where(mask, codes[:, d], width)

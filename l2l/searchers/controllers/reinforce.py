@@ -1,4 +1,4 @@
-"""REINFORCE: candidates that did better than expected become likelier.
+"""REINFORCE: candidates that did better than the baseline become likelier.
 
 Source: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
 Learning, Machine Learning 8, section 4; Zoph and Le 2017, ICLR, section 3.2.
@@ -6,7 +6,6 @@ Learning, Machine Learning 8, section 4; Zoph and Le 2017, ICLR, section 3.2.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from l2l.encoding import Domain
-from l2l.errors import InputError
+from l2l.errors import check_integer, check_number
 from l2l.searchers.controllers.policy import Experience, Params, Policy
 from l2l.types import Array
 
@@ -33,16 +32,15 @@ class Reinforce:
     learning_rate: float = 0.12
     entropy_weight: float = 0.15
     minibatch: int | None = 1
-    """Trials a step of Adam averages over; None takes the whole batch in one."""
+    """Trials that a step of Adam averages over; None takes the whole batch in one."""
     replay = 0
     """Past trials that it learns from again: none."""
 
     def __post_init__(self) -> None:
-        check_rates("Reinforce", self.learning_rate, self.entropy_weight)
-        check_minibatch("Reinforce", self.minibatch)
+        check_update("Reinforce", self.learning_rate, self.entropy_weight, self.minibatch)
 
     def start(self, params: Params) -> optax.OptState:
-        """Adam's opt_state before any step."""
+        """Adam's state before any step."""
         return optax.adam(self.learning_rate).init(params)
 
     def take_steps(
@@ -62,7 +60,7 @@ class Reinforce:
             def loss(params: Params) -> tuple[Array, Array]:
                 log_prob, entropy = policy.score(params, domain, part.codes, past)
                 gain = part.advantages * log_prob + self.entropy_weight * entropy
-                return -(part.filled * gain).sum() / part.filled.sum(), entropy
+                return -(part.mask * gain).sum() / part.mask.sum(), entropy
 
             gradient, entropy = jax.grad(loss, has_aux=True)(params)
             updates, opt_state = optax.adam(self.learning_rate).update(gradient, opt_state, params)
@@ -73,27 +71,20 @@ class Reinforce:
 
 
 def split_minibatches(batch: Experience, size: int | None) -> Experience:
-    """A batch of N in parts, each leaf [N / size, size, ...]; the last is filled up with trials that are none."""
+    """A batch of N trials as minibatches, each leaf [N / size, size, ...]; the last is padded with masked trials."""
     count = len(batch.codes)
     size = size or count
-    fill = -count % size
+    padding = -count % size
 
-    def part(leaf: Array) -> Array:
-        wide = jnp.pad(leaf, ((0, fill), *[(0, 0)] * (leaf.ndim - 1)))
-        return wide.reshape(-1, size, *leaf.shape[1:])
+    def split(leaf: Array) -> Array:
+        padded = jnp.pad(leaf, ((0, padding), *[(0, 0)] * (leaf.ndim - 1)))
+        return padded.reshape(-1, size, *leaf.shape[1:])
 
-    return jax.tree.map(part, batch)
-
-
-def check_minibatch(owner: str, minibatch: int | None) -> None:
-    """Refuses a number of trials that no step can take. Raises: InputError."""
-    if minibatch is not None and (type(minibatch) is not int or minibatch < 1):
-        raise InputError(f"{owner}'s minibatch must be a whole number of at least 1, or none, got {minibatch!r}.")
+    return jax.tree.map(split, batch)
 
 
-def check_rates(owner: str, learning_rate: float, entropy_weight: float) -> None:
-    """Refuses what no update can use. Raises: InputError."""
-    if not 0 < learning_rate < math.inf:
-        raise InputError(f"{owner}'s learning_rate must be above 0, got {learning_rate!r}.")
-    if not 0 <= entropy_weight < math.inf:
-        raise InputError(f"{owner}'s entropy_weight must be at least 0, got {entropy_weight!r}.")
+def check_update(owner: str, learning_rate: float, entropy_weight: float, minibatch: int | None) -> None:
+    """Checks the arguments that all updates share. Raises: InputError."""
+    check_number(f"{owner}'s learning_rate", learning_rate, above=0)
+    check_number(f"{owner}'s entropy_weight", entropy_weight, 0)
+    check_integer(f"{owner}'s minibatch", minibatch, 1, optional=True)

@@ -1,7 +1,7 @@
-"""The policy that reads the search so far: a decoder over the decisions that also attends over the trials told.
+"""The policy that reads the search so far: a decoder over the decisions that also attends to past trials.
 
 Source: Vaswani et al. 2017, Attention Is All You Need, NeurIPS, section 3 (the decoder); Chen et al. 2022, Towards
-Learning Universal Hyperparameter Optimizers with Transformers, NeurIPS, section 4 (past trials as what it reads).
+Learning Universal Hyperparameter Optimizers with Transformers, NeurIPS, section 4 (past trials as input).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l.encoding import Domain
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.searchers.controllers.policy import Experience, check_temperature, compute_entropy, log_softmax, sample_codes
 from l2l.searchers.core.points import is_active
 from l2l.types import Array, Key
 
-FAR = 3.0
-"""An advantage beyond it is read as this much."""
+MAX_ADVANTAGE = 3.0
+"""Advantages are clipped to this size before they are read."""
 
 
 class TransformerParams(NamedTuple):
     """The letters: H units, G layers; K stands for the token of an inactive decision."""
 
     embedding: Array
-    """[D, K + 1, H]: what was chosen at decision d."""
+    """[D, K + 1, H]: the code chosen at decision d."""
     position: Array
-    """[D, H]: which decision is to be made."""
+    """[D, H]: the decision that is being made."""
     trial: Array
-    """[2, H]: how good a trial was, and how long ago."""
+    """[2, H]: weights of a past trial's advantage and age."""
     attention: Array
     """[G, H, 4H]: query, key, value and output of each layer."""
     wide: Array
@@ -46,87 +46,87 @@ class TransformerParams(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """R trials as each layer sees them at each decision."""
+    """Keys and values of R past trials at each decision, for each layer."""
 
     keys: Array
     """[G, R, D, H]"""
     values: Array
     """[G, R, D, H]"""
-    filled: Array
-    """[R]"""
+    mask: Array
+    """[R]: False where there is no trial yet."""
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """Softmaxes that see every earlier decision, and of the last trials what they chose, before it and in its place.
+    """Softmaxes that see every earlier decision of the candidate, and the decisions of the last trials.
 
-    Raises: InputError if a size is below 1, the units cannot be parted among the heads, or the context is below 0.
+    Of each past trial a decision sees its own code there and the mean of the codes before it.
+
+    Raises: InputError if a size is below 1, the units are no multiple of the heads, or the context is below 0.
     """
 
     units: int = 32
     layers: int = 2
     heads: int = 2
     context: int = 64
-    """Trials that it reads."""
+    """Past trials that it reads."""
     temperature: float = 1.0
-    """What logits are divided by: above 1 it draws more evenly."""
+    """Divides the logits: above 1 it samples more evenly."""
 
     def __post_init__(self) -> None:
         for name, low in (("units", 1), ("layers", 1), ("heads", 1), ("context", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < low:
-                raise InputError(f"a Transformer's {name} must be a whole number of at least {low}, got {value!r}.")
+            check_integer(f"a Transformer's {name}", getattr(self, name), low)
         if self.units % self.heads:
             raise InputError(f"a Transformer's units must be a multiple of its heads ({self.heads}), got {self.units}.")
         check_temperature("a Transformer", self.temperature)
 
     def init(self, domain: Domain, key: Key) -> TransformerParams:
-        """Weights drawn uniformly, each layer's output as wide as its input; nearly uniform softmaxes."""
+        """Weights sampled uniformly, scaled to the width of each layer's input; the softmaxes start nearly uniform."""
         (d, k), h, g = domain.valid.shape, self.units, self.layers
         shapes = [(d, k + 1, h), (d, h), (2, h), (g, h, 4 * h), (g, h, 4 * h), (g, 4 * h, h), (d, h, k), (d, k)]
         scales = [1, 1, 1, (3 / h) ** 0.5, (3 / h) ** 0.5, (0.75 / h) ** 0.5, 0.01, 0]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
-        # One draw for all of them: each call of the generator with a new shape would compile.
-        drawn = jax.random.uniform(key, (int(ends[-1]),), minval=-1, maxval=1)
-        parts = jnp.split(drawn, ends[:-1])
-        made = (part.reshape(shape) * scale for part, shape, scale in zip(parts, shapes, scales, strict=True))
-        return TransformerParams(*made)
+        # One call of the generator for all of them, since a call with another shape compiles another program.
+        uniforms = jax.random.uniform(key, (int(ends[-1]),), minval=-1, maxval=1)
+        parts = jnp.split(uniforms, ends[:-1])
+        weights = (part.reshape(shape) * scale for part, shape, scale in zip(parts, shapes, scales, strict=True))
+        return TransformerParams(*weights)
 
     def sample(
         self, params: TransformerParams, domain: Domain, uniforms: Array, past: Experience
     ) -> tuple[Array, Array]:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
         (count, size), width = uniforms.shape, domain.valid.shape[1]
-        memory, decisions = self._memory(params, domain, past), jnp.arange(size)
+        memory, decisions = self._read_past(params, domain, past), jnp.arange(size)
 
-        def step(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+        def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
             keys, values, before, codes = carry
-            d, position, embedding, head, head_bias, valid, allowed, old_keys, old_values, uniform = each
-            here = Memory(old_keys[:, :, None], old_values[:, :, None], memory.filled)
+            d, position, embedding, head, head_bias, valid, allowed, past_keys, past_values, uniform = inputs
+            past_here = Memory(past_keys[:, :, None], past_values[:, :, None], memory.mask)
             states = (position + before)[:, None]
-            states, keys, values = self._layers(params, states, d, keys, values, here)
+            states, keys, values = self._layers(params, states, d, keys, values, past_here)
             log_probs = log_softmax((states[:, 0] @ head + head_bias) / self.temperature, valid)
-            picked = sample_codes(log_probs, valid, uniform)
-            codes = codes.at[:, d].set(picked)
-            # Conditions name earlier decisions only, so what is not drawn yet cannot matter.
+            code = sample_codes(log_probs, valid, uniform)
+            codes = codes.at[:, d].set(code)
+            # Conditions name earlier decisions only, so codes that are not sampled yet do not matter.
             mask = allowed[decisions, codes].all(-1)
-            chosen = jnp.take_along_axis(log_probs, picked[:, None], axis=1)[:, 0]
-            return (keys, values, embedding[jnp.where(mask, picked, width)], codes), chosen * mask
+            chosen = jnp.take_along_axis(log_probs, code[:, None], axis=1)[:, 0]
+            return (keys, values, embedding[jnp.where(mask, code, width)], codes), chosen * mask
 
         empty = jnp.zeros((self.layers, count, size, self.units))
         start = (empty, empty, jnp.zeros((count, self.units)), jnp.zeros((count, size), jnp.int32))
         rows = (decisions, params.position, params.embedding, params.head, params.head_bias)
         masks = (jnp.asarray(domain.valid), jnp.asarray(domain.allowed))
-        olds = (jnp.moveaxis(memory.keys, 2, 0), jnp.moveaxis(memory.values, 2, 0))
-        (*_, codes), log_prob = jax.lax.scan(step, start, (*rows, *masks, *olds, uniforms.T))
+        past_arrays = (jnp.moveaxis(memory.keys, 2, 0), jnp.moveaxis(memory.values, 2, 0))
+        (*_, codes), log_prob = jax.lax.scan(step, start, (*rows, *masks, *past_arrays, uniforms.T))
         return codes, log_prob.sum(0)
 
     def score(self, params: TransformerParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the active decisions in codes [N, D], all of them at once."""
-        memory = self._memory(params, domain, past)
+        memory = self._read_past(params, domain, past)
         masks = is_active(domain, codes)
-        made = self._made(params, domain, codes)
-        before = jnp.concatenate([jnp.zeros_like(made[:, :1]), made[:, :-1]], 1)
+        embedded = self._embed_codes(params, domain, codes)
+        before = jnp.concatenate([jnp.zeros_like(embedded[:, :1]), embedded[:, :-1]], 1)
         empty = jnp.zeros((self.layers, *before.shape))
         states, _, _ = self._layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
         logits = jnp.einsum("ndh,dhk->ndk", states, params.head) + params.head_bias
@@ -134,58 +134,61 @@ class Transformer:
         chosen = jnp.take_along_axis(log_probs, codes[..., None], axis=-1)[..., 0]
         return (chosen * masks).sum(-1), (compute_entropy(log_probs) * masks).sum(-1)
 
-    def _made(self, params: TransformerParams, domain: Domain, codes: Array) -> Array:
+    def _embed_codes(self, params: TransformerParams, domain: Domain, codes: Array) -> Array:
         """Codes [N, D] as vectors [N, D, H]."""
         tokens = jnp.where(is_active(domain, codes), codes, domain.valid.shape[1])
         return params.embedding[jnp.arange(codes.shape[1]), tokens]
 
-    def _memory(self, params: TransformerParams, domain: Domain, past: Experience) -> Memory:
-        """The last trials: at each decision what a trial chose there, on average before it, and what came of it."""
+    def _read_past(self, params: TransformerParams, domain: Domain, past: Experience) -> Memory:
+        """The last trials: at each decision the code chosen there, the mean of those before it, advantage and age."""
         past = jax.tree.map(lambda leaf: leaf[max(len(leaf) - self.context, 0) :], past)
-        room, size = past.codes.shape
-        made = self._made(params, domain, past.codes)
-        earlier = (jnp.cumsum(made, 1) - made) / jnp.maximum(jnp.arange(size), 1)[:, None]
-        good = jnp.clip(jnp.where(past.filled, past.advantages, 0), -FAR, FAR)
-        age = (room - jnp.arange(room)) / max(room, 1)
-        states = made + earlier + (jnp.stack([good, age], 1) @ params.trial)[:, None] + params.position
-        _, keys, values, _ = jnp.split(normed(states) @ params.attention[:, None], 4, axis=-1)
-        return Memory(keys, values, past.filled)
+        count, size = past.codes.shape
+        embedded = self._embed_codes(params, domain, past.codes)
+        before = (jnp.cumsum(embedded, 1) - embedded) / jnp.maximum(jnp.arange(size), 1)[:, None]
+        advantage = jnp.clip(jnp.where(past.mask, past.advantages, 0), -MAX_ADVANTAGE, MAX_ADVANTAGE)
+        age = (count - jnp.arange(count)) / max(count, 1)
+        states = embedded + before + (jnp.stack([advantage, age], 1) @ params.trial)[:, None] + params.position
+        _, keys, values, _ = jnp.split(normalise(states) @ params.attention[:, None], 4, axis=-1)
+        return Memory(keys, values, past.mask)
 
     def _layers(
         self, params: TransformerParams, states: Array, first: Array, keys: Array, values: Array, memory: Memory
     ) -> tuple[Array, Array, Array]:
-        """Decisions from `first` on, [N, T, H], through all layers; keys and values [G, N, D, H] are those so far."""
-        here = first + jnp.arange(states.shape[1])
-        causal = jnp.arange(keys.shape[2]) <= here[:, None]
-        shape = (len(here), len(memory.filled))
-        seen = jnp.concatenate([causal, jnp.broadcast_to(memory.filled, shape)], 1)  # [T, D + R]
+        """Runs decisions [N, T, H] from number `first` on through all layers; keys, values [G, N, D, H] are a cache."""
+        decisions = first + jnp.arange(states.shape[1])
+        causal = jnp.arange(keys.shape[2]) <= decisions[:, None]
+        shape = (len(decisions), len(memory.mask))
+        mask = jnp.concatenate([causal, jnp.broadcast_to(memory.mask, shape)], 1)  # [T, D + R]
         for layer in range(self.layers):
-            query, key, value, _ = jnp.split(normed(states) @ params.attention[layer], 4, axis=-1)
+            query, key, value, _ = jnp.split(normalise(states) @ params.attention[layer], 4, axis=-1)
             keys = jax.lax.dynamic_update_slice(keys, key[None], (layer, 0, first, 0))
             values = jax.lax.dynamic_update_slice(values, value[None], (layer, 0, first, 0))
-            olds = memory.keys[layer], memory.values[layer]
-            read = self._attended(query, (keys[layer], values[layer]), olds, seen)
-            states = states + read @ params.attention[layer, :, 3 * self.units :]
-            states = states + jax.nn.gelu(normed(states) @ params.wide[layer]) @ params.narrow[layer]
-        return normed(states), keys, values
+            past = memory.keys[layer], memory.values[layer]
+            attended = self._attend(query, (keys[layer], values[layer]), past, mask)
+            states = states + attended @ params.attention[layer, :, 3 * self.units :]
+            states = states + jax.nn.gelu(normalise(states) @ params.wide[layer]) @ params.narrow[layer]
+        return normalise(states), keys, values
 
-    def _attended(self, query: Array, own: tuple[Array, Array], olds: tuple[Array, Array], seen: Array) -> Array:
-        """What queries [N, T, H] read of earlier decisions [N, D, H] and of trials [R, T, H], where seen [T, D + R]."""
+    def _attend(self, query: Array, decisions: tuple[Array, Array], past: tuple[Array, Array], mask: Array) -> Array:
+        """Attention of queries [N, T, H] over earlier decisions and past trials, where the mask [T, D + R] is True.
 
-        def split_heads(each: Array) -> Array:
-            return each.reshape(*each.shape[:-1], self.heads, self.units // self.heads)
+        `decisions` are keys and values [N, D, H], `past` those [R, T, H].
+        """
 
-        query, keys, values, old_keys, old_values = map(split_heads, (query, *own, *olds))
+        def split_heads(leaf: Array) -> Array:
+            return leaf.reshape(*leaf.shape[:-1], self.heads, self.units // self.heads)
+
+        query, keys, values, past_keys, past_values = map(split_heads, (query, *decisions, *past))
         near = jnp.einsum("ntae,ndae->natd", query, keys)
-        far = jnp.einsum("ntae,rtae->natr", query, old_keys)
+        far = jnp.einsum("ntae,rtae->natr", query, past_keys)
         logits = jnp.concatenate([near, far], -1) / query.shape[-1] ** 0.5
         # A decision always sees itself, so that nothing is divided by 0.
-        weights = jax.nn.softmax(jnp.where(seen, logits, -1e9))
+        weights = jax.nn.softmax(jnp.where(mask, logits, -1e9))
         near, far = jnp.split(weights, [keys.shape[1]], -1)
-        read = jnp.einsum("natd,ndae->ntae", near, values) + jnp.einsum("natr,rtae->ntae", far, old_values)
-        return read.reshape(*read.shape[:2], self.units)
+        attended = jnp.einsum("natd,ndae->ntae", near, values) + jnp.einsum("natr,rtae->ntae", far, past_values)
+        return attended.reshape(*attended.shape[:2], self.units)
 
 
-def normed(states: Array) -> Array:
-    """Vectors [..., H] with a mean square of 1."""
+def normalise(states: Array) -> Array:
+    """Scales vectors [..., H] to a mean square of 1."""
     return states * jax.lax.rsqrt((states * states).mean(-1, keepdims=True) + 1e-6)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from l2l.encoding import Domain, Encoding, read_rewards
-from l2l.errors import InputError
+from l2l.errors import check_integer
 from l2l.searchers.core.points import Points
 from l2l.space import Candidate, SearchSpace
 from l2l.types import START, Array, Key, Trial
@@ -63,9 +63,7 @@ class ArraySearcher(abc.ABC):
     """Codes of a Real and of a long Integer."""
 
     def __post_init__(self) -> None:
-        if type(self.bins) is not int or self.bins < 1:
-            name = type(self).__name__
-            raise InputError(f"{name}'s bins must be a whole number of at least 1, got {self.bins!r}.")
+        check_integer(f"{type(self).__name__}'s bins", self.bins, 1)
 
     @abc.abstractmethod
     def start(self, domain: Domain, key: Key) -> Any:

@@ -19,7 +19,7 @@ from l2l.searchers.core.base import MAX_REWARD
 NAN = math.nan
 ALL = [MovingAverage(), MovingAverage(normalise=False), LeaveOneOut(window=8), Ranks(window=8)]
 BASELINES = pytest.mark.parametrize("baseline", ALL, ids=["moving", "plain", "leave_one_out", "ranks"])
-_compare = jax.jit(lambda baseline, known, scores: baseline.compare(known, scores), static_argnums=0)
+_compare = jax.jit(lambda baseline, known, scores: baseline.compute_advantages(known, scores), static_argnums=0)
 
 
 def compared(baseline: Baseline, *batches: list[float], known: Any = None) -> tuple[list[float], Any]:
@@ -62,13 +62,13 @@ def test_one_is_left_out_by_hand() -> None:
     # The window reaches back, and what has left it counts no more.
     advantages, known = compared(LeaveOneOut(window=3), [100, 0, 1], [NAN], known=None)
     assert advantages == pytest.approx([-1.0], abs=0.6)
-    assert float(LeaveOneOut().expected_reward(known)) == pytest.approx(0.5)
+    assert float(LeaveOneOut().estimate_reward(known)) == pytest.approx(0.5)
 
 
 def test_ranks_by_hand() -> None:
     advantages, known = compared(Ranks(window=4), [3, 1, NAN, 3, 7])
     assert advantages == pytest.approx([0.25, -0.5, -1, 0.25, 1])
-    assert float(Ranks().expected_reward(known)) == pytest.approx(11 / 3)
+    assert float(Ranks().estimate_reward(known)) == pytest.approx(11 / 3)
     # Scale and shape of the rewards do not matter.
     assert compared(Ranks(window=4), [1e9, -1e9, NAN, 1e9, 2e9])[0] == advantages
     assert compared(Ranks(window=4), [5], known=known)[0] == pytest.approx([0.5])
@@ -78,8 +78,8 @@ def test_ranks_by_hand() -> None:
 def test_before_any_reward_failures_say_nothing(baseline: Baseline) -> None:
     advantages, known = compared(baseline, [NAN, NAN], [NAN, NAN])
     assert advantages == [0, 0]
-    assert math.isnan(baseline.expected_reward(known))
-    assert math.isnan(baseline.expected_reward(baseline.start()))
+    assert math.isnan(baseline.estimate_reward(known))
+    assert math.isnan(baseline.estimate_reward(baseline.start()))
 
 
 @BASELINES
@@ -104,7 +104,7 @@ def test_advantages_are_finite_and_in_the_order_of_the_rewards(baseline: Baselin
             (reward, advantage) for reward, advantage in zip(data, advantages, strict=True) if reward == reward
         )
         assert [each for _, each in ranked] == sorted(each for _, each in ranked)
-    level = float(baseline.expected_reward(after))
+    level = float(baseline.estimate_reward(after))
     assert math.isfinite(level) == any(each == each for each in data)
 
 
@@ -123,7 +123,7 @@ def test_the_scale_of_the_rewards_does_not_matter(baseline: Baseline, scale: flo
 @BASELINES
 def test_equal_rewards_are_equal_for_ever(baseline: Baseline) -> None:
     def step(known: Any, score: Any) -> Any:
-        advantages, known = baseline.compare(known, score[None])
+        advantages, known = baseline.compute_advantages(known, score[None])
         return known, advantages[0]
 
     known = jax.tree.map(jnp.asarray, baseline.start())
@@ -135,9 +135,12 @@ def test_equal_rewards_are_equal_for_ever(baseline: Baseline) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: MovingAverage(decay=1.0), "MovingAverage's decay must be in [0, 1), got 1.0."),
-        (lambda: LeaveOneOut(window=1), "LeaveOneOut's window must be a whole number of at least 2, got 1."),
-        (lambda: Ranks(window=2.5), "Ranks's window must be a whole number of at least 2, got 2.5."),
+        (
+            lambda: MovingAverage(decay=1.0),
+            "MovingAverage's decay must be a number of at least 0 and below 1, got 1.0.",
+        ),
+        (lambda: LeaveOneOut(window=1), "LeaveOneOut's window must be an integer of at least 2, got 1."),
+        (lambda: Ranks(window=2.5), "Ranks's window must be an integer of at least 2, got 2.5."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(make: Any, sentence: str) -> None:

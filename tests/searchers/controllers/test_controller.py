@@ -90,7 +90,7 @@ def test_before_any_reward_failures_say_nothing(update: Update, baseline: Baseli
     searcher = Controller(update=update, baseline=baseline)
     state = flipped(searcher, none, none, none)
     assert not np.any(state.arrays.params)
-    assert not np.any(state.arrays.past.filled)
+    assert not np.any(state.arrays.past.mask)
     assert searcher.summary(state) == {}
     assert state.trial_count == 12
 
@@ -113,17 +113,17 @@ def test_a_stretch_of_failures_is_got_over(update: Update, baseline: Baseline) -
 def test_no_past_is_kept_that_nobody_looks_at() -> None:
     assert flipped(Controller(), heads).arrays.past.codes.shape == (0, 1)
     kept = flipped(Controller(update=Ppo(replay=6)), heads).arrays.past
-    assert kept.filled.tolist() == [False, False, True, True, True, True]
+    assert kept.mask.tolist() == [False, False, True, True, True, True]
     assert kept.codes[2:, 0].tolist() == [0, 1, 0, 1]
     assert kept.advantages[2:].tolist() == [1, -1, 1, -1]
     assert np.allclose(kept.log_probs[2:], math.log(0.5), atol=0.1)
-    assert len(flipped(Controller(policy=Transformer(context=9), update=Ppo(replay=0)), heads).arrays.past.filled) == 9
+    assert len(flipped(Controller(policy=Transformer(context=9), update=Ppo(replay=0)), heads).arrays.past.mask) == 9
 
 
 def test_parts_that_are_none_or_do_not_go_together_are_refused_in_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^Controller's policy must be one of l2l.searchers, got 'lstm'\.$"):
+    with pytest.raises(InputError, match=r"^Controller's policy must be a policy of l2l\.searchers\.controllers, got"):
         Controller(policy="lstm")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match=r"^a Transformer already attends to past trials, so the update must not "):
+    with pytest.raises(InputError, match=r"^a Transformer already reads past trials, so the update must not "):
         Controller(policy=Transformer(), update=Ppo(replay=4))
 
 
@@ -201,7 +201,7 @@ def test_two_objectives_are_refused() -> None:
 
 
 def test_bad_bins_are_refused_in_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^Controller's bins must be a whole number of at least 1, got 0\.5\.$"):
+    with pytest.raises(InputError, match=r"^Controller's bins must be an integer of at least 1, got 0\.5\.$"):
         Controller(bins=0.5)  # type: ignore[arg-type]
 
 

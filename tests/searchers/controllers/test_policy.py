@@ -119,14 +119,14 @@ def test_first_candidates_are_nearly_uniform(policy: Policy) -> None:
 
 def test_a_context_keeps_the_latest() -> None:
     past = make_experience(DOMAIN, 3)
-    assert not past.filled.any()
+    assert not past.mask.any()
     ones = jnp.ones(2)
     for number in range(3):
         batch = Experience(jnp.full((2, 4), number), number * ones, -number * ones, ones > 0)
         past = append_experience(past, batch)
     assert past.codes[:, 0].tolist() == past.advantages.tolist() == [1, 2, 2]
     assert past.log_probs.tolist() == [-1, -2, -2]
-    assert past.filled.all()
+    assert past.mask.all()
     # A batch that is longer than the context, and a context of none.
     assert append_experience(make_experience(DOMAIN, 1), batch).advantages.tolist() == [2]
     assert append_experience(make_experience(DOMAIN, 0), batch).codes.shape == (0, 4)
@@ -159,9 +159,9 @@ def test_the_lstm_sees_what_was_decided_before() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"units": 0}, "an Lstm's units must be a whole number of at least 1, got 0."),
-        ({"layers": 1.5}, "an Lstm's layers must be a whole number of at least 1, got 1.5."),
-        ({"scale": 0}, "an Lstm's scale must be above 0, got 0."),
+        ({"units": 0}, "an Lstm's units must be an integer of at least 1, got 0."),
+        ({"layers": 1.5}, "an Lstm's layers must be an integer of at least 1, got 1.5."),
+        ({"scale": 0}, "an Lstm's scale must be a number above 0, got 0."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], sentence: str) -> None:
@@ -176,5 +176,5 @@ def test_a_higher_temperature_draws_more_evenly(policy: type[Lstm]) -> None:
     cold, warm = (score(policy(temperature=each), params, every_candidate())[0] for each in (1.0, 50.0))
     assert warm.std() < cold.std()
     assert np.allclose(np.exp(warm).sum(), 1, atol=1e-5)
-    with pytest.raises(InputError, match=r" temperature must be above 0, got 0\.$"):
+    with pytest.raises(InputError, match=r" temperature must be a number above 0, got 0\.$"):
         policy(temperature=0)

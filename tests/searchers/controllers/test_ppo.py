@@ -68,7 +68,7 @@ def test_past_trials_are_learnt_from_again() -> None:
     together = trials([0, 1, 1, 1], [3, -1, -2, 0.5])
     replaying = replace(PLAIN, replay=4)
     past = append_experience(make_experience(DOMAIN, 4), old)
-    assert not past.filled.all()
+    assert not past.mask.all()
     assert np.allclose(gradient(replaying, [0, 0], new, past), gradient(PLAIN, [0, 0], together), atol=1e-6)
     # A policy may look back further than is replayed.
     last = replace(PLAIN, replay=1)
@@ -116,19 +116,19 @@ def test_a_policy_learns_what_pays(size: int) -> None:
         )
         state = searcher.tell(state, batch)
     assert state.arrays.params[0, 0] > state.arrays.params[0, 1] + 0.5
-    assert state.arrays.past.filled.all()
+    assert state.arrays.past.mask.all()
     assert searcher.summary(state)["baseline"] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"learning_rate": 0}, "Ppo's learning_rate must be above 0, got 0."),
-        ({"entropy_weight": -1}, "Ppo's entropy_weight must be at least 0, got -1."),
-        ({"clip": 1}, "Ppo's clip must be between 0 and 1, got 1."),
-        ({"minibatch": 0}, "Ppo's minibatch must be a whole number of at least 1, or none, got 0."),
-        ({"epochs": 0}, "Ppo's epochs must be a whole number of at least 1, got 0."),
-        ({"replay": -1}, "Ppo's replay must be a whole number of at least 0, got -1."),
+        ({"learning_rate": 0}, "Ppo's learning_rate must be a number above 0, got 0."),
+        ({"entropy_weight": -1}, "Ppo's entropy_weight must be a number of at least 0, got -1."),
+        ({"clip": 1}, "Ppo's clip must be a number above 0 and below 1, got 1."),
+        ({"minibatch": 0}, "Ppo's minibatch must be an integer of at least 1 or null, got 0."),
+        ({"epochs": 0}, "Ppo's epochs must be an integer of at least 1, got 0."),
+        ({"replay": -1}, "Ppo's replay must be an integer of at least 0, got -1."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], sentence: str) -> None:

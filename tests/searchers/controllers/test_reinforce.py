@@ -42,7 +42,7 @@ def test_one_step_by_hand() -> None:
     # Adam's first step is the learning rate in the gradient's direction, whatever its size.
     assert np.allclose(state.arrays.params, [[0.1, -0.1]], atol=1e-5)
     level = state.arrays.baseline
-    assert (level.mean, level.spread, state.arrays.reward) == pytest.approx((0.5, 0.5, 0.5))
+    assert (level.mean, level.deviation, state.arrays.reward) == pytest.approx((0.5, 0.5, 0.5))
     assert state.arrays.entropy == pytest.approx(math.log(2))
 
 
@@ -93,9 +93,9 @@ def test_failures_are_avoided_even_if_all_rewards_are_equal() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"learning_rate": 0}, "Reinforce's learning_rate must be above 0, got 0."),
-        ({"entropy_weight": -1}, "Reinforce's entropy_weight must be at least 0, got -1."),
-        ({"minibatch": 0}, "Reinforce's minibatch must be a whole number of at least 1, or none, got 0."),
+        ({"learning_rate": 0}, "Reinforce's learning_rate must be a number above 0, got 0."),
+        ({"entropy_weight": -1}, "Reinforce's entropy_weight must be a number of at least 0, got -1."),
+        ({"minibatch": 0}, "Reinforce's minibatch must be an integer of at least 1 or null, got 0."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], sentence: str) -> None:

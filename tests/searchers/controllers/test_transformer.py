@@ -132,11 +132,11 @@ def test_parameters_start_within_their_scales() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"units": 0}, "a Transformer's units must be a whole number of at least 1, got 0."),
-        ({"layers": 1.5}, "a Transformer's layers must be a whole number of at least 1, got 1.5."),
+        ({"units": 0}, "a Transformer's units must be an integer of at least 1, got 0."),
+        ({"layers": 1.5}, "a Transformer's layers must be an integer of at least 1, got 1.5."),
         ({"heads": 3}, "a Transformer's units must be a multiple of its heads (3), got 32."),
-        ({"context": -1}, "a Transformer's context must be a whole number of at least 0, got -1."),
-        ({"temperature": 0}, "a Transformer's temperature must be above 0, got 0."),
+        ({"context": -1}, "a Transformer's context must be an integer of at least 0, got -1."),
+        ({"temperature": 0}, "a Transformer's temperature must be a number above 0, got 0."),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], sentence: str) -> None:
