@@ -34,7 +34,7 @@ from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import Metric
 from l2l.tasks.tabular import Lookup
-from l2l.testing.landscapes import landscape, write
+from l2l.testing.landscapes import make_landscape, write_landscape
 from l2l.types import Trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -77,7 +77,7 @@ def load_benchmark(folder: Path) -> Tabular:
         path, more = NASBENCH, {**names, "report": "cifar10_test_acc_200ep"}
     else:
         path, more = str(folder / "landscape.npz"), {"codes": "codes", "reward": "reward"}
-        write(path, landscape(DECISIONS, 5, ruggedness=2))
+        write_landscape(path, make_landscape(DECISIONS, 5, ruggedness=2))
     of = space(path, more["codes"], more.get("names"))
     return Tabular(space=of, task=Lookup(path, more["reward"]), path=path, **more)
 

@@ -2,8 +2,8 @@
 
     python experiments/landscapes/run.py --seeds 100 --json experiments/landscapes/results.json
 
-Each landscape (see `l2l.testing.landscape`) is a table; what a searcher is told has normal noise, and what counts is
-the true reward of the candidate that was told the best one.
+Each landscape (see `l2l.testing.make_landscape`) is a tabular benchmark. A searcher learns from rewards with normal
+noise; the result is the true reward of the candidate with the best noisy one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
-from l2l.testing import landscape
+from l2l.testing import make_landscape
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
@@ -79,7 +79,7 @@ def run_job(job: tuple[str, Problem, tuple[int, ...], int]) -> np.ndarray:
     rows = jnp.arange(problem.options**problem.decisions)
     best_rewards: list[float] = []
     for seed in seeds:
-        true = landscape(problem.decisions, problem.options, seed, problem.ruggedness).rewards
+        true = make_landscape(problem.decisions, problem.options, seed, problem.ruggedness).rewards
         key = jax.random.key(seed)
         rewards = jnp.asarray(true, jnp.float32)
         (order,) = np.asarray(run_searches(ROWS[name], encoding, rows, rewards, key[None], trials, noise=problem.noise))

@@ -1,6 +1,6 @@
-"""Contract suites: the duties of each role as tests, for our own parts and for yours.
+"""Contract suites: the duties of searchers, spaces and stores as tests, for the parts of l2l and for yours.
 
-Subclass one in a test file and hand it the part; pytest runs the rest:
+Subclass one in a test file and return your part; pytest runs the rest:
 
     class TestMine(SearcherContract):
         def searcher(self):
@@ -14,8 +14,8 @@ import pytest
 # Before they are imported: a failed assertion then shows its values, as in a test file.
 pytest.register_assert_rewrite("l2l.testing.searchers", "l2l.testing.spaces", "l2l.testing.stores")
 
-from l2l.testing.landscapes import Landscape, landscape, write  # noqa: E402
-from l2l.testing.searchers import SPACES, TOY, SearcherContract, finished, toy_reward  # noqa: E402
+from l2l.testing.landscapes import Landscape, make_landscape, write_landscape  # noqa: E402
+from l2l.testing.searchers import SPACES, TOY, SearcherContract, finish_trials, toy_reward  # noqa: E402
 from l2l.testing.spaces import SpaceContract  # noqa: E402
 from l2l.testing.stores import StoreContract  # noqa: E402
 
@@ -26,8 +26,8 @@ __all__ = [
     "SearcherContract",
     "SpaceContract",
     "StoreContract",
-    "finished",
-    "landscape",
+    "finish_trials",
+    "make_landscape",
     "toy_reward",
-    "write",
+    "write_landscape",
 ]

@@ -1,6 +1,6 @@
-"""Contract suites: the duties of each role as tests, for our own parts and for yours.
+"""The contract of a searcher as tests, for the searchers of l2l and for yours.
 
-Subclass one in a test file and hand it the part; pytest runs the rest:
+Subclass it in a test file and return your searcher; pytest runs the rest:
 
     class TestMine(SearcherContract):
         def searcher(self):
@@ -26,7 +26,7 @@ from l2l.types import Outcome, Searcher, Status, Trial
 
 
 def _build(values: Mapping[str, Any], spec: Any) -> None:
-    """The contract's spaces are never built."""
+    """Builds nothing: a searcher never builds a model."""
 
 
 SPACES: Mapping[str, SearchSpace[None]] = {
@@ -90,17 +90,19 @@ TOY = SearchSpace(
 
 
 def toy_reward(values: Mapping[str, Any]) -> float:
-    """Reward of a candidate of `TOY`: 1 at `BEST`, falling with the distance to it."""
+    """Reward of a candidate of `TOY`: 1 at `BEST`, less with the distance from it."""
     loss = abs(values["a"] - 2) / 4 + abs(values["d"] - 0.7)
     loss += {"y": 0.0, "z": 0.2, "x": 0.6, "w": 0.6}[values["b"]]
     return 1 - (loss + (3 - values.get("c", 1)) / 5) / 2
 
 
-def finished(candidates: Sequence[Candidate], first: int, reward: Callable[[Candidate], float | None]) -> list[Trial]:
-    """One batch of finished trials; a candidate whose reward is None has failed."""
+def finish_trials(
+    candidates: Sequence[Candidate], first: int, reward: Callable[[Candidate], float | None]
+) -> list[Trial]:
+    """The trials of one batch after their run; a candidate whose reward is None has failed."""
     count = len(candidates)
 
-    def trial(position: int, candidate: Candidate) -> Trial:
+    def make_trial(position: int, candidate: Candidate) -> Trial:
         value = reward(candidate)
         cohort = tuple(range(first, first + count))
         if value is None:
@@ -109,22 +111,22 @@ def finished(candidates: Sequence[Candidate], first: int, reward: Callable[[Cand
         outcome = Outcome({"accuracy": value})
         return Trial(first + position, candidate, (first, count), cohort, Status.COMPLETE, outcome, (value,))
 
-    return [trial(position, candidate) for position, candidate in enumerate(candidates)]
+    return [make_trial(position, candidate) for position, candidate in enumerate(candidates)]
 
 
-def pruned(trial: Trial) -> Trial:
-    """A complete trial as if it had been stopped at its second rung."""
+def prune(trial: Trial) -> Trial:
+    """The trial as if early stopping had ended it at its second rung."""
     assert trial.reward is not None
     scores = {1: tuple(value / 2 for value in trial.reward), 2: trial.reward}
     return replace(trial, status=Status.PRUNED, scores=scores)
 
 
 class SearcherContract(abc.ABC):
-    """What every searcher owes its caller. Set `learns = False` for one that does not learn from rewards."""
+    """The duties of every searcher. Set `learns = False` for one that does not learn from rewards."""
 
     learns = True
     trials = 160
-    """Within which it must beat chance on `TOY`."""
+    """Number of trials within which it must beat chance on `TOY`."""
 
     @abc.abstractmethod
     def searcher(self) -> Searcher[Any]:
@@ -143,19 +145,19 @@ class SearcherContract(abc.ABC):
         state, batches = searcher.init(space, key), list[list[Trial]]()
         for first in range(0, trials, batch):
             asked = searcher.ask(state, jax.random.fold_in(key, first), min(batch, trials - first))
-            batches.append(finished(asked, first, reward))
+            batches.append(finish_trials(asked, first, reward))
             state = searcher.tell(state, batches[-1])
         return state, batches
 
     @pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
     def test_asks_valid_candidates(self, space: SearchSpace[Any]) -> None:
-        _, batches = self.search(space, _arbitrary, 24)
+        _, batches = self.search(space, _hash_reward, 24)
         assert [len(batch) for batch in batches] == [8, 8, 8]
         for trial in (trial for batch in batches for trial in batch):
-            found = trial.candidate
-            assert space.candidate(found.values) == found
-            assert list(found.values) == [name for name in space.choices if name in found.values]
-            assert json.loads(json.dumps(found.metadata, allow_nan=False)) == found.metadata
+            candidate = trial.candidate
+            assert space.candidate(candidate.values) == candidate
+            assert list(candidate.values) == [name for name in space.choices if name in candidate.values]
+            assert json.loads(json.dumps(candidate.metadata, allow_nan=False)) == candidate.metadata
 
     def test_asks_one_at_a_time(self) -> None:
         _, batches = self.search(TOY, _reward, 5, batch=1)
@@ -164,8 +166,9 @@ class SearcherContract(abc.ABC):
     def test_ask_is_pure(self) -> None:
         searcher, (state, _) = self.searcher(), self.search(TOY, _reward, 24)
         before = pickle.dumps(state)
-        first, again = (searcher.ask(state, jax.random.key(1), 8) for _ in range(2))
-        assert (first, [each.metadata for each in first]) == (again, [each.metadata for each in again])
+        first, second = (searcher.ask(state, jax.random.key(1), 8) for _ in range(2))
+        assert first == second
+        assert [candidate.metadata for candidate in first] == [candidate.metadata for candidate in second]
         searcher.ask(state, jax.random.key(2), 1)
         assert searcher.ask(state, jax.random.key(1), 8) == first
         assert pickle.dumps(state) == before
@@ -186,7 +189,7 @@ class SearcherContract(abc.ABC):
                 TOY.candidate(json.loads(json.dumps(dict(t.candidate.values))), dict(t.candidate.metadata))
                 for t in batch
             ]
-            replayed = searcher.tell(replayed, finished(stored, batch[0].number, _reward))
+            replayed = searcher.tell(replayed, finish_trials(stored, batch[0].number, _reward))
         assert searcher.ask(replayed, jax.random.key(9), 8) == self.searcher().ask(state, jax.random.key(9), 8)
         assert searcher.summary(replayed) == self.searcher().summary(state)
 
@@ -203,7 +206,7 @@ class SearcherContract(abc.ABC):
         state = searcher.init(TOY, jax.random.key(0))
         others = [TOY.candidate(BEST), TOY.candidate({"a": 0, "b": "x", "d": 0.0})] * 4
         for first in (0, 8):
-            state = searcher.tell(state, finished(others, first, _reward))
+            state = searcher.tell(state, finish_trials(others, first, _reward))
         assert len(searcher.ask(state, jax.random.key(1), 8)) == 8
 
     @pytest.mark.parametrize("failing", ["all", "first", "some", "last"])
@@ -228,15 +231,16 @@ class SearcherContract(abc.ABC):
         state = failed = searcher.init(TOY, key)
         for first in range(0, 80, 8):
             asked = list(searcher.ask(state, jax.random.fold_in(key, first), 8))
-            ended = finished(asked, first, _reward)
-            state = searcher.tell(state, [pruned(t) if stopped == "all" or t.number % 4 else t for t in ended])
-            failed = searcher.tell(failed, finished(asked, first, lambda _: None))
+            ended = finish_trials(asked, first, _reward)
+            state = searcher.tell(state, [prune(t) if stopped == "all" or t.number % 4 else t for t in ended])
+            failed = searcher.tell(failed, finish_trials(asked, first, lambda _: None))
         for candidate in searcher.ask(state, jax.random.key(1), 8):
             assert TOY.candidate(candidate.values) == candidate
         assert all(math.isfinite(value) for value in searcher.summary(state).values())
-        # Something is learnt: the same candidates, had they failed, lead elsewhere.
-        several = [[searcher.ask(each, jax.random.key(n), 8) for n in range(4)] for each in (state, failed)]
-        assert not self.learns or several[0] != several[1]
+        # It has learnt from them: after the same candidates, had they failed, it asks for other ones.
+        keys = [jax.random.key(n) for n in range(4)]
+        after_pruned, after_failed = ([searcher.ask(end, key, 8) for key in keys] for end in (state, failed))
+        assert not self.learns or after_pruned != after_failed
 
     @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
     def test_copes_with_any_scale_of_reward(self, scale: float) -> None:
@@ -259,6 +263,6 @@ def _reward(candidate: Candidate) -> float:
     return toy_reward(candidate.values)
 
 
-def _arbitrary(candidate: Candidate) -> float:
-    """A number between 0 and 1 for a candidate of any space."""
+def _hash_reward(candidate: Candidate) -> float:
+    """A reward between 0 and 1 for a candidate of any space."""
     return int(candidate.key, 16) / 16**16

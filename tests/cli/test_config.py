@@ -24,7 +24,7 @@ from l2l import machine
 from l2l.cli import config
 from l2l.errors import InputError
 from l2l.store.fingerprint import public_name
-from l2l.testing import landscape, write
+from l2l.testing import make_landscape, write_landscape
 
 CONF = config.find_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -120,7 +120,7 @@ def test_the_schema_is_the_signature() -> None:
 
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=str)
 def test_every_value_of_a_group_makes_its_part(group: str, name: str, folder: Path) -> None:
-    write(folder / "toy.npz", landscape(2, 2, ruggedness=0))
+    write_landscape(folder / "toy.npz", make_landscape(2, 2, ruggedness=0))
     choice = f"{group}={name}"
     plain = compose_value(group, name)
     config.check(plain)

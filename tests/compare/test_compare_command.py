@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from commands import Run, refused
 
-from l2l.testing import landscape, write
+from l2l.testing import make_landscape, write_landscape
 
 TABLE = ("objective=tabular", "objective.path=table.npz", "objective.codes=codes", "objective.reward=reward")
 QUICK = (*TABLE, "trials=12", "seeds=3", "workers=0")
@@ -23,7 +23,7 @@ CHILD = "import sys\nfrom l2l.cli import main\nmain(sys.argv[1:])"
 
 @pytest.fixture(autouse=True)
 def _table(folder: Path) -> None:
-    write(folder / "table.npz", landscape(4, 3))
+    write_landscape(folder / "table.npz", make_landscape(4, 3))
 
 
 def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:

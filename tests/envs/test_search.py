@@ -28,11 +28,11 @@ from l2l.objectives.tabular import benchmark_space as space
 from l2l.reward import LatencyPenalised, Metric
 from l2l.space import Categorical, Real, SearchSpace
 from l2l.tasks.tabular import Lookup
-from l2l.testing import SPACES, TOY, landscape, toy_reward, write
+from l2l.testing import SPACES, TOY, make_landscape, toy_reward, write_landscape
 from l2l.testing.searchers import BEST
 from l2l.types import Outcome, Trial
 
-MADE = landscape(4, 3, seed=2)
+MADE = make_landscape(4, 3, seed=2)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def digest(values: Mapping[str, Any]) -> float:
 @pytest.fixture
 def table(folder: Path) -> dict[str, Any]:
     """The arguments of an environment on a landscape of 4 decisions with 3 options each."""
-    write("toy.npz", MADE)
+    write_landscape("toy.npz", MADE)
     made = space("toy.npz", "codes")
     task = Lookup("toy.npz", "reward")
     return {"space": made, "objective": Tabular(space=made, task=task, path="toy.npz", codes="codes", reward="reward")}

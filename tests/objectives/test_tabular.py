@@ -34,10 +34,10 @@ from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.tasks.tabular import Lookup
-from l2l.testing import landscape, write
+from l2l.testing import make_landscape, write_landscape
 from l2l.types import Outcome, Status, Trial
 
-MADE = landscape(3, 4, seed=1)
+MADE = make_landscape(3, 4, seed=1)
 
 
 def trials(candidates: Sequence[Candidate]) -> list[Trial]:
@@ -195,12 +195,12 @@ def spoiled(value: float) -> np.ndarray:
 
 
 def cut(folder: Path) -> None:
-    write(folder / "toy.npz", MADE)
+    write_landscape(folder / "toy.npz", MADE)
     (folder / "toy.npz").write_bytes((folder / "toy.npz").read_bytes()[:-30])
 
 
 def garbled(folder: Path) -> None:
-    write(folder / "toy.npz", MADE)
+    write_landscape(folder / "toy.npz", MADE)
     content = (folder / "toy.npz").read_bytes()
     place = content.index(b"NUMPY") + 200
     (folder / "toy.npz").write_bytes(content[:place] + bytes(20) + content[place + 20 :])
@@ -369,19 +369,19 @@ def vars_of(made: Tabular) -> dict[str, Any]:
 
 def test_landscapes_have_one_known_optimum() -> None:
     for ruggedness in (0, 2, 4):
-        made = landscape(5, 3, seed=7, ruggedness=ruggedness)
+        made = make_landscape(5, 3, seed=7, ruggedness=ruggedness)
         assert made.codes.shape == (243, 5)
-        assert (made.rewards.min(), made.rewards[made.best], (made.rewards == 1).sum()) == (0, 1, 1)
-        assert made.codes[made.best].tolist() == max(zip(made.rewards, made.codes.tolist(), strict=True))[1]
+        assert (made.rewards.min(), made.rewards[made.best_row], (made.rewards == 1).sum()) == (0, 1, 1)
+        assert made.codes[made.best_row].tolist() == max(zip(made.rewards, made.codes.tolist(), strict=True))[1]
         # Without ruggedness every local optimum is the optimum.
         near = (made.codes[:, None] != made.codes[None]).sum(-1) == 1
         peaks = (np.where(near, made.rewards, 0).max(1) < made.rewards).sum()
         assert (peaks == 1) == (ruggedness == 0)
-    assert (landscape(seed=3).rewards == landscape(seed=3).rewards).all()
-    assert not (landscape(seed=3).rewards == landscape(seed=4).rewards).all()
+    assert (make_landscape(seed=3).rewards == make_landscape(seed=3).rewards).all()
+    assert not (make_landscape(seed=3).rewards == make_landscape(seed=4).rewards).all()
     for wrong in ({"decisions": 0}, {"options": 1}, {"ruggedness": 6}, {"seed": -1}, {"options": 99}):
         with pytest.raises(InputError):
-            landscape(**wrong)
+            make_landscape(**wrong)
 
 
 DATA = Path(os.environ.get("L2L_DATA", ""), "nasbench201/nasbench201.npz")

@@ -17,7 +17,7 @@ from l2l.errors import InputError
 from l2l.searchers.core.points import Points, choose_decisions, compute_uniforms, mutate_points, zero_inactive
 from l2l.searchers.evolution import Evolution
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace
-from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
+from l2l.testing import SPACES, TOY, SearcherContract, finish_trials, toy_reward
 from l2l.types import Array, Key
 
 SEEDS = st.integers(0, 10**6)
@@ -76,7 +76,7 @@ def test_a_space_of_one_candidate_has_no_mutation() -> None:
     assert mutants(SPACES["single"], parent, 1, 4) == [parent] * 4
     searcher = Evolution(population=2, tournament=1)
     state = searcher.init(SPACES["single"], jax.random.key(0))
-    state = searcher.tell(state, finished([parent] * 3, 0, lambda _: 0.5))
+    state = searcher.tell(state, finish_trials([parent] * 3, 0, lambda _: 0.5))
     assert searcher.ask(state, jax.random.key(0), 3) == [parent] * 3
 
 
@@ -106,7 +106,7 @@ def test_the_oldest_die_and_the_failed_are_not_born() -> None:
     searcher = Evolution(population=4, tournament=2)
     state = searcher.init(TOY, jax.random.key(0))
     asked = searcher.ask(state, jax.random.key(1), 6)
-    state = searcher.tell(state, finished(asked, 0, lambda c: None if c == asked[3] else toy_reward(c.values)))
+    state = searcher.tell(state, finish_trials(asked, 0, lambda c: None if c == asked[3] else toy_reward(c.values)))
     living = [asked[1], asked[2], asked[4], asked[5]]
     assert state.arrays.numbers.tolist() == [1, 2, 4, 5]
     assert state.arrays.scores.tolist() == pytest.approx([toy_reward(each.values) for each in living])
@@ -122,7 +122,7 @@ def test_random_until_the_population_is_full_then_children_of_winners() -> None:
     searcher = Evolution(population=4, tournament=4)
     state = searcher.init(TOY, jax.random.key(0))
     asked = searcher.ask(state, jax.random.key(1), 3)
-    state = searcher.tell(state, finished(asked, 0, lambda c: toy_reward(c.values)))
+    state = searcher.tell(state, finish_trials(asked, 0, lambda c: toy_reward(c.values)))
     first, *others = searcher.ask(state, jax.random.key(2), 8)
     assert first.metadata == {}
     best = max(asked, key=lambda c: toy_reward(c.values))

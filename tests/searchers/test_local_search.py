@@ -12,7 +12,7 @@ from l2l.errors import InputError
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.searchers.local_search import LocalSearch
 from l2l.space import Candidate, Categorical, Integer, SearchSpace
-from l2l.testing import SearcherContract, finished
+from l2l.testing import SearcherContract, finish_trials
 
 Reward = Callable[[Candidate], float | None]
 LINE = SearchSpace({"x": Integer(low=0, high=40)}, lambda values, spec: None)
@@ -39,7 +39,7 @@ def search(
     state, found = searcher.init(space, jax.random.key(0)), list[Candidate]()
     for first in range(0, trials, batch):
         asked = searcher.ask(state, jax.random.key(first), batch)
-        state = searcher.tell(state, finished(asked, first, reward))
+        state = searcher.tell(state, finish_trials(asked, first, reward))
         found += asked
     return state, found
 
@@ -93,7 +93,7 @@ def test_after_a_summit_it_starts_elsewhere() -> None:
     found: list[int] = []
     for number in range(36):
         (asked,) = searcher.ask(state, jax.random.key(number), 1)
-        state = searcher.tell(state, finished([asked], number, two))
+        state = searcher.tell(state, finish_trials([asked], number, two))
         found.append(int(asked.values["x"] or 0))
         if int(state.arrays.start) not in (0, *starts):
             starts.append(int(state.arrays.start))

@@ -17,7 +17,7 @@ from l2l.searchers import optuna_replay
 from l2l.searchers.optuna_replay import OptunaState
 from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.space import Candidate, Categorical, Real, SearchSpace
-from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
+from l2l.testing import SPACES, TOY, SearcherContract, finish_trials, toy_reward
 
 OptunaWrapper = Tpe | Nsga2 | Qmc | CmaEs
 ALL = pytest.mark.parametrize("searcher", [Tpe(), Nsga2(population=8), Qmc(), CmaEs()], ids=lambda s: type(s).__name__)
@@ -62,7 +62,7 @@ def run(searcher: OptunaWrapper, reward: Callable[[Candidate], float | None], ba
     state = searcher.init(TOY, jax.random.key(0))
     for number in range(batches):
         asked = searcher.ask(state, jax.random.key(number), 5)
-        state = searcher.tell(state, finished(asked, 5 * number, reward))
+        state = searcher.tell(state, finish_trials(asked, 5 * number, reward))
     return state
 
 
@@ -95,7 +95,7 @@ def test_two_searches_at_once_do_not_mix(searcher: OptunaWrapper) -> None:
     for number in range(4):
         asked = [searcher.ask(state, jax.random.key(number), 5) for state in states]
         states = [
-            searcher.tell(state, finished(candidates, 5 * number, _reward))
+            searcher.tell(state, finish_trials(candidates, 5 * number, _reward))
             for state, candidates in zip(states, asked, strict=True)
         ]
     assert states[0] == states[1] == alone
@@ -119,7 +119,7 @@ def test_a_batch_sees_its_own_running_trials() -> None:
     space = SearchSpace({"x": Real(low=0, high=1)}, lambda values, spec: None)
     state = Tpe().init(space, jax.random.key(0))
     grid = [Candidate({"x": i / 20}) for i in range(21)]
-    state = Tpe().tell(state, finished(grid, 0, lambda candidate: -abs(candidate.values["x"] - 0.5)))  # type: ignore
+    state = Tpe().tell(state, finish_trials(grid, 0, lambda candidate: -abs(candidate.values["x"] - 0.5)))  # type: ignore
     asked = [candidate.values["x"] for candidate in Tpe().ask(state, jax.random.key(1), 12)]
     assert max(asked) - min(asked) > 0.05  # type: ignore[operator]
 
@@ -134,7 +134,7 @@ def test_true_and_one_are_different_options() -> None:
     state = Tpe().init(SPACES["plain"], jax.random.key(0))
     candidates = [Candidate({"flag": flag, "off": None}) for flag in (True, 1, 1.5, None, "x")] * 4
     for first in range(0, 20, 5):
-        batch = finished(
+        batch = finish_trials(
             candidates[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True)
         )
         state = Tpe().tell(state, batch)
@@ -147,24 +147,24 @@ def test_several_objectives(searcher: OptunaWrapper) -> None:
     state = searcher.init(TOY, jax.random.key(0))
     for number in range(4):
         asked = searcher.ask(state, jax.random.key(number), 5)
-        trials = finished(asked, 5 * number, _reward)
+        trials = finish_trials(asked, 5 * number, _reward)
         trials = [
             replace(trial, reward=(_reward(trial.candidate), -float(trial.candidate.values["d"])))  # type: ignore
             for trial in trials
         ]
-        trials[0] = finished([asked[0]], 5 * number, lambda candidate: None)[0]
+        trials[0] = finish_trials([asked[0]], 5 * number, lambda candidate: None)[0]
         state = searcher.tell(state, trials)
     asked = searcher.ask(state, jax.random.key(9), 5)
     assert all(TOY.candidate(candidate.values) == candidate for candidate in asked)
     optuna_replay._SESSIONS.clear()
     assert searcher.ask(state, jax.random.key(9), 5) == asked
     with pytest.raises(InputError, match=r"^every reward of a search must have the same length: expected 2, got 1\.$"):
-        searcher.tell(state, finished(asked, 20, _reward))
+        searcher.tell(state, finish_trials(asked, 20, _reward))
 
 
 def test_cmaes_refuses_several_objectives() -> None:
     state = CmaEs().init(TOY, jax.random.key(0))
-    trials = finished(CmaEs().ask(state, jax.random.key(0), 2), 0, _reward)
+    trials = finish_trials(CmaEs().ask(state, jax.random.key(0), 2), 0, _reward)
     with pytest.raises(
         InputError, match=r"^CmaEs maximises one number, got a reward of 2; use nsga2 or tpe instead\.$"
     ):

@@ -16,7 +16,7 @@ from l2l.searchers.core.points import locate_points
 from l2l.searchers.predictor import Predictor, encode_points, predict_rewards
 from l2l.searchers.random import Random
 from l2l.space import Categorical, SearchSpace
-from l2l.testing import SearcherContract, landscape
+from l2l.testing import SearcherContract, make_landscape
 
 CELL = SearchSpace({f"c{n}": Categorical(options=(0, 1, 2)) for n in range(6)}, lambda values, spec: None)
 
@@ -37,7 +37,7 @@ def test_the_networks_learn_what_they_are_told() -> None:
 
 
 def test_it_does_better_than_chance_on_a_landscape() -> None:
-    made = landscape(6, 3, seed=2)
+    made = make_landscape(6, 3, seed=2)
     rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     ours, chance = (

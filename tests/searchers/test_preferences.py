@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2l.errors import InputError
@@ -42,6 +42,7 @@ def run_search(searcher: Any, trials: int = 320, seed: int = 0) -> tuple[Any, li
     return state, done
 
 
+@settings(deadline=None)  # the first example imports SciPy
 @given(count=st.integers(2, 9), objectives=st.integers(2, 5))
 def test_weights_are_positive_different_and_of_sum_one(count: int, objectives: int) -> None:
     found = [compute_weights(number, count, objectives) for number in range(count)]

@@ -26,7 +26,7 @@ from l2l.searchers.controllers.transformer import Transformer
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.store import fingerprint
-from l2l.testing import SPACES, TOY, SearcherContract, finished, toy_reward
+from l2l.testing import SPACES, TOY, SearcherContract, finish_trials, toy_reward
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
 
@@ -72,7 +72,7 @@ def flipped(searcher: Controller, *batches: Callable[[Candidate], float | None])
     state = searcher.init(COIN, jax.random.key(0))
     sides = [Candidate({"side": side}) for side in ("head", "tail", "head", "tail")]
     for number, reward in enumerate(batches):
-        state = searcher.tell(state, finished(sides, 4 * number, reward))
+        state = searcher.tell(state, finish_trials(sides, 4 * number, reward))
     return state
 
 
@@ -105,7 +105,7 @@ def test_a_stretch_of_failures_is_got_over(update: Update, baseline: Baseline) -
     before = state.arrays.params[0, 0] - state.arrays.params[0, 1]
     sides = [Candidate({"side": side}) for side in ("head", "tail", "head", "tail")]
     for number in range(4, 8):
-        state = searcher.tell(state, finished(sides, 4 * number, heads))
+        state = searcher.tell(state, finish_trials(sides, 4 * number, heads))
     assert state.arrays.params[0, 0] - state.arrays.params[0, 1] > before
     assert searcher.summary(state)["baseline"] == pytest.approx(0.5, abs=0.2)
 
@@ -152,7 +152,7 @@ def test_a_space_of_one_candidate_teaches_nothing(policy: Lstm, update: Update) 
     for first in (0, 2, 4):
         asked = searcher.ask(state, jax.random.key(first), 2)
         assert [(each.values, each.metadata) for each in asked] == [({"only": "one"}, {"log_prob": 0})] * 2
-        state = searcher.tell(state, finished(asked, first, lambda _: 0.25))
+        state = searcher.tell(state, finish_trials(asked, first, lambda _: 0.25))
     assert searcher.summary(state) == {"reward": 0.25, "baseline": 0.25, "entropy": 0}
 
 
@@ -180,7 +180,7 @@ def test_a_search_compiles_once(searcher: Controller, caplog: pytest.LogCaptureF
         for number in range(4):
             caplog.clear()
             asked = searcher.ask(state, jax.random.key(number), 4)
-            state = searcher.tell(state, finished(asked, 4 * number, lambda each: toy_reward(each.values)))
+            state = searcher.tell(state, finish_trials(asked, 4 * number, lambda each: toy_reward(each.values)))
             compiled.append(any("ompil" in record.message for record in caplog.records))
     assert compiled == [True, False, False, False]
 
@@ -195,7 +195,7 @@ def test_optuna_is_not_imported() -> None:
 def test_two_objectives_are_refused() -> None:
     searcher = Controller()
     state = searcher.init(COIN, jax.random.key(0))
-    trials = finished([Candidate({"side": "head"})], 0, heads)
+    trials = finish_trials([Candidate({"side": "head"})], 0, heads)
     with pytest.raises(InputError, match=r"^this searcher maximises one number, but trial 0 has a reward of 2; "):
         searcher.tell(state, [replace(trials[0], reward=(1.0, 2.0))])
 

@@ -18,7 +18,7 @@ from l2l.searchers.controllers.factorised import Factorised
 from l2l.searchers.controllers.policy import Experience, append_experience, make_experience
 from l2l.searchers.controllers.ppo import Ppo
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.testing import finished
+from l2l.testing import finish_trials
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
 DOMAIN = Encoding(COIN).domain
@@ -111,7 +111,7 @@ def test_a_policy_learns_what_pays(size: int) -> None:
     state = searcher.init(COIN, jax.random.key(0))
     sides = [Candidate({"side": side}) for side in ("head", "tail")] * 20
     for first in range(0, 40, size):
-        batch = finished(
+        batch = finish_trials(
             sides[first : first + size], first, lambda candidate: float(candidate.values["side"] == "head")
         )
         state = searcher.tell(state, batch)

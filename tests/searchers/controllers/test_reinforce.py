@@ -18,7 +18,7 @@ from l2l.searchers.controllers.policy import Experience, make_experience
 from l2l.searchers.controllers.reinforce import Reinforce
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.testing import finished
+from l2l.testing import finish_trials
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
 
@@ -29,7 +29,7 @@ def flipped(update: Reinforce, reward: Callable[[Candidate], float | None], batc
     state = searcher.init(COIN, jax.random.key(0))
     sides = [Candidate({"side": side}) for side in ("head", "tail", "head", "tail")]
     for number in range(batches):
-        state = searcher.tell(state, finished(sides, 4 * number, reward))
+        state = searcher.tell(state, finish_trials(sides, 4 * number, reward))
     return state
 
 

@@ -24,7 +24,7 @@ from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, Integer, SearchSpace
-from l2l.testing import finished
+from l2l.testing import finish_trials
 from l2l.types import ASK, Array
 
 SPACE = SearchSpace(
@@ -76,7 +76,7 @@ def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list
     state, found = searcher.init(SPACE, asks), list[int]()
     for first in range(0, trials, batch):
         asked = searcher.ask(state, jax.random.fold_in(asks, first + 1), min(batch, trials - first))
-        state = searcher.tell(state, finished(asked, first, reward))
+        state = searcher.tell(state, finish_trials(asked, first, reward))
         found += [numbers[each.key] for each in asked]
     return found
 

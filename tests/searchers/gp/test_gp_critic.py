@@ -28,7 +28,7 @@ from l2l.searchers.gp.state import LIMIT, ranked
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.tasks.tabular import Lookup
-from l2l.testing import TOY, SearcherContract, finished, landscape, toy_reward, write
+from l2l.testing import TOY, SearcherContract, finish_trials, make_landscape, toy_reward, write_landscape
 from l2l.types import Trial
 
 CELL = SearchSpace({f"codes{n}": Categorical(options=tuple(range(4))) for n in range(4)}, lambda values, spec: None)
@@ -45,7 +45,7 @@ def told(searcher: GpCritic, trials: int, reward: Callable[[Candidate], float | 
     state = searcher.init(TOY, key)
     for first in range(0, trials, batch):
         asked = searcher.ask(state, jax.random.fold_in(key, first), batch)
-        state = searcher.tell(state, finished(asked, first, reward))
+        state = searcher.tell(state, finish_trials(asked, first, reward))
     return state
 
 
@@ -60,7 +60,7 @@ def test_the_first_design_takes_every_option_equally_often() -> None:
 
 
 def test_it_finds_the_best_of_a_landscape_where_random_search_does_not() -> None:
-    made = landscape(6, 3, seed=1)
+    made = make_landscape(6, 3, seed=1)
     encoding = Encoding(SearchSpace({f"c{n}": Categorical(options=(0, 1, 2)) for n in range(6)}, lambda v, s: None))
     rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
@@ -105,7 +105,7 @@ def test_of_several_objectives_the_front_counts() -> None:
     trials: list[Trial] = []
     for first in range(0, 12, 4):
         asked = searcher.ask(state, jax.random.fold_in(key, first), 4)
-        batch = finished(asked, first, lambda candidate: toy_reward(candidate.values))
+        batch = finish_trials(asked, first, lambda candidate: toy_reward(candidate.values))
         several = [replace(each, reward=(toy_reward(each.candidate.values), -float(each.number))) for each in batch]
         several[1] = replace(several[1], reward=None)
         trials += several
@@ -122,7 +122,7 @@ def test_a_better_front_pushes_the_others_down_before_anything_is_learnt() -> No
     state = searcher.init(TOY, jax.random.key(0))
     for first, reward in ((0, (1.0, 1.0)), (1, (2.0, 2.0))):
         asked = searcher.ask(state, jax.random.key(first), 1)
-        (trial,) = finished(asked, first, lambda _: 0.0)
+        (trial,) = finish_trials(asked, first, lambda _: 0.0)
         state = searcher.tell(state, [replace(trial, reward=reward)])
     assert np.asarray(state.arrays.history.scores)[:2].tolist() == [-1, 0]
     assert np.asarray(state.arrays.targets())[0] < np.asarray(state.arrays.targets())[1]
@@ -158,7 +158,7 @@ def test_the_policy_remembers_real_trials_and_stays_a_policy() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished search of a landscape."""
     folder = tmp_path_factory.mktemp("prior")
-    write(folder / "table.npz", landscape(4, 4, seed=3))
+    write_landscape(folder / "table.npz", make_landscape(4, 4, seed=3))
     search(
         space(folder / "table.npz", "codes"), Lookup(folder / "table.npz", "reward"), Random(),
         objective=functools.partial(Tabular, path=folder / "table.npz", codes="codes", reward="reward"),
@@ -168,7 +168,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_earlier_search_is_tried_first(run: Path) -> None:
-    made, encoding = landscape(4, 4, seed=3), Encoding(CELL)
+    made, encoding = make_landscape(4, 4, seed=3), Encoding(CELL)
     best = max(search_rewards(run))
     warm = GpCritic(first=8, prior=(str(run),))
     asked = warm.ask(warm.init(CELL, jax.random.key(0)), jax.random.key(1), 4)
@@ -212,7 +212,7 @@ def test_the_policy_starts_from_what_a_source_preferred(tmp_path: Path) -> None:
 
 
 def test_a_source_that_misleads_is_left_after_a_few_trials(run: Path) -> None:
-    made, encoding, seeds = landscape(4, 4, seed=3), Encoding(CELL), 32
+    made, encoding, seeds = make_landscape(4, 4, seed=3), Encoding(CELL), 32
     opposite, keys = -made.rewards, jax.vmap(jax.random.key)(jnp.arange(seeds))
     searcher = GpCritic(first=12, prior=(str(run),))
     told = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *jnp.shape(leaf))), searcher.read_earlier(encoding))
