@@ -160,6 +160,27 @@ def test_a_transformer_is_described_in_full(mixed: Path) -> None:
     assert not any(label.startswith("layer1") for label in labels)
 
 
+OUTLINE = f"""\
+parameters  active
+                    input      12 tokens of 7
+       112     112  embedding  7 tokens → 16
+     2,640   2,640  layer 1    rms norm, window attention of 4 tokens (4 heads {TIMES} 8, 2 key-value heads, \
+rotary positions, causal), rms norm, feed-forward (16 → 32 → 16, silu)
+     7,056   3,984  layer 2    linear attention (4 heads {TIMES} 8, 1 key-value head, no positions, \
+query-key rms norm, gated, causal), layer norm, 4 experts, 1 a token (16 → 32 → 16, silu, sigmoid router, \
+capacity 1.25, balance loss {TIMES} 0.01, a shared expert), layer norm
+        16      16  rms norm
+       119     119  head       linear (16 → 7)
+                    logits     12 {TIMES} 7
+transformer: 9,943 parameters, 6,871 of them active for a token
+"""
+
+
+def test_the_outline_of_a_transformer_is_the_golden_one(mixed: Path, tmp_path: Path) -> None:
+    text = draw_architecture(str(mixed), str(tmp_path / "picture.svg"))
+    assert text == f"{OUTLINE}picture: {tmp_path / 'picture.svg'}"
+
+
 def test_the_same_bytes_beside_a_module_that_still_loads(mixed: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(mixed / "best", tmp_path / "front" / "0003"))
     draw_architecture(str(folder))
