@@ -1,4 +1,4 @@
-"""What a user's model does with a traced value never mixes up the lanes, and what is handed over scores the same."""
+"""What a user's model does with a traced value never mixes up the lanes, and the exported model scores the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TASK = Digits(epochs=1)
 
 
 class Scaled(nnx.Module):
-    """A linear model whose output is scaled by what `use` makes of the traced value."""
+    """A linear model whose output is scaled by `use` of the traced value."""
 
     def __init__(self, size: int, outputs: int, scale: Any, rngs: nnx.Rngs) -> None:
         self.linear = nnx.Linear(size, outputs, rngs=rngs)
@@ -37,14 +37,14 @@ class Scaled(nnx.Module):
         return self.scale(y) if inspect.isfunction(self.scale) else self.scale * y
 
 
-def space(use: Callable[[Any], Any]) -> SearchSpace[Learner]:
+def make_space(use: Callable[[Any], Any]) -> SearchSpace[Learner]:
     """A space of one traced choice."""
 
     def build(values: Any, spec: Any) -> Learner:
         size = math.prod(spec.inputs)
         return Learner(lambda rngs: Scaled(size, spec.outputs, use(values["scale"]), rngs), optax.sgd(0.1), 128)
 
-    return SearchSpace({"scale": Real(low=0.01, high=1.0)}, build, "own")
+    return SearchSpace({"scale": Real(low=0.01, high=1.0)}, build, "custom")
 
 
 USES = {
@@ -56,35 +56,35 @@ USES = {
 }
 
 
-def trials(made: SearchSpace[Learner], numbers: tuple[int, ...], cohort: tuple[int, ...]) -> list[Trial]:
+def make_trials(space: SearchSpace[Learner], numbers: tuple[int, ...], cohort: tuple[int, ...]) -> list[Trial]:
     scales = {0: 0.01, 1: 0.5, 2: 0.9}
-    return [Trial(n, made.candidate({"scale": scales[n]}), (0, 3), cohort) for n in numbers]
+    return [Trial(n, space.candidate({"scale": scales[n]}), (0, 3), cohort) for n in numbers]
 
 
 @pytest.mark.parametrize("use", USES)
 def test_a_lane_has_its_own_value_however_the_model_keeps_it(use: str, tmp_path: Path) -> None:
-    made = space(USES[use])
-    objective = Trained(made, TASK)
-    together = list(objective(trials(made, (0, 1, 2), (0, 1, 2))))
+    space = make_space(USES[use])
+    objective = Trained(space, TASK)
+    together = list(objective(make_trials(space, (0, 1, 2), (0, 1, 2))))
     assert [trial.outcome and trial.outcome.error for trial in together] == [None] * 3
     losses = [(trial.outcome or Outcome()).metrics["loss"] for trial in together]
     for n, loss in enumerate(losses):
         # Alone in a fresh process, as the same candidate and, after a crash, as what is left of the cohort.
-        (alone,) = Trained(made, TASK)(trials(made, (n,), (n,)))
+        (alone,) = Trained(space, TASK)(make_trials(space, (n,), (n,)))
         np.testing.assert_allclose((alone.outcome or Outcome()).metrics["loss"], loss, rtol=1e-5)
-        (again,) = Trained(made, TASK)(trials(made, (n,), (0, 1, 2)))
+        (again,) = Trained(space, TASK)(make_trials(space, (n,), (0, 1, 2)))
         assert (again.outcome or Outcome()).metrics["loss"] == loss
     if use != "in a branch":
         assert len(set(losses)) == 3
 
 
 @pytest.mark.parametrize("use", USES)
-def test_the_hand_over_scores_what_the_trial_scored(use: str, tmp_path: Path) -> None:
-    made = space(USES[use])
-    objective = Trained(made, TASK)
-    (trial,) = objective(trials(made, (1,), (0, 1, 2)))
+def test_the_export_scores_what_the_trial_scored(use: str, tmp_path: Path) -> None:
+    space = make_space(USES[use])
+    objective = Trained(space, TASK)
+    (trial,) = objective(make_trials(space, (1,), (0, 1, 2)))
     winner = Trial(1, trial.candidate, (0, 3), (0, 1, 2), Status.COMPLETE, trial.outcome, (1.0,))
     (ended,) = Final(objective, tmp_path / "best", seeds=1)([winner])
     scores, accuracy = (ended.outcome or Outcome()).metrics, (trial.outcome or Outcome()).metrics["accuracy"]
     assert scores["validation"] == scores["loaded"] == accuracy
-    assert evaluate(load(tmp_path / "best", space=made), TASK)["accuracy"] == accuracy
+    assert evaluate(load(tmp_path / "best", space=space), TASK)["accuracy"] == accuracy
