@@ -72,13 +72,13 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, **options: Any) -> np
             continue
         keys, values = key[b, seen, h // group], value[b, seen, h // group]
         plain = keys @ query[b, t, h]
-        turned = plain
+        rotated = plain
         if options["position"] == "rotary":
-            turned = np.array([at(k, s) @ at(query[b, t, h], t) for k, s in zip(keys, seen, strict=True)])
+            rotated = np.array([rotate(k, s) @ rotate(query[b, t, h], t) for k, s in zip(keys, seen, strict=True)])
         if options["kind"] == "linear":
-            shares = turned / plain.sum()
+            shares = rotated / plain.sum()
         else:
-            scores = turned / np.sqrt(query.shape[3])
+            scores = rotated / np.sqrt(query.shape[3])
             if options["position"] == "alibi":
                 scores = scores - 2.0 ** (-8 * (h + 1) / query.shape[2]) * np.abs(t - np.array(seen))
             shares = np.exp(scores - scores.max())
@@ -90,16 +90,16 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, **options: Any) -> np
     return y * mask[..., None]
 
 
-def at(features: np.ndarray, place: int) -> np.ndarray:
-    """Features as complex numbers, turned by their place."""
+def rotate(features: np.ndarray, position: int) -> np.ndarray:
+    """Features as complex numbers, rotated by their position."""
     pairs = features[0::2] + 1j * features[1::2]
-    pairs = pairs * np.exp(1j * place * 10_000.0 ** (-np.arange(len(pairs)) * 2 / len(features)))
+    pairs = pairs * np.exp(1j * position * 10_000.0 ** (-np.arange(len(pairs)) * 2 / len(features)))
     return np.stack([pairs.real, pairs.imag], -1).reshape(-1)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("kind", "position"), CASES)
-def test_outputs_and_slopes_are_those_of_numpy(kind: str, position: str, causal: bool) -> None:
+def test_outputs_and_gradients_are_those_of_numpy(kind: str, position: str, causal: bool) -> None:
     extra = {"query_key_norm": "rms", "gate": True} if position in ("rotary", "none") else {}
     options = {"kind": kind, "position": position, "causal": causal, **extra}
     layer, x, mask = make_layer(**options), tokens(), ragged()
@@ -121,7 +121,7 @@ def test_outputs_and_slopes_are_those_of_numpy(kind: str, position: str, causal:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_slopes_of_weights_are_those_of_numpy(kind: str, kv_heads: int) -> None:
+def test_gradients_of_weights_are_those_of_numpy(kind: str, kv_heads: int) -> None:
     options = {"kind": kind, "position": "rotary", "causal": True, "query_key_norm": "rms", "gate": True}
     layer, x, mask = make_layer(**options, kv_heads=kv_heads), tokens(), ragged()
     weight = tokens(seed=2)

@@ -23,8 +23,8 @@ def test_resizing_cuts_or_fills_with_zeros(features: int) -> None:
 def test_an_activation_is_the_named_function_forwards_and_backwards(name: str) -> None:
     x = jnp.linspace(-3.0, 3.0, 31)
     index = jnp.int32(list(ACTIVATIONS).index(name))
-    ours = jax.jit(lambda index, x: jax.vjp(lambda x: activate(Option(ACTIVATIONS, index), x), x))
-    value, pull = ours(index, x)
+    differentiate = jax.jit(lambda index, x: jax.vjp(lambda x: activate(Option(ACTIVATIONS, index), x), x))
+    value, pull = differentiate(index, x)
     expected, expected_pull = jax.vjp(ACTIVATIONS[name], x)
     np.testing.assert_allclose(value, expected, atol=1e-6)
     np.testing.assert_allclose(pull(jnp.cos(x))[0], expected_pull(jnp.cos(x))[0], atol=1e-6)

@@ -65,7 +65,7 @@ def test_a_recomputed_call_has_the_gradients_of_a_plain_one(flag: bool) -> None:
         return jnp.sum(y**2), module.calls[...]
 
     x = jnp.arange(3.0)
-    ours = jax.jit(jax.value_and_grad(run, (0, 1), has_aux=True))(params, x, jnp.asarray(flag))
+    results = jax.jit(jax.value_and_grad(run, (0, 1), has_aux=True))(params, x, jnp.asarray(flag))
     expected = jax.value_and_grad(lambda params, x: run(params, x, flag), (0, 1), has_aux=True)(params, x)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+    for one, other in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)

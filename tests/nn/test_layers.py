@@ -40,13 +40,13 @@ def test_convolution_equals_lax(size, kernel, stride, padding) -> None:
     def reference(x, w):
         return lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=numbers)
 
-    def ours(x, w):
+    def convolve(x, w):
         return convolve_patches(x, w, (stride, stride), padding, dimension_numbers=numbers)
 
-    np.testing.assert_allclose(ours(x, w), reference(x, w), atol=1e-4)
+    np.testing.assert_allclose(convolve(x, w), reference(x, w), atol=1e-4)
     weight = jnp.sin(jnp.arange(reference(x, w).size, dtype=jnp.float32)).reshape(reference(x, w).shape)
     for argument in (0, 1):
-        left = jax.grad(lambda *a: jnp.sum(ours(*a) * weight), argument)(x, w)
+        left = jax.grad(lambda *a: jnp.sum(convolve(*a) * weight), argument)(x, w)
         right = jax.grad(lambda *a: jnp.sum(reference(*a) * weight), argument)(x, w)
         np.testing.assert_allclose(left, right, atol=1e-3)
 

@@ -114,7 +114,9 @@ def reference(layer: Any, x: np.ndarray, mask: np.ndarray, router: str, k: int =
 
 @pytest.mark.parametrize(("k", "room", "shared"), [(1, 1.0, False), (2, 1.25, True), (2, None, False), (4, 0.5, True)])
 @pytest.mark.parametrize("router", ROUTERS)
-def test_outputs_slopes_and_measures_are_those_of_numpy(router: str, k: int, room: float | None, shared: bool) -> None:
+def test_outputs_gradients_and_measures_are_those_of_numpy(
+    router: str, k: int, room: float | None, shared: bool
+) -> None:
     layer, x, mask = make_layer(router=router, k=k, room=room, shared=shared), tokens(), ragged()
     towards, weight = tokens(seed=1), tokens(seed=2)
     with jax.enable_x64(True):
@@ -137,7 +139,7 @@ def test_outputs_slopes_and_measures_are_those_of_numpy(router: str, k: int, roo
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-def test_slopes_of_weights_are_those_of_numpy(router: str) -> None:
+def test_gradients_of_weights_are_those_of_numpy(router: str) -> None:
     layer, x, mask, weight = make_layer(router=router, shared=True), tokens(), ragged(), tokens(seed=2)
     layer.router.deterministic = True
     graph, _ = nnx.split(layer)
@@ -302,9 +304,9 @@ def test_experts_on_four_devices_give_what_they_give_together() -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, Path(__file__).with_name("sharded.py")]
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert float(done.stdout) < 1e-5
+    process = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert float(process.stdout) < 1e-5
 
 
 @pytest.mark.parametrize(
