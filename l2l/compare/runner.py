@@ -25,7 +25,7 @@ from l2l.run.result import Result, describe_environment
 from l2l.run.setup import rehearse
 from l2l.searchers.random import Random
 from l2l.space import SearchSpace
-from l2l.store.fingerprint import builder, settings
+from l2l.store.fingerprint import collect_settings, describe_builder
 from l2l.types import Executor, Objective, Reward, Searcher, Task, Trial
 
 
@@ -64,10 +64,10 @@ def compare(
     reward, executor = reward or Metric(), executor or Local()
     benchmark = example.table if isinstance(example, HasBenchmark) else None
     _check_reward(reward, benchmark)
-    arguments = settings(
+    arguments = collect_settings(
         searcher=searchers, objective=example, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds,
         seed=seed, skip=("space",), space=space.describe(),
-    ) | builder(space)  # fmt: skip
+    ) | describe_builder(space)  # fmt: skip
     _check_searchers(searchers, space, min(batch, trials))
     folder = _begin(Path(out), arguments)
     seed_range = range(seed, seed + seeds)

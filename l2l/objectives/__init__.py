@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from l2l.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from l2l.objectives.benchmark_table import refuse_to_build as refuse_to_build
     from l2l.objectives.final import Final as Final
     from l2l.objectives.tabular import Tabular as Tabular
     from l2l.objectives.tabular import benchmark_space as benchmark_space
@@ -19,5 +20,6 @@ __getattr__, __all__ = lazy_names(
         "Tabular": "l2l.objectives.tabular",
         "Final": "l2l.objectives.final",
         "benchmark_space": "l2l.objectives.tabular",
+        "refuse_to_build": "l2l.objectives.benchmark_table",
     },
 )

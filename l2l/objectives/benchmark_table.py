@@ -131,8 +131,8 @@ def _column(path: object, name: str, values: npt.NDArray[Any], words: npt.NDArra
     return Column(name, tuple(known.tolist()), places)
 
 
-def build(values: Mapping[str, Any], spec: Any) -> NoReturn:
-    """A table's candidates are not models. Raises: InputError."""
+def refuse_to_build(values: Mapping[str, Any], spec: Any) -> NoReturn:
+    """The candidates of a tabular benchmark are not models. Raises: InputError."""
     raise InputError(
         "the candidates of a table are looked up and build no model; give objective=tabular and final=null."
     )
@@ -156,7 +156,9 @@ def load(
     length = len(found[0].places)
     scores = {name: _scores(path, name, length) for name in (reward, report) if name is not None}
     if space is None:
-        space = SearchSpace({each.name: Categorical(options=each.options) for each in found}, build, "tabular")
+        space = SearchSpace(
+            {each.name: Categorical(options=each.options) for each in found}, refuse_to_build, "tabular"
+        )
     encoding = Encoding(space)
     coded = _coded(path, found, encoding)
     masks = np.concatenate([encoding.masks(part) for part in _parts(np.maximum(coded, 0))])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l2l.errors import InputError
-from l2l.objectives.benchmark_table import Table, build, columns, load
+from l2l.objectives.benchmark_table import Table, columns, load, refuse_to_build
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.types import Outcome, Task, Trial
 
@@ -24,7 +24,7 @@ def benchmark_space(
     Raises: InputError if the table has no such columns.
     """
     found = columns(path, listed(codes), names)
-    return SearchSpace({each.name: Categorical(options=each.options) for each in found}, build, "tabular")
+    return SearchSpace({each.name: Categorical(options=each.options) for each in found}, refuse_to_build, "tabular")
 
 
 @dataclass(kw_only=True)

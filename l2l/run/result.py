@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l.abilities import HasTitle
-from l2l.store.fingerprint import settings
+from l2l.store.fingerprint import collect_settings
 from l2l.types import Executor, Outcome, Status, Trial
 
 VERSION = 1
@@ -184,7 +184,7 @@ def describe_environment(executor: Executor) -> dict[str, Any]:
     """What the last digits may depend on: versions, processor and the executor's settings."""
     versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    return {**machine, **versions, **settings(executor=executor)}
+    return {**machine, **versions, **collect_settings(executor=executor)}
 
 
 def count_trials(trials: Sequence[Trial]) -> TrialCounts:

@@ -102,17 +102,17 @@ def _check_parts(setup: SearchSetup) -> None:
 
 
 def _collect_settings(setup: SearchSetup, objective: Objective, reward: Reward) -> dict[str, Any]:
-    settings = fingerprint.settings(
+    settings = fingerprint.collect_settings(
         searcher=setup.searcher, reward=reward, batch=setup.batch, seed=setup.seed, task=setup.task
     )
     if reward.length > 1:  # stored rewards and the winner depend on their order
         settings["reward.objectives"] = [name for name, _ in front.objective_axes(reward, reward.length)]
-    settings |= fingerprint.settings(objective=objective, skip=("space", "task", "seed"))
-    settings |= fingerprint.settings(rungs=setup.rungs) if setup.rungs is not None else {}
+    settings |= fingerprint.collect_settings(objective=objective, skip=("space", "task", "seed"))
+    settings |= fingerprint.collect_settings(rungs=setup.rungs) if setup.rungs is not None else {}
     digest = setup.searcher.digest(setup.space) if isinstance(setup.searcher, UsesEarlierSearches) else None
     if digest is not None:
         settings["searcher.known"] = digest  # a resumed search must learn the same from earlier searches
-    return {**settings, "task.data": fingerprint.data(setup.task), **fingerprint.builder(setup.space)}
+    return {**settings, "task.data": fingerprint.digest_data(setup.task), **fingerprint.describe_builder(setup.space)}
 
 
 def with_rungs(objective: Objective, rungs: Rungs | None, directory: Path) -> Objective:

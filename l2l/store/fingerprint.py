@@ -1,4 +1,7 @@
-"""What makes two searches the same search: the settings that shape its history, and the space."""
+"""What makes two searches the same search: the settings that its history depends on, and the space.
+
+A part is stored under its public name, so that it may move from file to file without becoming another part.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from l2l.store import code_digest
 from l2l.store.builtin_spaces import BUILT_IN
 from l2l.types import Task
 
-FORMAT = 1
-"""Version of everything the store writes; a file of a later one is refused."""
+FORMAT = 2
+"""Version of everything that the store writes. Format 1 named parts by their files."""
 
 CODE = "space.code"
-"""The digest of a user's own code; where a side has none, there is nothing to compare."""
+"""The digest of a user's own code; compared where both sides have one."""
 
 _ABSENT = object()
 _SHOWN = 5
 
 
-def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
+def collect_settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
     """The settings of a search's parts by dotted name, as plain values; `skip` names arguments to leave out."""
     flat: dict[str, Any] = {}
 
@@ -37,14 +40,14 @@ def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
             for key, entry in value.items():
                 walk(f"{name}.{key}", entry)
         elif isinstance(value, list | tuple):
-            flat[name] = [each if isinstance(each, bool | int | float | str | None) else str(each) for each in value]
+            flat[name] = [item if isinstance(item, bool | int | float | str | None) else str(item) for item in value]
         elif value is None or isinstance(value, bool | int | float | str):
             flat[name] = value
         elif isinstance(value, os.PathLike):
             flat[name] = os.fspath(value)
         else:
             flat[name] = public_name(type(value))
-            for field, entry in _arguments(value).items():
+            for field, entry in _read_arguments(value).items():
                 if field not in skip:
                     walk(f"{name}.{field}", entry)
 
@@ -54,56 +57,29 @@ def settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
 
 
 def public_name(part: Any) -> str:
-    """The dotted name by which users know a class or function: of the outermost package that offers it.
-
-    A part of l2l may move from file to file without becoming another one.
-    """
+    """The dotted name by which users know a class or function: in the outermost package that offers it."""
     module, name = part.__module__, part.__qualname__
     packages = itertools.accumulate(module.split("."), "{}.{}".format)
-    homes = (home for home in packages if getattr(sys.modules.get(home), name, None) is part)
+    homes = (package for package in packages if getattr(sys.modules.get(package), name, None) is part)
     return f"{next(homes, module)}.{name}"
 
 
-def _arguments(part: Any) -> dict[str, Any]:
-    """What a part was made with: a dataclass's fields, or the plain public attributes of any other object."""
-    if dataclasses.is_dataclass(part):
-        return {each.name: getattr(part, each.name) for each in dataclasses.fields(part) if each.init}
-    plain = bool | int | float | str | None
-    public = {name: value for name, value in getattr(part, "__dict__", {}).items() if not name.startswith("_")}
-    return {name: value for name, value in public.items() if isinstance(value, plain)}
-
-
-def builder(space: SearchSpace[Any]) -> dict[str, Any]:
-    """What a space builds with, as far as it has a name: the function, its source, and a partial's arguments."""
-    build, found = space.build, {"space": space.name}
+def describe_builder(space: SearchSpace[Any]) -> dict[str, Any]:
+    """What a space builds with, as far as it has a name: the function, a digest of its code, a partial's arguments."""
+    build, settings = space.build, {"space": space.name}
     if isinstance(build, functools.partial):
-        found["space.build.arguments"] = _said([*build.args, *sorted(build.keywords.items())])
+        settings["space.build.arguments"] = _describe([*build.args, *sorted(build.keywords.items())])
         build = build.func
-    names = (getattr(build, name, type(build).__name__) for name in ("__module__", "__qualname__"))
-    found["space.build"] = ".".join(names)
-    # What comes with l2l has a version; a user's own has nothing but its code to tell one from another.
-    own = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
-    code = None if found["space.build"].partition(".")[0] in own else code_digest.digest(build, own)
-    return {**found, **({CODE: code} if code else {})}
+    settings["space.build"] = public_name(build if hasattr(build, "__qualname__") else type(build))
+    # The spaces of l2l have a version; a user's own space has nothing but its code to tell it from another.
+    packages = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
+    is_built_in = settings["space.build"].partition(".")[0] in packages
+    digest = None if is_built_in else code_digest.digest(build, packages)
+    return {**settings, **({CODE: digest} if digest else {})}
 
 
-def _said(value: Any) -> str:
-    """A value in words that the next process finds as well."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_said(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list | tuple | set | frozenset):
-        words = [_said(each) for each in value]
-        return f"[{', '.join(sorted(words) if isinstance(value, set | frozenset) else words)}]"
-    if value is None or isinstance(value, bool | int | float | str | os.PathLike):
-        return repr(value)
-    if isinstance(value, functools.partial):
-        return f"{_said(value.func)}({_said([*value.args, *sorted(value.keywords.items())])})"
-    made = code_digest.underlying(value)
-    return f"{made.__module__}.{made.__qualname__}"
-
-
-def data(task: Task) -> str:
-    """Digest of the training and validation splits: other data in the same place are another search."""
+def digest_data(task: Task) -> str:
+    """Digest of the training and validation splits: other data in the same files are another search."""
     digest = hashlib.sha256()
     for split in ("train", "validation"):
         for array in task.load(split):
@@ -112,68 +88,96 @@ def data(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def record(settings: Mapping[str, Any], space: SearchSpace[Any], objectives: int) -> dict[str, Any]:
+def make_fingerprint(settings: Mapping[str, Any], space: SearchSpace[Any], objectives: int) -> dict[str, Any]:
     """The fingerprint as it is stored with a study: plain JSON.
 
     Raises: ValueError if a setting is not a JSON value.
     """
-    made = {"format": FORMAT, "settings": dict(settings), "space": space.describe(), "objectives": objectives}
+    fingerprint = {"format": FORMAT, "settings": dict(settings), "space": space.describe(), "objectives": objectives}
     try:
-        return json.loads(json.dumps(made))
+        return json.loads(json.dumps(fingerprint))
     except TypeError as error:
         raise ValueError(f"a fingerprint is made of JSON values: {error}.") from error
 
 
-def check(stored: Any, wanted: Mapping[str, Any], place: str) -> None:
-    """Compares the fingerprint in `place` with the one of this search.
+def check_fingerprint(stored: Any, expected: Mapping[str, Any], label: str) -> None:
+    """Compares the stored fingerprint with the one of this search; `label` is what messages call its store.
 
-    Raises: InputError that lists what differs, old value first, or says that a newer l2l wrote it.
+    Raises: InputError that lists the differences, old value first, or says that another version of l2l wrote it.
     """
     version = stored.get("format") if isinstance(stored, dict) else None
     if type(version) is not int or version < 1:
-        raise InputError(f"{place} has a fingerprint that l2l did not write; choose another out=.")
+        raise InputError(f"{label} has a fingerprint that l2l did not write; choose another out=.")
     if version > FORMAT:
         raise InputError(
-            f"{place} was written by a newer l2l (format {version}, this one reads up to {FORMAT}); upgrade l2l."
+            f"{label} was written by a newer l2l (format {version}, this one reads format {FORMAT}); upgrade l2l."
         )
-    old, new = _flat(stored), _flat(wanted)
-    if CODE not in old or CODE not in new:
-        old, new = ({key: value for key, value in each.items() if key != CODE} for each in (old, new))
-    # Both sides know every choice that `choices` lists on both: one that is gone is one difference, not five.
-    both = {name for name in new["choices"] if name in old["choices"]}
-    keys = [key for key in {**old, **new} if not isinstance(key, tuple) or key[0] in both]
-    lines = [
-        f"{_name(key)} {_show(old.get(key, _ABSENT))} -> {_show(new.get(key, _ABSENT))}"
-        for key in keys
-        if _text(old.get(key, _ABSENT)) != _text(new.get(key, _ABSENT))
-        and not (key not in old and new[key] is None)  # an argument that came later, and is not given
-    ]
-    if lines:
-        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    if version < FORMAT:
         raise InputError(
-            f"{place} holds another study: {', '.join(lines[:_SHOWN])}{more}; "
-            "choose another out= or give the old values."
+            f"{label} was written by an older l2l (format {version}, this one reads format {FORMAT}); choose another "
+            "out=, or continue it with the l2l that began it."
+        )
+    old, new = _flatten(stored), _flatten(expected)
+    if CODE not in old or CODE not in new:
+        old, new = ({key: value for key, value in side.items() if key != CODE} for side in (old, new))
+    # A choice that one side lacks is one difference (in `choices`), not one for each of its fields.
+    common = {name for name in new["choices"] if name in old["choices"]}
+    keys = [key for key in {**old, **new} if not isinstance(key, tuple) or key[0] in common]
+    differences = [
+        f"{_name_key(key)} {_show(old.get(key, _ABSENT))} -> {_show(new.get(key, _ABSENT))}"
+        for key in keys
+        if _to_text(old.get(key, _ABSENT)) != _to_text(new.get(key, _ABSENT))
+        and not (key not in old and new[key] is None)  # an argument that l2l got later, at its default
+    ]
+    if differences:
+        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise InputError(
+            f"{label} holds another study: {', '.join(differences[:_SHOWN])}{more}; "
+            "choose another out= or use the old values."
         )
 
 
-def _flat(made: Mapping[str, Any]) -> dict[Any, Any]:
-    """One entry a difference: settings by name, fields of choices by (choice, field)."""
-    space: dict[str, dict[str, Any]] = made["space"]
+def _read_arguments(part: Any) -> dict[str, Any]:
+    """The arguments of a part: a dataclass's fields, or the plain public attributes of any other object."""
+    if dataclasses.is_dataclass(part):
+        return {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+    plain = bool | int | float | str | None
+    public = {name: value for name, value in getattr(part, "__dict__", {}).items() if not name.startswith("_")}
+    return {name: value for name, value in public.items() if isinstance(value, plain)}
+
+
+def _describe(value: Any) -> str:
+    """A value as text that is the same in every process."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_describe(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list | tuple | set | frozenset):
+        texts = [_describe(item) for item in value]
+        return f"[{', '.join(sorted(texts) if isinstance(value, set | frozenset) else texts)}]"
+    if value is None or isinstance(value, bool | int | float | str | os.PathLike):
+        return repr(value)
+    if isinstance(value, functools.partial):
+        return f"{_describe(value.func)}({_describe([*value.args, *sorted(value.keywords.items())])})"
+    return public_name(code_digest.underlying(value))
+
+
+def _flatten(fingerprint: Mapping[str, Any]) -> dict[Any, Any]:
+    """One entry for each possible difference: settings by name, fields of choices by (choice, field)."""
+    space: dict[str, dict[str, Any]] = fingerprint["space"]
     fields = {(name, field): value for name, choice in space.items() for field, value in choice.items()}
-    # The order of the choices is part of the space: draws follow it.
-    return {**made["settings"], "objectives": made["objectives"], "choices": list(space), **fields}
+    # The order of the choices is part of the space: random samples depend on it.
+    return {**fingerprint["settings"], "objectives": fingerprint["objectives"], "choices": list(space), **fields}
 
 
-def _name(key: str | tuple[str, str]) -> str:
+def _name_key(key: str | tuple[str, str]) -> str:
     if key == "task.data":
-        return "task.data (a digest of its training and validation splits, so that other contents are seen)"
+        return "task.data (a digest of its training and validation splits, so that a change of the data is seen)"
     return key if isinstance(key, str) else f"choices.{key[0]}.{key[1]}"
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     return "absent" if value is _ABSENT else json.dumps(value, sort_keys=True)
 
 
 def _show(value: object) -> str:
-    text = value if isinstance(value, str) and value else _text(value)
+    text = value if isinstance(value, str) and value else _to_text(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

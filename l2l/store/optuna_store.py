@@ -58,7 +58,7 @@ class _Study:
             raise InputError(f"{self.label} holds {len(studies)} studies, a run folder has one; choose another out=.")
         study = storage.get_study_id_from_name(studies[0].study_name)
         if _ATTRIBUTE in studies[0].user_attrs:
-            fingerprint.check(studies[0].user_attrs[_ATTRIBUTE], self.fingerprint, self.label)
+            fingerprint.check_fingerprint(studies[0].user_attrs[_ATTRIBUTE], self.fingerprint, self.label)
         elif storage.get_n_trials(study) or len(studies[0].directions) != self.objectives:
             raise InputError(f"{self.label} holds a study that l2l did not write; choose another out=.")
         return study
@@ -136,7 +136,7 @@ class OptunaStore:
         """
         started = time.perf_counter()
         location = self._locate(directory)
-        record = fingerprint.record(settings, space, objectives)
+        record = fingerprint.make_fingerprint(settings, space, objectives)
         study = _Study(name, self.url is None, record, objectives, location.label)
         with ExitStack() as stack:
             if self.url != "memory":

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ import l2l
 from l2l import machine
 from l2l.cli import config
 from l2l.errors import InputError
-from l2l.store.fingerprint import public_name
+from l2l.store.fingerprint import collect_settings, describe_builder, public_name
 from l2l.testing import make_landscape, write_landscape
 
 CONF = config.find_folder()
@@ -44,6 +45,9 @@ REQUIRED = {
     "task=labelled_text": ["task.path=reviews.txt"],
     "task=tabular": ["task.path=toy.npz", "task.metric=reward"],
 }
+
+STORED = json.loads((Path(__file__).parent / "stored_settings.json").read_text())
+"""By value of a group: what a study of a search with it holds. A changed entry makes old run folders another study."""
 
 DATA = {"nasbench201": "nasbench201/nasbench201.npz"}
 """What experiments read when they are made."""
@@ -83,6 +87,15 @@ def write_overrides(group: str, name: str, complete: bool) -> list[str]:
     """The overrides that choose a value of a group."""
     choice = f"{group}={name}"
     return [choice, *(REQUIRED.get(choice, []) if complete else [])]
+
+
+def list_settings(group: str, part: Any) -> dict[str, Any]:
+    """The settings of a part as a study holds them; of an executor, which a study does not depend on, its name."""
+    if group == "space":
+        return describe_builder(part)
+    if group == "executor":
+        return {group: public_name(type(part))}
+    return {group: public_name(part.func)} if hasattr(part, "func") else collect_settings(**{group: part})
 
 
 @pytest.fixture
@@ -138,6 +151,7 @@ def test_every_value_of_a_group_makes_its_part(group: str, name: str, folder: Pa
     else:
         target = import_target(node["_target_"])
         assert type(part) is target or part.name == name
+    assert list_settings(group, part) == STORED[choice]
     if choice in REQUIRED:
         with pytest.raises(InputError, match=rf"{REQUIRED[choice][0].split('=')[0]} has no value; give "):
             config.check(compose_value(group, name, complete=False))

@@ -207,20 +207,22 @@ def test_bad_bins_are_refused_in_one_sentence() -> None:
 
 def test_the_fingerprint_names_every_argument_of_every_part() -> None:
     searcher = Controller(policy=Lstm(units=7), update=Ppo(clip=0.3), baseline=Ranks(window=9))
-    found = fingerprint.settings(searcher=searcher)
+    found = fingerprint.collect_settings(searcher=searcher)
     assert found["searcher"] == "l2l.searchers.Controller"
     assert found["searcher.policy"] == "l2l.searchers.controllers.Lstm"
     assert (found["searcher.policy.units"], found["searcher.update.clip"]) == (7, 0.3)
     assert (found["searcher.baseline"], found["searcher.baseline.window"]) == ("l2l.searchers.controllers.Ranks", 9)
     assert found["searcher.bins"] == 16
-    record = functools.partial(fingerprint.record, space=COIN, objectives=1)
+    record = functools.partial(fingerprint.make_fingerprint, space=COIN, objectives=1)
     for other, words in {
         replace(searcher, update=Ppo(clip=0.2)): r"searcher\.update\.clip 0\.3 -> 0\.2",
         replace(searcher, baseline=LeaveOneOut(window=9)): r"searcher\.baseline .+Ranks -> .+LeaveOneOut",
     }.items():
         with pytest.raises(InputError, match=words):
-            fingerprint.check(record(found), record(fingerprint.settings(searcher=other)), "RUN")
-    fingerprint.check(record(found), record(fingerprint.settings(searcher=replace(searcher))), "RUN")
+            fingerprint.check_fingerprint(record(found), record(fingerprint.collect_settings(searcher=other)), "RUN")
+    fingerprint.check_fingerprint(
+        record(found), record(fingerprint.collect_settings(searcher=replace(searcher))), "RUN"
+    )
 
 
 def test_a_controller_is_named_by_its_parts() -> None:
