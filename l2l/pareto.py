@@ -47,9 +47,11 @@ def sort_best_first(points: Sequence[Sequence[float]]) -> list[int]:
 
     Source: Deb et al. 2002, section III-B (crowded-comparison operator).
     """
+    if not points:
+        return []
     fronts = rank_fronts(points)
     crowding = [0.0] * len(points)
-    if points and len(points[0]) > 1:
+    if len(points[0]) > 1:
         for front in set(fronts):
             members = [index for index, rank in enumerate(fronts) if rank == front]
             distances = measure_crowding([points[index] for index in members])

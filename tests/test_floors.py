@@ -29,7 +29,7 @@ ONLY = {
     "optuna": {
         *("l2l/store/log.py", "l2l/store/optuna_tables.py", "l2l/store/optuna_store.py", "l2l/store/database.py"),
         *("l2l/searchers/optuna_samplers.py", "l2l/searchers/optuna_replay.py"),
-        "l2l/searchers/gp/earlier_searches.py",
+        "l2l/searchers/gp/study_reader.py",
         *("l2l/optuna_sampler/sampler.py", "l2l/optuna_sampler/inferred_space.py"),
     },
     "wandb": {"l2l/trackers/wandb.py"},

@@ -61,10 +61,8 @@ LEFT = {
     "l2l": 14,
     "l2l/nn": 1,
     "l2l/objectives": 22,
-    "l2l/optuna_sampler": 40,
     "l2l/searchers": 19,
     "l2l/searchers/controllers": 19,
-    "l2l/searchers/gp": 55,
     "l2l/store": 41,
     "l2l/testing": 15,
 }

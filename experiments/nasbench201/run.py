@@ -197,8 +197,8 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
 
     from l2l.searchers.core.compiled_search import run_searches
     from l2l.searchers.core.points import make_points
-    from l2l.searchers.gp.earlier_searches import MOST
-    from l2l.searchers.gp.state import Source, ranked
+    from l2l.searchers.gp.earlier_searches import TRIAL_LIMIT, EarlierTrials
+    from l2l.searchers.gp.gaussian_process import compute_normal_scores
 
     target, kind, seeds = job
     ours, theirs = (load_benchmark(name) for name in (target, *(name for name in SETS if name != target)))
@@ -220,17 +220,17 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
         from l2l.tasks.tabular import read
 
         rewards = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
-    assert rows.shape[1] <= MOST
+    assert rows.shape[1] <= TRIAL_LIMIT
     codes = np.zeros((*rows.shape, len(domain.valid)), np.int32)
     order = np.argsort(ours.rows)  # the place of each row among all codes
     codes[:] = np.stack(np.unravel_index(order[rows], [len(options) for options in ours.encoding.decisions]), -1)
 
-    def source(codes: Any, scores: Any) -> Source:
+    def create_earlier(codes: Any, scores: Any) -> EarlierTrials:
         points = make_points(domain, codes, jnp.zeros(codes.shape))
-        everything = jnp.ones(len(codes), bool)
-        return Source(points, ranked(scores, everything), jnp.ones(len(codes), jnp.int32))
+        targets = compute_normal_scores(scores, jnp.ones(len(codes), bool))
+        return EarlierTrials(points, targets, jnp.ones(len(codes), jnp.int32))
 
-    return ours.rewards[run(ours, jax.vmap(source)(jnp.asarray(codes), jnp.asarray(rewards, jnp.float32)))]
+    return ours.rewards[run(ours, jax.vmap(create_earlier)(jnp.asarray(codes), jnp.asarray(rewards, jnp.float32)))]
 
 
 LATENCY = "latency_1080ti_1"

@@ -1,4 +1,4 @@
-"""The space of a define-by-run study: Optuna's distributions as choices, and which of them hang on which."""
+"""The space of a define-by-run study: Optuna's distributions as choices, and which of them depend on which."""
 
 from __future__ import annotations
 
@@ -15,197 +15,206 @@ from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Choice, Integer, Real, SearchSpace, Value, When
 
 FINEST = 2**53
-"""A float with more steps than this is one without: floats are no finer."""
+"""A float with more steps than this counts as continuous: floats are no finer."""
 
 
-def choice(distribution: BaseDistribution, when: When | None = None) -> Choice:
-    """A distribution as a choice of places: an option's position, a number's on its grid or in its range."""
+def create_choice(distribution: BaseDistribution, when: When | None = None) -> Choice:
+    """A distribution as a choice of encoded values: an option's index, a number's step on its grid or its quantile."""
     when = when or {}
     if isinstance(distribution, CategoricalDistribution):
-        first = _first(distribution)
-        return Categorical(options=tuple(range(first, first + len(distribution.choices))), when=when)
+        offset = _hash_options(distribution)
+        return Categorical(options=tuple(range(offset, offset + len(distribution.choices))), when=when)
     if isinstance(distribution, IntDistribution) and distribution.log:
         return Integer(low=distribution.low, high=distribution.high, log=True, when=when)
     if isinstance(distribution, IntDistribution):
         return Integer(low=0, high=(distribution.high - distribution.low) // distribution.step, when=when)
     if isinstance(distribution, FloatDistribution):
-        steps = _steps(distribution)
+        steps = _count_steps(distribution)
         return Real(low=0.0, high=1.0, when=when) if steps is None else Integer(low=0, high=steps, when=when)
     raise InputError(f"expected a float, int or categorical distribution, got {distribution!r}.")
 
 
-def _first(distribution: CategoricalDistribution) -> int:
-    """What the first option's position is called: equal lists of options are the same choices, others are not.
+def _hash_options(distribution: CategoricalDistribution) -> int:
+    """What the index of an option is counted from: equal lists of options give equal choices, other lists do not.
 
-    Positions stand for options, which may be of any type, and of which Optuna takes True for 1.
+    Indices stand for options, which may be of any type, and of which Optuna takes True for 1.
     """
     return zlib.crc32(repr(distribution.choices).encode()) << 16
 
 
-def place(distribution: BaseDistribution, value: Any) -> Value:
-    """Where a parameter's value stands in its choice."""
+def encode_value(distribution: BaseDistribution, value: Any) -> Value:
+    """A parameter's value as one of its choice; a number outside the distribution becomes its nearest end."""
     if isinstance(distribution, CategoricalDistribution):
-        return _first(distribution) + int(distribution.to_internal_repr(value))
+        return _hash_options(distribution) + int(distribution.to_internal_repr(value))
     if isinstance(distribution, IntDistribution):
-        inside = min(max(int(value), distribution.low), distribution.high)
-        return inside if distribution.log else (inside - distribution.low) // distribution.step
+        clipped = min(max(int(value), distribution.low), distribution.high)
+        return clipped if distribution.log else (clipped - distribution.low) // distribution.step
     assert isinstance(distribution, FloatDistribution)
     low, high = distribution.low, distribution.high
-    inside = min(max(float(value), low), high)
-    if distribution.step is not None and (steps := _steps(distribution)) is not None:
-        return min(round((inside - low) / distribution.step), steps)
+    clipped = min(max(float(value), low), high)
+    if distribution.step is not None and (steps := _count_steps(distribution)) is not None:
+        return min(round((clipped - low) / distribution.step), steps)
     if low == high:
         return 0.0
     if distribution.log:
-        return (math.log(inside) - math.log(low)) / (math.log(high) - math.log(low))
-    # Halves: the difference of two large floats may be none.
-    return (inside / 2 - low / 2) / (high / 2 - low / 2)
+        return (math.log(clipped) - math.log(low)) / (math.log(high) - math.log(low))
+    # Halves: the difference of two large floats may overflow.
+    return (clipped / 2 - low / 2) / (high / 2 - low / 2)
 
 
-def value(distribution: BaseDistribution, place: Any) -> Any:
-    """The parameter's value at a place of its choice."""
+def decode_value(distribution: BaseDistribution, code: Any) -> Any:
+    """The parameter's value that a value of its choice stands for."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[place - _first(distribution)]
+        return distribution.choices[code - _hash_options(distribution)]
     if isinstance(distribution, IntDistribution):
-        return _held(distribution, place if distribution.log else distribution.low + place * distribution.step)
+        return _make_storable(distribution, code if distribution.log else distribution.low + code * distribution.step)
     assert isinstance(distribution, FloatDistribution)
     low, high = distribution.low, distribution.high
-    if distribution.step is not None and isinstance(place, int):
-        found = low + place * distribution.step
+    if distribution.step is not None and isinstance(code, int):
+        value = low + code * distribution.step
     elif distribution.log:
-        found = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
+        value = math.exp(math.log(low) + code * (math.log(high) - math.log(low)))
     else:
-        found = low * (1 - place) + high * place
-    return min(max(found, low), high)
+        value = low * (1 - code) + high * code
+    return min(max(value, low), high)
 
 
-def _steps(distribution: FloatDistribution) -> int | None:
-    """How many steps a float has from end to end; None if it has none to speak of."""
+def _count_steps(distribution: FloatDistribution) -> int | None:
+    """How many steps lie between the ends of a float; None if it is continuous."""
     if distribution.step is None:
         return None
     steps = (distribution.high - distribution.low) / distribution.step
     return round(steps) if steps < FINEST else None
 
 
-def _held(distribution: IntDistribution, value: int) -> int:
-    """The value itself, or where Optuna, which stores floats, would lose it, one nearby that it keeps."""
-    near = (math.nextafter(float(value), end) for end in (-math.inf, math.inf))
-    for each in (value, int(float(value)), *map(int, near), distribution.low, distribution.high):
-        stored = float(each)
+def _make_storable(distribution: IntDistribution, value: int) -> int:
+    """The value itself if Optuna, which stores floats, can store it; otherwise one nearby that it can."""
+    neighbours = (math.nextafter(float(value), end) for end in (-math.inf, math.inf))
+    for integer in (value, int(float(value)), *map(int, neighbours), distribution.low, distribution.high):
+        stored = float(integer)
         if distribution.low <= stored <= distribution.high and (stored - distribution.low) % distribution.step == 0:
-            return each
+            return integer
     return value
 
 
-class Defined(NamedTuple):
-    """Parameters that are proposed together, and which of them hang on which."""
+class InferredSpace(NamedTuple):
+    """Parameters that are proposed together, and which of them depend on which."""
 
     distributions: Mapping[str, BaseDistribution]
     conditions: Mapping[str, When]
-    """In an order in which a parent stands before its children."""
+    """When each parameter is active; a parent stands before its children."""
 
-    def space(self) -> SearchSpace[Any]:
-        """The same as a space of places."""
-        choices = {name: choice(self.distributions[name], when) for name, when in self.conditions.items()}
+    def create_space(self) -> SearchSpace[Any]:
+        """The space of the encoded values."""
+        choices = {name: create_choice(self.distributions[name], when) for name, when in self.conditions.items()}
         return SearchSpace(choices, lambda values, spec: values)
 
-    def candidate(self, space: SearchSpace[Any], trial: FrozenTrial) -> Candidate | None:
-        """What a trial is in that space; None if a choice that ought to be active has no value of its range there."""
+    def encode_trial(self, space: SearchSpace[Any], trial: FrozenTrial) -> Candidate | None:
+        """A trial as a candidate of that space; None if it has no value in the range of a choice that is active."""
         try:
-            return space.complete(lambda name, _: self._place(name, trial))
+            return space.complete(lambda name, _: self._encode_parameter(name, trial))
         except LookupError:
             return None
 
-    def values(self, candidate: Candidate) -> dict[str, Any]:
+    def decode_candidate(self, candidate: Candidate) -> dict[str, Any]:
         """The parameters that a candidate stands for."""
-        return {name: value(self.distributions[name], place) for name, place in candidate.values.items()}
+        return {name: decode_value(self.distributions[name], code) for name, code in candidate.values.items()}
 
-    def _place(self, name: str, trial: FrozenTrial) -> Value:
-        given, wanted, found = trial.distributions[name], self.distributions[name], trial.params[name]
-        if given != wanted:
-            # A range may change from trial to trial: what lies in both counts.
-            if isinstance(wanted, CategoricalDistribution) or type(given) is not type(wanted):
+    def _encode_parameter(self, name: str, trial: FrozenTrial) -> Value:
+        distribution, trial_distribution = self.distributions[name], trial.distributions[name]
+        value = trial.params[name]
+        if trial_distribution != distribution:
+            # A range may change from trial to trial: a value that lies in both counts.
+            if isinstance(distribution, CategoricalDistribution) or type(trial_distribution) is not type(distribution):
                 raise LookupError(name)
-            assert isinstance(wanted, FloatDistribution | IntDistribution)
-            if not wanted.low <= found <= wanted.high:
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
+            if not distribution.low <= value <= distribution.high:
                 raise LookupError(name)
-        return place(wanted, found)
+        return encode_value(distribution, value)
 
 
-class Asked(NamedTuple):
-    """What complete trials asked for: a value that grows trial by trial, in whichever order they come."""
+class ParameterHistory(NamedTuple):
+    """The parameters that complete trials asked for; the order in which trials are added does not matter."""
 
     distributions: Mapping[str, BaseDistribution | None] = {}
     """None where it was not always the same."""
     kinds: Mapping[frozenset[str], Mapping[str, frozenset[Value]]] = {}
-    """For each set of names that was asked for, the places that its countable ones have taken."""
+    """The kinds of trials: for each set of names that a trial asked for, the encoded values of its countable names."""
 
-    def after(self, trial: FrozenTrial) -> Asked:
-        """With one more trial. Only complete ones count: others may have ended before they asked for all they would."""
+    def add_trial(self, trial: FrozenTrial) -> ParameterHistory:
+        """The history with one more trial. Only complete trials count: others may have ended before their last ask."""
         if trial.state is not TrialState.COMPLETE:
             return self
         distributions = dict(self.distributions)
-        for name, each in trial.distributions.items():
-            distributions[name] = each if distributions.get(name, each) == each else None
+        for name, distribution in trial.distributions.items():
+            is_same = distributions.get(name, distribution) == distribution
+            distributions[name] = distribution if is_same else None
         names = frozenset(trial.params)
-        kind = dict(self.kinds.get(names, {}))
-        for name, each in trial.distributions.items():
-            if _countable(each):
-                kind[name] = kind.get(name, frozenset()) | {place(each, trial.params[name])}
-        return Asked(distributions, {**self.kinds, names: kind})
+        values = dict(self.kinds.get(names, {}))
+        for name, distribution in trial.distributions.items():
+            if _is_countable(distribution):
+                values[name] = values.get(name, frozenset()) | {encode_value(distribution, trial.params[name])}
+        return ParameterHistory(distributions, {**self.kinds, names: values})
 
-    def joint(self) -> dict[str, BaseDistribution]:
-        """What can be proposed together: parameters whose presence is explained, that have one range of many values."""
-        fixed = {name: each for name, each in sorted(self.distributions.items()) if each is not None}
-        names = {name for name, each in fixed.items() if not each.single()}
-        kept = self.conditions(names)
-        return {name: each for name, each in fixed.items() if name in kept}
+    def select_joint(self) -> dict[str, BaseDistribution]:
+        """Parameters to propose together: those with one range, of several values, whose presence is explained."""
+        entries = sorted(self.distributions.items())
+        unchanged = {name: distribution for name, distribution in entries if distribution is not None}
+        names = {name for name, distribution in unchanged.items() if not distribution.single()}
+        conditions = self.infer_conditions(names)
+        return {name: distribution for name, distribution in unchanged.items() if name in conditions}
 
-    def conditions(self, names: Collection[str]) -> dict[str, When]:
+    def infer_conditions(self, names: Collection[str]) -> dict[str, When]:
         """When each of these is asked for, a parent before its children; without those that nothing explains.
 
-        A parameter that was not in every trial hangs on a countable one, if no value that this had in the trials with
-        it was seen in one without it. Of several such parents the one with the fewest values is taken. A value of
-        the parent that was never seen does not ask for it, until a trial does.
+        A parameter that was not in every trial depends on a countable one if no value that the countable one had in
+        the trials with the parameter was seen in a trial without it. Of several such parents, the one with the fewest
+        values is taken. A value of the parent that was never seen does not activate the parameter, until a trial
+        shows that it does.
         """
-        found: dict[str, When] = {}
-        depth: dict[str, int] = {}
-        # What is asked for in more kinds of trials comes first, so that parents are known before their children.
-        for name in sorted(names, key=lambda name: (-len(self._with(name)), name)):
-            if name not in self.distributions or len(self._with(name)) == len(self.kinds):
-                found[name], depth[name] = {}, 0
-            elif parents := [(rank, each) for each in found if (rank := self._rank(name, each)) is not None]:
+        conditions: dict[str, When] = {}
+        depths: dict[str, int] = {}
+        # Names of more kinds of trials come first, so that parents are known before their children.
+        for name in sorted(names, key=lambda name: (-len(self._kinds_with(name)), name)):
+            if name not in self.distributions or len(self._kinds_with(name)) == len(self.kinds):
+                conditions[name], depths[name] = {}, 0
+            elif parents := [(rank, other) for other in conditions if (rank := self._rank_parent(name, other))]:
                 parent = min(parents)[1]
-                places = self._places(parent, self._with(name))
-                found[name], depth[name] = {parent: tuple(sorted(places, key=_number))}, depth[parent] + 1
-        return {name: found[name] for name in sorted(found, key=lambda name: (depth[name], name))}
+                values = self._collect_values(parent, self._kinds_with(name))
+                conditions[name], depths[name] = (
+                    {parent: tuple(sorted(values, key=_require_integer))},
+                    depths[parent] + 1,
+                )
+        return {name: conditions[name] for name in sorted(conditions, key=lambda name: (depths[name], name))}
 
-    def _with(self, name: str) -> list[frozenset[str]]:
+    def _kinds_with(self, name: str) -> list[frozenset[str]]:
         return [kind for kind in self.kinds if name in kind]
 
-    def _places(self, name: str, kinds: Iterable[frozenset[str]]) -> frozenset[Value]:
+    def _collect_values(self, name: str, kinds: Iterable[frozenset[str]]) -> frozenset[Value]:
+        """The values that a parameter had in trials of these kinds."""
         return frozenset[Value]().union(*(self.kinds[kind].get(name, ()) for kind in kinds))
 
-    def _rank(self, name: str, parent: str) -> tuple[bool, float] | None:
-        """How good an explanation of `name` a parent is, least is best; None if it is none."""
+    def _rank_parent(self, name: str, parent: str) -> tuple[bool, float] | None:
+        """How well `parent` explains when `name` is active, the least is best; None if it does not."""
         distribution = self.distributions.get(parent)
-        inside = self._with(name)
-        if distribution is None or not _countable(distribution) or any(parent not in kind for kind in inside):
+        kinds_with = self._kinds_with(name)
+        if distribution is None or not _is_countable(distribution) or any(parent not in kind for kind in kinds_with):
             return None
-        outside = [kind for kind in self._with(parent) if name not in kind]
-        if not outside or self._places(parent, inside) & self._places(parent, outside):
+        kinds_without = [kind for kind in self._kinds_with(parent) if name not in kind]
+        if not kinds_without:
             return None
-        return not isinstance(distribution, CategoricalDistribution), choice(distribution).count()
+        if self._collect_values(parent, kinds_with) & self._collect_values(parent, kinds_without):
+            return None
+        return not isinstance(distribution, CategoricalDistribution), create_choice(distribution).count()
 
 
-def _number(place: Value) -> int:
-    assert isinstance(place, int)
-    return place
+def _require_integer(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
 
 
-def _countable(distribution: BaseDistribution) -> bool:
-    """Whether others may hang on it: each of its values has a code of its own."""
-    return (
-        isinstance(distribution, CategoricalDistribution | IntDistribution)
-        and choice(distribution).count() <= MAX_CODES
-    )
+def _is_countable(distribution: BaseDistribution) -> bool:
+    """Whether other parameters may depend on it: each of its values has a code of its own."""
+    if not isinstance(distribution, CategoricalDistribution | IntDistribution):
+        return False
+    return create_choice(distribution).count() <= MAX_CODES

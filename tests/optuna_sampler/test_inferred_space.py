@@ -1,4 +1,4 @@
-"""The space of a define-by-run study: values and their places, and what hangs on what."""
+"""The space of a define-by-run study: values as codes and back, and which parameters depend on which."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from l2l.encoding import Encoding
-from l2l.optuna_sampler.inferred_space import Asked, Defined, choice, place, value
+from l2l.optuna_sampler.inferred_space import (
+    InferredSpace,
+    ParameterHistory,
+    create_choice,
+    decode_value,
+    encode_value,
+)
 
 RANGES: list[BaseDistribution] = [
     IntDistribution(0, 2**60 - 1),
@@ -33,39 +39,37 @@ RANGES: list[BaseDistribution] = [
 
 
 @pytest.mark.parametrize("distribution", RANGES, ids=repr)
-def test_a_value_lies_in_its_range_and_finds_its_place_again(distribution: BaseDistribution) -> None:
-    within = choice(distribution)
-    draw = random.Random(0)
-    for quantile in (0.0, 1 - 2**-53, *(draw.random() for _ in range(300))):
-        where = within.value_at(quantile)
-        found = value(distribution, where)
-        stored = distribution.to_internal_repr(found)
+def test_a_value_lies_in_its_range_and_is_decoded_from_its_code(distribution: BaseDistribution) -> None:
+    choice = create_choice(distribution)
+    generator = random.Random(0)
+    for quantile in (0.0, 1 - 2**-53, *(generator.random() for _ in range(300))):
+        code = choice.value_at(quantile)
+        stored = distribution.to_internal_repr(decode_value(distribution, code))
         assert distribution._contains(stored)
-        kept = distribution.to_external_repr(stored)
-        again = place(distribution, kept)
-        assert type(again) is type(where)
+        restored = distribution.to_external_repr(stored)
+        code_again = encode_value(distribution, restored)
+        assert type(code_again) is type(code)
         numeric = not isinstance(distribution, CategoricalDistribution)
-        assert value(distribution, again) == (
-            pytest.approx(kept, rel=1e-12, abs=0) if numeric else pytest.approx(kept, nan_ok=True)
+        assert decode_value(distribution, code_again) == (
+            pytest.approx(restored, rel=1e-12, abs=0) if numeric else pytest.approx(restored, nan_ok=True)
         )
 
 
-def asked(*kinds: dict[str, Any]) -> Asked:
-    """What trials of these parameters asked for; words are one of three, whole numbers up to 9."""
+def record_trials(*parameters: dict[str, Any]) -> ParameterHistory:
+    """The history of trials with these parameters; strings are one of three options, integers go from 0 to 9."""
 
-    def distribution(each: Any) -> BaseDistribution:
-        kinds = {str: CategoricalDistribution(("a", "b", "c")), int: IntDistribution(0, 9)}
-        return kinds.get(type(each), FloatDistribution(0, 1))
+    def create_distribution(value: Any) -> BaseDistribution:
+        by_type = {str: CategoricalDistribution(("a", "b", "c")), int: IntDistribution(0, 9)}
+        return by_type.get(type(value), FloatDistribution(0, 1))
 
-    made = Asked()
-    for given in kinds:
-        made = made.after(
-            optuna.create_trial(params=given, distributions={n: distribution(v) for n, v in given.items()}, value=0)
-        )
-    return made
+    history = ParameterHistory()
+    for params in parameters:
+        distributions = {name: create_distribution(value) for name, value in params.items()}
+        history = history.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0))
+    return history
 
 
-def test_conditions_are_found_in_chains_and_by_numbers() -> None:
+def test_conditions_are_inferred_in_chains_and_by_numbers() -> None:
     trials: list[dict[str, Any]] = [
         {"model": "a", "kernel": "b", "degree": 3, "c": 0.1},
         {"model": "a", "kernel": "a", "c": 0.4},
@@ -73,39 +77,39 @@ def test_conditions_are_found_in_chains_and_by_numbers() -> None:
         {"model": "b", "layers": 3, "width1": 5, "width2": 1, "width3": 2},
         {"model": "b", "layers": 2, "width1": 5, "width2": 1},
     ]
-    a, b = ((place(CategoricalDistribution(("a", "b", "c")), word),) for word in "ab")
+    a, b = ((encode_value(CategoricalDistribution(("a", "b", "c")), letter),) for letter in "ab")
     expected = {
         "model": {}, "c": {"model": a}, "kernel": {"model": a}, "layers": {"model": b},
         "width1": {"model": b}, "degree": {"kernel": b}, "width2": {"layers": (2, 3)},
         "width3": {"layers": (3,)},
     }  # fmt: skip
     for order in (trials, trials[::-1]):
-        found = asked(*order)
-        assert found.conditions(found.joint()) == expected
-        defined = Defined(found.joint(), found.conditions(found.joint()))
-        assert list(defined.space().choices) == list(expected)
-        for given in trials:
-            trial = optuna.create_trial(
-                params=given, distributions={name: found.joint()[name] for name in given}, value=0
-            )
-            candidate = defined.candidate(defined.space(), trial)
+        history = record_trials(*order)
+        joint = history.select_joint()
+        assert history.infer_conditions(joint) == expected
+        inferred = InferredSpace(joint, history.infer_conditions(joint))
+        space = inferred.create_space()
+        assert list(space.choices) == list(expected)
+        for params in trials:
+            trial = optuna.create_trial(params=params, distributions={name: joint[name] for name in params}, value=0)
+            candidate = inferred.encode_trial(space, trial)
             assert candidate is not None
-            assert defined.values(candidate) == given
+            assert inferred.decode_candidate(candidate) == params
 
 
 def test_only_equal_lists_of_options_are_the_same_choices() -> None:
     lists = [("gini", "entropy"), ("gini", "entropy"), (True, False)]
-    made = {f"c{n}": CategoricalDistribution(each) for n, each in enumerate(lists)}
-    space = Defined(made, {name: {} for name in made}).space()
+    distributions = {f"c{n}": CategoricalDistribution(options) for n, options in enumerate(lists)}
+    space = InferredSpace(distributions, {name: {} for name in distributions}).create_space()
     assert space.choices["c0"] == space.choices["c1"] != space.choices["c2"]
     assert Encoding(space).domain.shared_options.any((1, 2)).tolist() == [True, True, False]
 
 
-def test_what_nothing_explains_is_searched_alone() -> None:
-    found = asked({"x": "a", "y": 0.1}, {"x": "a"}, {"x": "b", "y": 0.1, "z": 0.5})
-    assert list(found.joint()) == ["x", "z"]
-    changed = found.after(
+def test_a_parameter_that_nothing_explains_is_searched_alone() -> None:
+    history = record_trials({"x": "a", "y": 0.1}, {"x": "a"}, {"x": "b", "y": 0.1, "z": 0.5})
+    assert list(history.select_joint()) == ["x", "z"]
+    history = history.add_trial(
         optuna.create_trial(params={"x": "b", "z": 2}, distributions={
             "x": CategoricalDistribution(("a", "b", "c")), "z": FloatDistribution(0, 3)}, value=0)
     )  # fmt: skip
-    assert list(changed.joint()) == ["x"]
+    assert list(history.select_joint()) == ["x"]

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import l2l
 from l2l.errors import InputError
-from l2l.optuna_sampler.sampler import ControllerSampler, Fold
+from l2l.optuna_sampler.sampler import ControllerSampler, TrialFold
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.factorised import Factorised
 from l2l.searchers.controllers.lstm import Lstm
@@ -51,9 +51,9 @@ SEARCHERS = {
     "gp_critic": GpCritic(first=2, edits=8, moves=4, uniform=4),
 }
 COSTLY = ("lstm", "transformer", "ppo", "gp_critic")
-"""Each takes as long to compile as all others together."""
-SEVERAL = ("gp_critic", "random")
-"""Those that serve several objectives, too."""
+"""Each of these takes as long to compile as all others together."""
+MULTI_OBJECTIVE = ("gp_critic", "random")
+"""Those that serve several objectives as well."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +65,13 @@ def _quiet() -> Iterator[None]:
 
 
 class TestConformance(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    """Optuna's suite; without a startup, so that the searcher itself is asked."""
+    """Optuna's suite, without a startup, so that the searcher itself is asked."""
 
     @pytest.fixture(
         params=[
-            pytest.param(each, marks=[pytest.mark.slow] * (each in COSTLY)) for each in SEARCHERS if each not in SEVERAL
+            pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY))
+            for name in SEARCHERS
+            if name not in MULTI_OBJECTIVE
         ]
     )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
@@ -77,23 +79,25 @@ class TestConformance(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlyS
 
 
 class TestConformanceOnBoth(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
-    """The suite for those that serve several objectives, too."""
+    """The suite for searchers that serve several objectives as well."""
 
-    @pytest.fixture(params=[pytest.param(each, marks=[pytest.mark.slow] * (each in COSTLY)) for each in SEVERAL])
+    @pytest.fixture(
+        params=[pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in MULTI_OBJECTIVE]
+    )
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         return functools.partial(ControllerSampler, SEARCHERS[request.param], seed=0, startup=0)
 
 
 @pytest.mark.slow
-class TestConformanceAsGiven(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
-    """The suite on a sampler as it is made without arguments."""
+class TestConformanceOfDefaults(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    """The suite on a sampler without arguments."""
 
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return ControllerSampler
 
 
-class TestConformanceOnSeveral(MultiObjectiveSamplerTestCase):
+class TestConformanceOnMultiObjective(MultiObjectiveSamplerTestCase):
     """A searcher that serves several objectives lets a study have them."""
 
     @pytest.fixture
@@ -116,14 +120,14 @@ ODD: list[BaseDistribution] = [
 
 
 def test_a_study_of_odd_ranges_and_objects() -> None:
-    things = ({"a": 1}, (1, 2), object())
+    options = ({"a": 1}, (1, 2), object())
 
     def objective(trial: optuna.Trial) -> float:
-        for number, each in enumerate(ODD):
-            found = trial._suggest(f"x{number}", each)
-            assert each._contains(each.to_internal_repr(found))
+        for number, distribution in enumerate(ODD):
+            value = trial._suggest(f"x{number}", distribution)
+            assert distribution._contains(distribution.to_internal_repr(value))
         trial.suggest_int("one", 3, 3)
-        return float(things.index(trial.suggest_categorical("thing", things)))  # pyright: ignore[reportArgumentType]
+        return float(options.index(trial.suggest_categorical("option", options)))  # pyright: ignore[reportArgumentType]
 
     study = optuna.create_study(sampler=ControllerSampler(seed=1, startup=2))
     with pytest.warns(UserWarning, match="Choices for a categorical distribution"):
@@ -144,9 +148,9 @@ def run(
     searcher: Any = SMALL, trials: int = 20, objective: Callable[[optuna.Trial], float] = conditional, **options: Any
 ) -> list[FrozenTrial]:
     """The trials of one study."""
-    made = {"seed": 0, "startup": 4, **options}
-    direction = made.pop("direction", "minimize")
-    study = optuna.create_study(sampler=ControllerSampler(searcher, **made), direction=direction)
+    arguments = {"seed": 0, "startup": 4, **options}
+    direction = arguments.pop("direction", "minimize")
+    study = optuna.create_study(sampler=ControllerSampler(searcher, **arguments), direction=direction)
     study.optimize(objective, n_trials=trials, catch=(ArithmeticError,))
     return study.trials
 
@@ -156,22 +160,22 @@ LEARNERS = [Controller(), Controller(policy=Lstm()), Evolution()]
 
 @pytest.mark.parametrize("searcher", LEARNERS, ids=("factorised", "lstm", "evolution"))
 def test_a_conditional_space_is_learnt(searcher: Any) -> None:
-    def late(each: Any) -> float:
-        values = [trial.value or 0.0 for seed in range(2) for trial in run(each, 60, seed=seed, startup=10)[40:]]
+    def late_mean(searcher: Any) -> float:
+        values = [trial.value or 0.0 for seed in range(2) for trial in run(searcher, 60, seed=seed, startup=10)[40:]]
         return statistics.fmean(values)
 
-    assert late(searcher) < 0.8 * late(Random())
+    assert late_mean(searcher) < 0.8 * late_mean(Random())
 
 
 def test_the_critic_comes_nearer_to_the_best_than_random_search() -> None:
-    def suggest_names(each: Any) -> float:
-        return statistics.fmean(min(trial.value or 0.0 for trial in run(each, 50, seed=seed)) for seed in range(3))
+    def mean_minimum(searcher: Any) -> float:
+        return statistics.fmean(min(trial.value or 0.0 for trial in run(searcher, 50, seed=seed)) for seed in range(3))
 
-    assert suggest_names(GpCritic()) < 0.25 * suggest_names(Random())
+    assert mean_minimum(GpCritic()) < 0.25 * mean_minimum(Random())
 
 
 @pytest.mark.filterwarnings("ignore:PartialFixedSampler is experimental")
-def test_what_is_left_of_a_space_is_asked_one_by_one() -> None:
+def test_parameters_that_no_longer_fit_the_joint_space_are_asked_one_by_one() -> None:
     sampler = ControllerSampler(SMALL, seed=0, startup=2)
     fixed = optuna.samplers.PartialFixedSampler({"optimizer": "sgd"}, sampler)
     study = optuna.create_study(sampler=fixed)
@@ -184,16 +188,16 @@ def test_what_is_left_of_a_space_is_asked_one_by_one() -> None:
     assert sampler.sample_relative(study, study.trials[waiting.number], space).keys() <= space.keys()
 
 
-def test_those_at_work_at_once_are_given_different_candidates() -> None:
+def test_trials_that_run_at_once_get_different_candidates() -> None:
     study = optuna.create_study(sampler=ControllerSampler(GpCritic(first=8), seed=0, startup=1))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=2)
-    asked = [study.ask() for _ in range(4)]
-    found = sorted(trial.suggest_float("x", 0, 1) for trial in asked)
-    apart = [after - before for before, after in itertools.pairwise(found)]
-    assert min(apart) > 0.02  # of a design of 8, and not four times the same of it
+    trials = [study.ask() for _ in range(4)]
+    values = sorted(trial.suggest_float("x", 0, 1) for trial in trials)
+    gaps = [after - before for before, after in itertools.pairwise(values)]
+    assert min(gaps) > 0.02  # four points of a design of 8, not one point four times
 
 
-def test_no_prior_is_taken() -> None:
+def test_a_prior_is_refused() -> None:
     with pytest.raises(InputError, match=r"may have no prior; give the study the earlier trials: study\.add_trials\("):
         ControllerSampler(GpCritic(prior="runs/that"))
 
@@ -227,36 +231,36 @@ def test_minimising_is_maximising_the_negative() -> None:
     assert params(run()) == params(run(objective=lambda trial: -conditional(trial), direction="maximize"))
 
 
-def test_reseeding_gives_other_draws_and_forgets_nothing() -> None:
+def test_reseeding_changes_the_random_numbers_and_forgets_nothing() -> None:
     study = optuna.create_study(sampler=(sampler := ControllerSampler(SMALL, seed=0, startup=2)))
     study.optimize(conditional, n_trials=8)
     space = sampler.infer_relative_search_space(study, study.trials[0])
-    ahead = study.ask()
-    frozen = study.trials[ahead.number]
+    asked = study.ask()
+    frozen = study.trials[asked.number]
     before = sampler.sample_relative(study, frozen, space)
     assert sampler.sample_relative(study, frozen, space) == before
-    alone = sampler.sample_independent(study, frozen, "late", FloatDistribution(0, 1))
+    independent = sampler.sample_independent(study, frozen, "late", FloatDistribution(0, 1))
     sampler.reseed_rng()
     assert sampler.sample_relative(study, frozen, space) != before
-    assert sampler.sample_independent(study, frozen, "late", FloatDistribution(0, 1)) != alone
+    assert sampler.sample_independent(study, frozen, "late", FloatDistribution(0, 1)) != independent
 
 
-def test_a_study_on_disk_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    whole = params(run())
+def test_a_study_on_disk_continues_as_if_never_interrupted(tmp_path: Path) -> None:
+    uninterrupted = params(run())
     url = f"sqlite:///{tmp_path}/study.db"
     for trials in (3, 9, 8):
         storage = optuna.storages.RDBStorage(url)
         sampler = ControllerSampler(SMALL, seed=0, startup=4)
         study = optuna.create_study(sampler=sampler, storage=storage, study_name="x", load_if_exists=True)
         study.optimize(conditional, n_trials=trials)
-        found = params(study.trials)
+        continued = params(study.trials)
         storage.engine.dispose()
-    assert found == whole
+    assert continued == uninterrupted
 
 
-def test_what_is_kept_is_a_cache_in_whichever_order_trials_end() -> None:
+def test_the_caches_change_nothing_in_whichever_order_trials_end() -> None:
     study = optuna.create_study(sampler=(sampler := ControllerSampler(SMALL, seed=3, startup=2)))
-    draw = random.Random(0)
+    generator = random.Random(0)
     running: list[tuple[optuna.Trial, float]] = []
     for _ in range(30):
         asked = study.ask()
@@ -266,14 +270,14 @@ def test_what_is_kept_is_a_cache_in_whichever_order_trials_end() -> None:
         study.sampler = sampler
         running.append((asked, conditional(asked)))
         assert {name: asked.params[name] for name in again if name in asked.params} == {
-            name: each for name, each in again.items() if name in asked.params
+            name: value for name, value in again.items() if name in asked.params
         }
         while len(running) > 4:
-            study.tell(*running.pop(draw.randrange(len(running))))
+            study.tell(*running.pop(generator.randrange(len(running))))
     assert len(sampler._folds) < 10
 
 
-def test_a_fold_tells_little_again() -> None:
+def test_a_fold_repeats_few_steps() -> None:
     trials = [optuna.create_trial(value=number) for number in range(200)]
     steps: list[FrozenTrial] = []
 
@@ -281,26 +285,26 @@ def test_a_fold_tells_little_again() -> None:
         steps.append(trial)
         return (*state, trial.value or 0.0)
 
-    fold: Fold[tuple[float, ...]] = Fold((), step)
-    for each in trials[:100]:
-        fold.over(trials[: int(each.value or 0)])
+    fold: TrialFold[tuple[float, ...]] = TrialFold((), step)
+    for count in range(100):
+        fold.fold(trials[:count])
     assert len(steps) == 99
-    for gone in (99, 98, 90, 64, 10, 0):
+    for missing in (99, 98, 90, 64, 10, 0):
         steps.clear()
-        part = [trial for number, trial in enumerate(trials[:100]) if number != gone]
-        assert fold.over(part) == tuple(trial.value for trial in part)
-        fold.over(trials[:100])
-        assert len(steps) <= 4 * (100 - gone) + 2
+        part = [trial for number, trial in enumerate(trials[:100]) if number != missing]
+        assert fold.fold(part) == tuple(trial.value for trial in part)
+        fold.fold(trials[:100])
+        assert len(steps) <= 4 * (100 - missing) + 2
 
 
 @dataclass(frozen=True)
-class Watched(Random):
-    """Random search that keeps what it is told."""
+class SpiedRandom(Random):
+    """Random search that notes the trials it is told."""
 
-    told: list[Trial] = field(default_factory=list[Trial], compare=False)
+    log: list[Trial] = field(default_factory=list[Trial], compare=False)
 
     def tell(self, state: Any, trials: Sequence[Trial]) -> Any:
-        self.told.extend(trials)
+        self.log.extend(trials)
         return super().tell(state, trials)
 
 
@@ -314,12 +318,12 @@ def test_what_a_searcher_is_told_of_failed_and_pruned_trials() -> None:
         {"state": TrialState.PRUNED},
         {"state": TrialState.RUNNING},
     ]
-    study = optuna.create_study(sampler=ControllerSampler(searcher := Watched(), startup=1))
+    study = optuna.create_study(sampler=ControllerSampler(searcher := SpiedRandom(), startup=1))
     for end in ends:
         study.add_trial(optuna.create_trial(params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}, **end))
     study.ask().suggest_float("x", 0, 1)
-    found = [(trial.number, trial.status, trial.reward, dict(trial.scores)) for trial in searcher.told]
-    assert found == [
+    entries = [(trial.number, trial.status, trial.reward, dict(trial.scores)) for trial in searcher.log]
+    assert entries == [
         (0, Status.COMPLETE, (-2.0,), {}),
         (1, Status.FAILED, None, {}),
         (2, Status.FAILED, None, {}),
@@ -328,16 +332,16 @@ def test_what_a_searcher_is_told_of_failed_and_pruned_trials() -> None:
         (5, Status.FAILED, None, {}),
     ]
     study.ask().suggest_float("x", 0, 1)
-    assert len(searcher.told) == len(ends) - 1  # nothing is told twice
+    assert len(searcher.log) == len(ends) - 1  # nothing is told twice
 
 
 def test_failures_are_avoided() -> None:
     def objective(trial: optuna.Trial) -> float:
         return 1 / (trial.suggest_categorical("x", ["good", "bad"]) == "good")
 
-    found = run(Controller(), 80, objective)
-    assert {trial.state for trial in found} == {TrialState.COMPLETE, TrialState.FAIL}
-    assert sum(trial.params["x"] == "bad" for trial in found[50:]) < 8
+    trials = run(Controller(), 80, objective)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    assert sum(trial.params["x"] == "bad" for trial in trials[50:]) < 8
 
 
 def test_several_threads_ask_at_once() -> None:
@@ -358,11 +362,11 @@ def test_brackets_of_hyperband() -> None:
         return x
 
     study = optuna.create_study(
-        sampler=ControllerSampler(searcher := Watched(), startup=2),
+        sampler=ControllerSampler(searcher := SpiedRandom(), startup=2),
         pruner=optuna.pruners.HyperbandPruner(max_resource=9),
     )
     study.optimize(objective, n_trials=30)
-    numbers = [trial.number for trial in searcher.told]
+    numbers = [trial.number for trial in searcher.log]
     assert len(numbers) == len(set(numbers))
 
 
@@ -399,9 +403,9 @@ def test_a_searcher_for_several_objectives_serves_them() -> None:
     [
         ({"searcher": "tpe"}, "ControllerSampler's searcher must be a Searcher, such as GpCritic(), got 'tpe'."),
         ({"searcher": Random}, "ControllerSampler's searcher must be a Searcher, such as GpCritic(), got <class"),
-        ({"seed": -1}, "ControllerSampler's seed must be a whole number from 0 to 4294967295, got -1."),
-        ({"seed": True}, "ControllerSampler's seed must be a whole number from 0 to 4294967295, got True."),
-        ({"startup": 1.5}, "ControllerSampler's startup must be a whole number, 0 or more, got 1.5."),
+        ({"seed": -1}, "ControllerSampler's seed must be an integer from 0 to 4294967295 or null, got -1."),
+        ({"seed": True}, "ControllerSampler's seed must be an integer from 0 to 4294967295 or null, got True."),
+        ({"startup": 1.5}, "ControllerSampler's startup must be an integer of at least 0, got 1.5."),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(options: dict[str, Any], words: str) -> None:

@@ -1,63 +1,97 @@
-"""What earlier searches tell a new one: their trials as points of its space, as far as the names agree."""
+"""What a new search learns from earlier ones: their trials as points of its space, as far as the names agree."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
-from l2l.encoding import Encoding
+from l2l.encoding import Domain, Encoding
 from l2l.errors import InputError
-from l2l.pareto import sort_best_first
-from l2l.space import Value
+from l2l.searchers.core.points import Points, sample_points, zero_inactive
+from l2l.searchers.gp.gaussian_process import compute_normal_scores
+from l2l.types import Array, Key
 
-MOST = 128
-"""Trials that are taken of earlier searches, of several evenly; a quarter are the best, the others spread over each."""
+if TYPE_CHECKING:
+    from l2l.searchers.gp.study_reader import EarlierTrial
+
+TRIAL_LIMIT = 128
+"""The most trials taken from earlier searches, as many from each; a quarter are its best, the rest spread evenly."""
+SEARCH_MINIMUM = 8
+"""The least that `TRIAL_LIMIT` leaves to one search of many."""
 UNKNOWN = -1
-"""The code of a decision that the earlier space had not, or of a value that the new one has not."""
+"""The code of a decision that is missing from the earlier space, or whose value is missing from the new one."""
 
 
-class Earlier(NamedTuple):
-    """A trial of an earlier search."""
+class EarlierTrials(NamedTuple):
+    """S trials of earlier searches, as points of a new search's space."""
 
-    values: Mapping[str, Value]
-    score: float
-    """Larger is better, and comparable within its search alone."""
+    points: Points
+    """[S, D]: an unknown decision has the code -1."""
+    targets: Array
+    """[S]: the normal scores of their rewards within their own search."""
+    task: Array
+    """[S]: 1 for trials of the first search, 2 for those of the second and so on."""
+
+    def complete(self, domain: Domain, key: Key) -> Points:
+        """The points [S, D], with unknown decisions sampled uniformly."""
+        samples, is_known = sample_points(domain, key, len(self.targets)), self.points.codes >= 0
+        return zero_inactive(
+            domain, Points(*(jnp.where(is_known, a, b) for a, b in zip(self.points, samples, strict=True)))
+        )
 
 
-class Known(NamedTuple):
-    """Trials of one earlier search as points of the new space."""
+class EncodedTrials(NamedTuple):
+    """S trials of one earlier search, as points of a new search's space."""
 
     codes: np.ndarray
     """[S, D]"""
-    places: np.ndarray
+    quantiles: np.ndarray
     """[S, D]"""
     scores: np.ndarray
     """[S]"""
 
 
-def known(place: str | Path, encoding: Encoding, most: int = MOST) -> Known:
-    """What at most `most` trials of the search in a run folder or an Optuna storage tell about the encoding's space.
+def load_earlier_trials(locations: Sequence[str | Path], encoding: Encoding) -> EarlierTrials:
+    """The trials of the searches at these run folders or Optuna storages. Raises: InputError if one cannot be used."""
+    searches = [encode_search(location, encoding, share_limit(len(locations))) for location in locations]
+    codes = np.concatenate([trials.codes for trials in searches])
+    quantiles = np.concatenate([trials.quantiles for trials in searches])
+    targets = [compute_normal_scores(trials.scores, np.ones(len(trials.scores), bool)) for trials in searches]
+    task = [np.full(len(trials.scores), number, np.int32) for number, trials in enumerate(searches, 1)]
+    points = Points(codes, quantiles)  # pyright: ignore[reportArgumentType]
+    return EarlierTrials(points, np.concatenate([*map(np.asarray, targets)]), np.concatenate(task))  # pyright: ignore[reportArgumentType]
 
-    Raises: InputError if there is no such search, no trial of it has succeeded, or no name of a choice is shared.
+
+def share_limit(searches: int) -> int:
+    """How many trials are taken from each of several searches."""
+    return max(TRIAL_LIMIT // searches, SEARCH_MINIMUM)
+
+
+def encode_search(location: str | Path, encoding: Encoding, limit: int = TRIAL_LIMIT) -> EncodedTrials:
+    """At most `limit` trials of the search in a run folder or an Optuna storage, as points of the encoding's space.
+
+    Raises: InputError if there is no such search, none of its trials has succeeded, or it shares no name of a choice
+    and no value with the space.
     """
-    trials = earlier(place)
+    # Here, so that a search without a prior starts without Optuna.
+    from l2l.searchers.gp.study_reader import read_trials
+
+    trials = read_trials(location)
     names = {decision.name for decision in encoding.decisions}
-    if not any(names & set(trial.values) for trial in trials):
-        offered = sorted({name for trial in trials for name in trial.values})
+    earlier_names = sorted({name for trial in trials for name in trial.values})
+    shared_names = [name for name in earlier_names if name in names]
+    if not shared_names:
         raise InputError(
-            f"prior={place} shares no choice with this space: it has {', '.join(offered[:8])}, and the space "
+            f"prior={location} shares no choice with this space: it has {', '.join(earlier_names[:8])}, and the space "
             f"{', '.join(sorted(names)[:8])}."
         )
-    trials = _few(trials, most)
+    trials = _select_trials(trials, limit)
     codes = np.full((len(trials), len(encoding.decisions)), UNKNOWN, np.int32)
-    places = np.zeros(codes.shape, np.float32)
+    quantiles = np.zeros(codes.shape, np.float32)
     for row, trial in enumerate(trials):
         for column, decision in enumerate(encoding.decisions):
             try:
@@ -65,62 +99,20 @@ def known(place: str | Path, encoding: Encoding, most: int = MOST) -> Known:
             except (KeyError, InputError):
                 continue
             codes[row, column] = code = decision.code(value)
-            places[row, column] = encoding.quantile(column, code, value)
+            quantiles[row, column] = encoding.quantile(column, code, value)
     if not (codes >= 0).any():
-        shared = ", ".join(sorted(names & {name for trial in trials for name in trial.values})[:8])
-        raise InputError(f"prior={place} shares no value of a choice with this space, though both have {shared}.")
-    return Known(codes, places, np.array([trial.score for trial in trials], np.float32))
-
-
-def earlier(place: str | Path) -> list[Earlier]:
-    """The trials of a finished search that have not failed, in their order.
-
-    `place` is a run folder, or an Optuna storage's address with `#STUDY` if it holds several. Raises: InputError.
-    """
-    address, _, name = str(place).partition("#") if "://" in str(place) else (_address(Path(place)), "", "")
-    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///").split("?")[0]).is_file():
-        raise InputError(f"prior={place} names a file that does not exist.")  # the driver would make an empty one
-    try:
-        names = [name] if name else optuna.get_all_study_names(address)
-        if len(names) != 1:
-            raise ValueError(f"it holds {len(names)} studies, name one as ADDRESS#STUDY")
-        study = optuna.load_study(study_name=names[0], storage=address)
-        trials = study.get_trials(deepcopy=False)
-    except Exception as error:  # whatever the storage's driver raises
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise InputError(f"prior={place} cannot be read as a study ({reason}).") from error
-    signs = [1 if each == StudyDirection.MAXIMIZE else -1 for each in study.directions]
-    found: list[tuple[Mapping[str, Value], list[float]]] = []
-    for trial in trials:
-        values = trial.values if trial.state == TrialState.COMPLETE else None
-        if trial.state == TrialState.PRUNED and len(signs) == 1 and trial.last_step is not None:
-            values = [trial.intermediate_values[trial.last_step]]
-        if values and all(map(math.isfinite, values)):
-            found.append((trial.params, [sign * value for sign, value in zip(signs, values, strict=True)]))
-    if not found:
-        raise InputError(f"prior={place} has no trial that succeeded, so there is nothing to learn from it.")
-    if len(signs) == 1:
-        return [Earlier(values, score[0]) for values, score in found]
-    order = sort_best_first([score for _, score in found])
-    ranks = {row: -float(rank) for rank, row in enumerate(order)}
-    return [Earlier(values, ranks[row]) for row, (values, _) in enumerate(found)]
-
-
-def _address(run: Path) -> str:
-    """The address of a run folder's study. Raises: InputError if there is none."""
-    if not (run / "study.db").is_file():
         raise InputError(
-            f"prior={run} has no study.db: expected the folder of an earlier search, or an Optuna storage's address "
-            "such as sqlite:///FILE."
+            f"prior={location} shares no value of a choice with this space, though both have "
+            f"{', '.join(shared_names[:8])}."
         )
-    return f"sqlite:///{(run / 'study.db').resolve()}"
+    return EncodedTrials(codes, quantiles, np.array([trial.score for trial in trials], np.float32))
 
 
-def _few(trials: Sequence[Earlier], most: int) -> list[Earlier]:
-    """At most `most` of them: the best, and others evenly over the search."""
-    if len(trials) <= most:
+def _select_trials(trials: Sequence[EarlierTrial], limit: int) -> list[EarlierTrial]:
+    """At most `limit` trials: a quarter of them the best ones, the others evenly spread over the search."""
+    if len(trials) <= limit:
         return list(trials)
-    order, best = sorted(range(len(trials)), key=lambda row: (-trials[row].score, row)), most // 4
-    rest = sorted(order[best:])
-    picks = [rest[int(place)] for place in np.linspace(0, len(rest) - 1, most - best)]
-    return [trials[row] for row in sorted({*order[:best], *picks})]
+    order, best_count = sorted(range(len(trials)), key=lambda index: (-trials[index].score, index)), limit // 4
+    rest = sorted(order[best_count:])
+    spread = [rest[int(position)] for position in np.linspace(0, len(rest) - 1, limit - best_count)]
+    return [trials[index] for index in sorted({*order[:best_count], *spread})]

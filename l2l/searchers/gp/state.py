@@ -1,106 +1,100 @@
-"""What a controller with a critic knows: its trials, what a Gaussian process makes of them, and its policy."""
+"""The state of a controller with a critic: its trials, the Gaussian process that is fitted to them, and its policy."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy.typing as npt
 
 from l2l.encoding import Domain
 from l2l.searchers.controllers.controller import ControllerState
-from l2l.searchers.core.points import History, Points
-from l2l.searchers.gp.gaussian_process import Process, featured, observed
+from l2l.searchers.core.points import History, Points, pad_history
+from l2l.searchers.gp.earlier_searches import EarlierTrials
+from l2l.searchers.gp.gaussian_process import (
+    Process,
+    add_observations,
+    compute_features,
+    compute_normal_scores,
+    widen_process,
+)
 from l2l.types import Array, Key
 
-LIMIT = 512
-"""Trials that the process holds; half of them make room then: all but the best and the latest."""
+PROCESS_CAPACITY = 512
+"""The most trials in the Gaussian process; when it is full, all but the best and the latest are evicted."""
 
 
-class Source(NamedTuple):
-    """S trials of earlier searches."""
+class CriticState(NamedTuple):
+    """All trials, the process on most of them, and the policy."""
 
-    points: Points
-    """[S, D]: a decision that the other space had not has the code -1."""
-    targets: Array
-    """[S]: their ranks within their own search, as `ranked` gives them."""
-    task: Array
-    """[S]: 1 for the first search, then 2."""
-
-
-class Critic(NamedTuple):
-    """All trials, what the process makes of them, and the policy."""
-
-    source: Source
+    earlier: EarlierTrials
+    """Trials of earlier searches, possibly none."""
     history: History
     process: Process
-    """Of the source's trials and then of our own."""
-    rows: Array
-    """[R]: which trial each row of the process is, after the source's."""
+    """On the S trials of earlier searches and then on trials of this one."""
+    trial_indices: Array
+    """[R]: the index in the history of each observation of the process after the first S."""
     design: Points
     """[F, D]: the candidates to begin with."""
     controller: ControllerState
     key: Key
-    """For what the policy draws to learn from."""
+    """For the samples of the policy that it learns from."""
 
-    def held(self) -> Array:
-        """[]: how many trials the process holds."""
-        return self.process.taken - len(self.source.targets)
+    def count_observations(self) -> Array:
+        """[]: how many trials of this search the process has."""
+        return self.process.size - len(self.earlier.targets)
 
-    def targets(self) -> Array:
-        """[R]: the targets of the trials that the process holds."""
-        return ranked(self.history.impute_scores()[self.rows], jnp.arange(len(self.rows)) < self.held())
+    def compute_targets(self) -> Array:
+        """[R]: the normal scores of the trials of this search that the process has."""
+        is_used = jnp.arange(len(self.trial_indices)) < self.count_observations()
+        return compute_normal_scores(self.history.impute_scores()[self.trial_indices], is_used)
 
-    def with_trials(self, domain: Domain, points: Points, scores: Array) -> Critic:
-        """The state with N more trials, for which the history has room."""
-        first = self.history.count
-        rows = jax.lax.dynamic_update_slice_in_dim(self.rows, first + jnp.arange(len(scores)), self.held(), 0)
-        kept = self.history.append(points, scores)
-        return self._replace(history=kept, process=observed(self.process, featured(domain, points)), rows=rows)
+    def add_trials(self, domain: Domain, points: Points, scores: Array) -> CriticState:
+        """The state with N more trials, for which history and process must have room."""
+        indices = jax.lax.dynamic_update_slice_in_dim(
+            self.trial_indices, self.history.count + jnp.arange(len(scores)), self.count_observations(), 0
+        )
+        process = add_observations(self.process, compute_features(domain, points))
+        return self._replace(history=self.history.append(points, scores), process=process, trial_indices=indices)
 
-    def spared(self, count: int) -> Critic:
-        """The state whose process has room for `count` more: the best quarter of its trials stays, and the latest."""
-        if len(self.history.scores) <= LIMIT:  # there is a row for each trial
+    def widen(self, trials: int, observations: int) -> CriticState:
+        """The state with room for at least so many trials in the history, and so many of them in the process."""
+        process = widen_process(self.process, len(self.earlier.targets) + observations)
+        indices = jnp.pad(self.trial_indices, (0, max(observations - len(self.trial_indices), 0)))
+        return self._replace(history=pad_history(self.history, trials), process=process, trial_indices=indices)
+
+    def make_room(self, count: int) -> CriticState:
+        """The state whose process has room for `count` more trials; if it was full, half of them have left it."""
+        if len(self.history.scores) <= PROCESS_CAPACITY:  # every trial has its row
             return self
-        sources, worst = len(self.source.targets), self.history.impute_scores()
+        earlier_count, filled_scores = len(self.earlier.targets), self.history.impute_scores()
 
-        # Lane by lane: under vmap a condition is evaluated both ways, and making room takes as long as many proposals.
+        # Lane by lane: under vmap both sides of a condition are evaluated, and an eviction takes as long as many asks.
         @jax.custom_batching.sequential_vmap
-        def spare(process: Process, rows: Array, worst: Array) -> tuple[Process, Array]:
-            full = process.taken - sources + count > len(rows)
-            return jax.lax.cond(full, _spared, lambda *same: same[:2], process, rows, worst)
+        def evict_if_full(process: Process, indices: Array, scores: Array) -> tuple[Process, Array]:
+            is_full = process.size - earlier_count + count > len(indices)
+            return jax.lax.cond(is_full, _evict_half, lambda *same: same[:2], process, indices, scores)
 
-        process, rows = spare(self.process, self.rows, worst)
-        return self._replace(process=process, rows=rows)
+        process, indices = evict_if_full(self.process, self.trial_indices, filled_scores)
+        return self._replace(process=process, trial_indices=indices)
 
 
-def _spared(process: Process, rows: Array, worst: Array) -> tuple[Process, Array]:
-    """The process, and which trial each row is, with half of the rows free."""
-    room = len(rows)
-    sources = process.inverse.shape[1] - room
-    place, held = jnp.arange(room), process.taken - sources
-    scores = jnp.where(place < held, worst[rows], -jnp.inf)
-    best = jnp.argsort(jnp.argsort(-scores, stable=True)) < room // 4
-    stays = (place < held) & (best | (place >= held - room // 4))
+def _evict_half(process: Process, trial_indices: Array, scores: Array) -> tuple[Process, Array]:
+    """The process and its trial indices [R] after an eviction: the best quarter of R stays, and the latest quarter."""
+    capacity = len(trial_indices)
+    earlier_count = process.inverse.shape[1] - capacity
+    rows, size = jnp.arange(capacity), process.size - earlier_count
+    is_used = rows < size
+    used_scores = jnp.where(is_used, scores[trial_indices], -jnp.inf)
+    is_best = jnp.argsort(jnp.argsort(-used_scores, stable=True)) < capacity // 4
+    stays = is_used & (is_best | (rows >= size - capacity // 4))
     order = jnp.argsort(~stays, stable=True)
-    features = jax.tree.map(lambda leaf: jnp.concatenate([leaf[:sources], leaf[sources:][order]]), process.features)
-    bare = process._replace(inverse=jnp.zeros_like(process.inverse), taken=jnp.int32(0))
+    features = jax.tree.map(
+        lambda leaf: jnp.concatenate([leaf[:earlier_count], leaf[earlier_count:][order]]), process.features
+    )
+    cleared = process._replace(inverse=jnp.zeros_like(process.inverse), size=jnp.int32(0))
 
-    def again(row: Array, process: Process) -> Process:
-        return observed(process, jax.tree.map(lambda leaf: leaf[row][None], features))
+    def observe_row(row: Array, process: Process) -> Process:
+        return add_observations(process, jax.tree.map(lambda leaf: leaf[row][None], features))
 
-    return jax.lax.fori_loop(0, sources + stays.sum(), again, bare), rows[order]
-
-
-def ranked(scores: Array | npt.NDArray[Any], told: Array | npt.NDArray[Any]) -> Array:
-    """The ranks of those scores [C] that are told [C] as normal quantiles, with mean 0 and variance 1; else 0."""
-    scores, told = jnp.asarray(scores), jnp.asarray(told)
-    count = jnp.maximum(told.sum(), 1)
-    less = ((scores[None] < scores[:, None]) & told).sum(1)
-    equal = ((scores[None] == scores[:, None]) & told).sum(1)
-    quantiles = jax.scipy.special.ndtri(jnp.clip((less + equal / 2) / count, 1e-4, 1 - 1e-4))
-    values = jnp.where(told, quantiles, 0)
-    mean = values.sum() / count
-    spread = jnp.sqrt((jnp.where(told, values - mean, 0) ** 2).sum() / count) + 1e-6
-    return jnp.where(told, (values - mean) / spread, 0)
+    return jax.lax.fori_loop(0, earlier_count + stays.sum(), observe_row, cleared), trial_indices[order]

@@ -1,4 +1,4 @@
-"""The Gaussian process: against its textbook form, and its kernels on what they should and should not tell apart."""
+"""The Gaussian process: against its textbook form, and what its kernels should and should not tell apart."""
 
 from __future__ import annotations
 
@@ -9,142 +9,178 @@ import pytest
 
 from l2l.encoding import Encoding
 from l2l.searchers.core.points import Points, locate_points, sample_points, zero_inactive
-from l2l.searchers.gp.gaussian_process import Features, empty, featured, fitted, kernel, observed, predicted, widened
+from l2l.searchers.gp.gaussian_process import (
+    Features,
+    add_observations,
+    compute_features,
+    compute_kernel,
+    compute_normal_scores,
+    create_process,
+    fit_posterior,
+    predict,
+    widen_process,
+)
 from l2l.space import Categorical, Real, SearchSpace
 from l2l.testing import SPACES
 
 CELL = SearchSpace({f"edge{n}": Categorical(options=("a", "b", "c")) for n in range(4)}, lambda values, spec: None)
 
 
-def points(space: SearchSpace[None], count: int, seed: int = 0) -> tuple[Encoding, Points]:
+def sample_features(space: SearchSpace[None], count: int, task: int = 0) -> tuple[Encoding, Features]:
+    """The features of `count` uniform candidates of a space."""
     encoding = Encoding(space)
-    return encoding, zero_inactive(encoding.domain, sample_points(encoding.domain, jax.random.key(seed), count))
-
-
-def features(space: SearchSpace[None], count: int, task: int = 0) -> tuple[Encoding, Features]:
-    encoding, found = points(space, count, task)
-    return encoding, featured(encoding.domain, found, task)
+    points = zero_inactive(encoding.domain, sample_points(encoding.domain, jax.random.key(task), count))
+    return encoding, compute_features(encoding.domain, points, task)
 
 
 @pytest.mark.parametrize("name", ["plain", "numbers", "conditional", "nested"])
 def test_kernels_are_positive_and_one_between_equals(name: str) -> None:
-    encoding, some = features(SPACES[name], 40)
-    for setting in empty(encoding.domain, 1, several=True).settings:
-        matrix = np.asarray(kernel(some, some, setting), np.float64)
+    encoding, candidates = sample_features(SPACES[name], 40)
+    for setting in create_process(encoding.domain, 1, several_tasks=True).settings:
+        matrix = np.asarray(compute_kernel(candidates, candidates, setting), np.float64)
         assert np.allclose(matrix, matrix.T, atol=1e-5)
         assert np.allclose(np.diag(matrix), 1, atol=1e-4)
         assert np.linalg.eigvalsh(matrix).min() > -1e-3
 
 
 def test_predictions_are_those_of_the_textbook() -> None:
-    encoding, seen = features(CELL, 12)
-    _, new = features(CELL, 7, task=0)
+    encoding, seen = sample_features(CELL, 12)
+    _, new = sample_features(CELL, 7, task=0)
     targets = np.sin(np.arange(12)).astype(np.float32)
-    process = observed(empty(encoding.domain, 16), seen)
-    posterior = fitted(process, jnp.pad(jnp.asarray(targets), (0, 4)))
-    mean, spread = predicted(process, posterior, new)
+    process = add_observations(create_process(encoding.domain, 16), seen)
+    posterior = fit_posterior(process, jnp.pad(jnp.asarray(targets), (0, 4)))
+    mean, std = predict(process, posterior, new)
     setting = process.settings[posterior.setting]
-    among = np.asarray(kernel(seen, seen, setting), np.float64) + float(setting[2]) * np.eye(12)
-    across = np.asarray(kernel(seen, new, setting), np.float64)
-    scale = targets @ np.linalg.solve(among, targets) / 12
-    np.testing.assert_allclose(mean, across.T @ np.linalg.solve(among, targets), atol=1e-4)
-    variance = 1 - np.einsum("rm,rm->m", across, np.linalg.solve(among, across))
-    np.testing.assert_allclose(spread, np.sqrt(np.maximum(variance, 1e-6) * scale), atol=1e-3)
+    seen_covariance = np.asarray(compute_kernel(seen, seen, setting), np.float64) + float(setting[2]) * np.eye(12)
+    new_covariance = np.asarray(compute_kernel(seen, new, setting), np.float64)
+    scale = targets @ np.linalg.solve(seen_covariance, targets) / 12
+    np.testing.assert_allclose(mean, new_covariance.T @ np.linalg.solve(seen_covariance, targets), atol=1e-4)
+    variance = 1 - np.einsum("rm,rm->m", new_covariance, np.linalg.solve(seen_covariance, new_covariance))
+    np.testing.assert_allclose(std, np.sqrt(np.maximum(variance, 1e-6) * scale), atol=1e-3)
 
 
-def likelihoods(seen: Features, settings: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def log_likelihoods(seen: Features, settings: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The logarithms of the marginal likelihoods [G], up to what all have in common."""
-    count, found = len(targets), list[float]()
+    count, values = len(targets), list[float]()
     for setting in settings:
-        matrix = np.asarray(kernel(seen, seen, jnp.asarray(setting)), np.float64) + float(setting[2]) * np.eye(count)
+        matrix = np.asarray(compute_kernel(seen, seen, jnp.asarray(setting)), np.float64)
+        matrix += float(setting[2]) * np.eye(count)
         scale = targets @ np.linalg.solve(matrix, targets) / count
-        found.append(-count / 2 * np.log(scale) - np.linalg.slogdet(matrix)[1] / 2)
-    return np.array(found)
+        values.append(-count / 2 * np.log(scale) - np.linalg.slogdet(matrix)[1] / 2)
+    return np.array(values)
 
 
 def test_the_likeliest_setting_is_taken() -> None:
-    encoding, seen = features(CELL, 12)
+    encoding, seen = sample_features(CELL, 12)
     targets = np.cos(np.arange(12) * 1.7)
-    process = observed(empty(encoding.domain, 12), seen)
-    chosen = int(fitted(process, jnp.asarray(targets, jnp.float32)).setting)
-    found = likelihoods(seen, np.asarray(process.settings), targets)
-    assert found[chosen] == pytest.approx(found.max(), abs=1e-2)
+    process = add_observations(create_process(encoding.domain, 12), seen)
+    setting = int(fit_posterior(process, jnp.asarray(targets, jnp.float32)).setting)
+    likelihoods = log_likelihoods(seen, np.asarray(process.settings), targets)
+    assert likelihoods[setting] == pytest.approx(likelihoods.max(), abs=1e-2)
 
 
-def test_settings_are_drawn_as_often_as_they_are_likely() -> None:
-    encoding, seen = features(CELL, 12)
+def test_settings_are_sampled_as_often_as_they_are_likely() -> None:
+    encoding, seen = sample_features(CELL, 12)
     targets = np.cos(np.arange(12) * 1.7)
-    process = observed(empty(encoding.domain, 12), seen)
+    process = add_observations(create_process(encoding.domain, 12), seen)
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: fitted(process, jnp.asarray(targets, jnp.float32), 1, key).setting)(keys)
+    samples = jax.vmap(lambda key: fit_posterior(process, jnp.asarray(targets, jnp.float32), 1, key).setting)(keys)
     settings = np.asarray(process.settings)
-    found = np.where(settings[:, 1] == 1, likelihoods(seen, settings, targets), -np.inf)
-    wanted = np.exp(found - found.max()) / np.exp(found - found.max()).sum()
-    assert (wanted > 0.02).sum() > 1
-    np.testing.assert_allclose(np.bincount(drawn, minlength=len(settings)) / 4000, wanted, atol=0.03)
+    likelihoods = np.where(settings[:, 1] == 1, log_likelihoods(seen, settings, targets), -np.inf)
+    expected = np.exp(likelihoods - likelihoods.max()) / np.exp(likelihoods - likelihoods.max()).sum()
+    assert (expected > 0.02).sum() > 1
+    np.testing.assert_allclose(np.bincount(samples, minlength=len(settings)) / 4000, expected, atol=0.03)
 
 
-def test_room_that_is_not_used_changes_nothing() -> None:
-    encoding, seen = features(CELL, 10)
-    _, new = features(CELL, 5)
+def test_targets_are_normal_quantiles_of_the_ranks_of_known_scores() -> None:
+    targets = np.asarray(compute_normal_scores(np.array([5.0, 1, 9, 0, 0]), np.array([True, True, True, False, False])))
+    assert targets[2] > targets[0] > targets[1]
+    assert targets[3] == targets[4] == 0
+    assert targets[:3].mean() == pytest.approx(0, abs=1e-5)
+    assert targets[:3].std() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(compute_normal_scores(np.array([5.0, 1, 9e9]), np.ones(3, bool)), targets[:3], atol=1e-6)
+
+
+def test_unused_capacity_changes_nothing() -> None:
+    encoding, seen = sample_features(CELL, 10)
+    _, new = sample_features(CELL, 5)
     targets = jnp.asarray(np.sin(np.arange(10)), jnp.float32)
-    tight = observed(empty(encoding.domain, 10), seen)
-    loose = widened(tight, 32)
-    near = predicted(tight, fitted(tight, targets), new)
-    far = predicted(loose, fitted(loose, jnp.pad(targets, (0, 22))), new)
-    np.testing.assert_allclose(near, far, atol=1e-5)
+    tight = add_observations(create_process(encoding.domain, 10), seen)
+    loose = widen_process(tight, 32)
+    predictions = predict(tight, fit_posterior(tight, targets), new)
+    same_predictions = predict(loose, fit_posterior(loose, jnp.pad(targets, (0, 22))), new)
+    np.testing.assert_allclose(predictions, same_predictions, atol=1e-5)
 
 
-def test_one_at_a_time_or_all_at_once() -> None:
-    encoding, seen = features(CELL, 6)
-    single = empty(encoding.domain, 8)
+def test_observations_may_come_one_by_one_or_all_at_once() -> None:
+    encoding, seen = sample_features(CELL, 6)
+    single = create_process(encoding.domain, 8)
     for row in range(6):
-        single = observed(single, jax.tree.map(lambda each, row=row: each[row : row + 1], seen))
-    together = observed(empty(encoding.domain, 8), seen)
+        single = add_observations(single, jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], seen))
+    together = add_observations(create_process(encoding.domain, 8), seen)
     np.testing.assert_allclose(single.inverse, together.inverse, atol=1e-5)
-    assert int(single.taken) == int(together.taken) == 6
+    assert int(single.size) == int(together.size) == 6
 
 
-def test_an_exchange_of_options_is_near_for_the_counts_alone() -> None:
+def test_two_candidates_that_differ_in_an_exchange_are_close_by_their_counts_only() -> None:
     encoding = Encoding(CELL)
     codes = np.array([[0, 1, 2, 0], [1, 0, 2, 0], [1, 1, 2, 0]], np.int32)  # an exchange, and another count
-    some = featured(encoding.domain, Points(jnp.asarray(codes), jnp.zeros((3, 4))))
-    by_place, by_count = (kernel(some, some, jnp.array([1 / 3, view, 0.1, 1.0])) for view in (0, 1))
-    assert float(by_place[0, 1]) < float(by_place[0, 2])
+    features = compute_features(encoding.domain, Points(jnp.asarray(codes), jnp.zeros((3, 4))))
+    by_decision, by_count = (
+        compute_kernel(features, features, jnp.array([1 / 3, kernel, 0.1, 1.0])) for kernel in (0, 1)
+    )
+    assert float(by_decision[0, 1]) < float(by_decision[0, 2])
     assert float(by_count[0, 1]) > float(by_count[0, 2])
+
+
+@pytest.mark.parametrize("kernel", [0, 1])
+def test_kernels_are_those_of_the_docstring(kernel: int) -> None:
+    _, features = sample_features(SPACES["nested"], 8)
+    matrix = np.asarray(compute_kernel(features, features, jnp.array([1 / 3, kernel, 0.1, 1.0])), np.float64)
+    options, counts, numbers = (np.asarray(part, np.float64) for part in features[:3])
+    decisions = numbers.shape[1]
+    differing = decisions - options @ options.T
+    c, x = (((part[:, None] - part[None]) ** 2).sum(-1) for part in (counts, numbers))
+    exponent = {
+        0: (differing + x) / (decisions / 3),
+        1: (differing + x) / decisions + (c / 2 + x) / (decisions / 3),
+    }[kernel]
+    np.testing.assert_allclose(matrix, np.exp(-exponent), atol=1e-5)
 
 
 def test_numbers_are_near_where_their_quantiles_are() -> None:
     encoding = Encoding(SPACES["numbers"])
-    rate = np.array([0.1, 0.2, 0.9])
     quantiles = np.full((3, 5), 0.5, np.float32)
-    quantiles[:, 0] = rate
-    some = featured(encoding.domain, locate_points(encoding.domain, jnp.asarray(quantiles)))
-    matrix = kernel(some, some, empty(encoding.domain, 1).settings[0])
+    quantiles[:, 0] = [0.1, 0.2, 0.9]
+    features = compute_features(encoding.domain, locate_points(encoding.domain, jnp.asarray(quantiles)))
+    matrix = compute_kernel(features, features, create_process(encoding.domain, 1).settings[0])
     assert 1 > float(matrix[0, 1]) > float(matrix[0, 2])
 
 
-def test_another_task_tells_as_much_as_the_relation_says() -> None:
-    encoding, ours = features(CELL, 4)
-    theirs = ours._replace(task=jnp.ones(4, jnp.int32))
+def test_two_tasks_are_as_similar_as_their_correlation_says() -> None:
+    encoding, features = sample_features(CELL, 4)
+    other = features._replace(task=jnp.ones(4, jnp.int32))
     setting = jnp.array([1 / 3, 1.0, 0.1, 0.7])
-    np.testing.assert_allclose(kernel(ours, theirs, setting), 0.7 * kernel(ours, ours, setting), atol=1e-6)
-    assert len(empty(encoding.domain, 1, several=True).settings) > len(empty(encoding.domain, 1).settings)
+    np.testing.assert_allclose(
+        compute_kernel(features, other, setting), 0.7 * compute_kernel(features, features, setting), atol=1e-6
+    )
+    several_tasks, one_task = (create_process(encoding.domain, 1, several_tasks=several) for several in (True, False))
+    assert len(several_tasks.settings) > len(one_task.settings)
 
 
-def test_a_child_counts_where_its_parent_is_not_known() -> None:
+def test_a_child_counts_where_its_parent_is_unknown() -> None:
     choices = {"kind": Categorical(options=("a", "b")), "x": Real(low=0.0, high=1.0, when={"kind": ["a"]})}
     encoding = Encoding(SearchSpace(choices, lambda values, spec: None))
-    places = jnp.array([[0.0, 0.2], [0.0, 0.8]])
-    codes = locate_points(encoding.domain, places).codes.at[:, 0].set(-1)
-    some = featured(encoding.domain, Points(codes, places))
-    assert float(kernel(some, some, empty(encoding.domain, 1).settings[0])[0, 1]) < 0.9
+    quantiles = jnp.array([[0.0, 0.2], [0.0, 0.8]])
+    codes = locate_points(encoding.domain, quantiles).codes.at[:, 0].set(-1)
+    features = compute_features(encoding.domain, Points(codes, quantiles))
+    assert float(compute_kernel(features, features, create_process(encoding.domain, 1).settings[0])[0, 1]) < 0.9
 
 
-def test_what_is_not_known_is_like_nothing() -> None:
+def test_an_unknown_decision_is_equally_far_from_all_options() -> None:
     encoding = Encoding(CELL)
     codes = jnp.array([[-1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], jnp.int32)
-    some = featured(encoding.domain, Points(codes, jnp.zeros((3, 4))))
-    matrix = kernel(some, some, jnp.array([1 / 3, 0.0, 0.1, 1.0]))
+    features = compute_features(encoding.domain, Points(codes, jnp.zeros((3, 4))))
+    matrix = compute_kernel(features, features, jnp.array([1 / 3, 0.0, 0.1, 1.0]))
     assert float(matrix[0, 1]) == pytest.approx(float(matrix[0, 2]))
     assert float(matrix[0, 1]) < 1
