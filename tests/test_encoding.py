@@ -23,7 +23,12 @@ def space(**choices: Choice) -> SearchSpace[None]:
     return SearchSpace(choices, lambda values, spec: None)
 
 
-spaces = st.sampled_from(list(SPACES.values()))
+LONG_PARENT = space(
+    layers=Integer(low=1, high=100),
+    second=Integer(low=8, high=128, log=True, when={"layers": list(range(2, 101))}),
+)
+"""With more values than are binned, unless other choices depend on them."""
+spaces = st.sampled_from([*SPACES.values(), LONG_PARENT])
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -132,6 +137,10 @@ def test_places_lie_inside_their_codes_and_keep_the_order(space: SearchSpace[Non
         assert sorted(place for _, place in pairs) == [place for _, place in sorted(pairs)]
         if encoding.domain.exact[column]:
             assert np.allclose(places[:, column], (low + high)[:, column] / 2 * masks[:, column])
+
+
+def test_every_value_of_a_long_parent_has_a_code() -> None:
+    assert [len(decision) for decision in Encoding(LONG_PARENT).decisions] == [100, 16]
 
 
 def test_kinds_of_decisions_are_told_apart() -> None:

@@ -104,8 +104,12 @@ class Evolution(ArraySearcher):
         all_scores = put(state.scores, scores)
         order = jnp.argsort(~jnp.isnan(all_scores), stable=True)[-self.population :]
         living = Points(*(put(*pair)[order] for pair in zip(state.points, points, strict=True)))
-        trial_count = state.trial_count + len(scores)
-        return EvolutionState(living, all_scores[order], put(state.numbers, numbers)[order], trial_count)
+        return EvolutionState(
+            living,
+            all_scores[order],
+            put(state.numbers, numbers)[order],
+            state.trial_count + len(scores),
+        )
 
     def summarise(self, state: EvolutionState) -> Mapping[str, Array]:
         """Mean and best reward of the living."""

@@ -115,8 +115,8 @@ class Predictor(ArraySearcher):
         chosen = choose_decisions(domain, parents.codes, keys[2], 1 + jnp.floor(3 * size).astype(jnp.int32))
         children = zero_inactive(domain, mutate_points(domain, parents, chosen, keys[3], 0.02 * 15**step))
         predictions = predict_rewards(state.networks, encode_points(domain, children))  # [E, M]
-        noise = jax.random.normal(keys[4], (count, child_count))
-        samples = predictions.mean(0) + predictions.std(0) * noise
+        mean, std = predictions.mean(0), predictions.std(0)
+        samples = mean + std * jax.random.normal(keys[4], (count, child_count))
         was_tried = is_repeat(history, children.codes) & jnp.asarray(domain.exact).all()
         best_children, values = self._choose_distinct(jnp.where(was_tried, -jnp.inf, samples))
         fresh = zero_inactive(domain, sample_points(domain, keys[5], count))

@@ -15,7 +15,7 @@ import pytest
 pytest.register_assert_rewrite("l2l.testing.searchers", "l2l.testing.spaces", "l2l.testing.stores")
 
 from l2l.testing.landscapes import Landscape, make_landscape, write_landscape  # noqa: E402
-from l2l.testing.searchers import SPACES, TOY, SearcherContract, finish_trials, toy_reward  # noqa: E402
+from l2l.testing.searchers import SPACES, TOY, RewardContract, SearcherContract, finish_trials, toy_reward  # noqa: E402
 from l2l.testing.spaces import SpaceContract  # noqa: E402
 from l2l.testing.stores import StoreContract  # noqa: E402
 
@@ -23,6 +23,7 @@ __all__ = [
     "SPACES",
     "TOY",
     "Landscape",
+    "RewardContract",
     "SearcherContract",
     "SpaceContract",
     "StoreContract",

@@ -26,7 +26,7 @@ from l2l.searchers.controllers.transformer import Transformer
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.store import fingerprint
-from l2l.testing import SPACES, TOY, SearcherContract, finish_trials, toy_reward
+from l2l.testing import SPACES, TOY, RewardContract, SearcherContract, finish_trials, toy_reward
 
 COIN = SearchSpace({"side": Categorical(options=("head", "tail"))}, lambda values, spec: None)
 
@@ -51,12 +51,12 @@ class TestPpo(SearcherContract):
         return Controller(update=Ppo())
 
 
-class TestLeaveOneOut(SearcherContract):
+class TestLeaveOneOut(RewardContract):  # a baseline changes only what rewards teach
     def searcher(self) -> Controller:
         return Controller(baseline=LeaveOneOut())
 
 
-class TestRanks(SearcherContract):
+class TestRanks(RewardContract):
     def searcher(self) -> Controller:
         return Controller(update=Ppo(), baseline=Ranks())
 
