@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 from commands import Ended, Run
+from hypothesis import settings
 
 from l2l.machine import compilation_cache, cores
 
 # Before any test imports JAX: its programs come from the cache of earlier runs, and of the other processes of this one.
 os.environ.update(compilation_cache())
 os.environ.setdefault("WANDB_MODE", "offline")
+
+# An example that is the first to need a program waits for the compiler, beside the other processes.
+settings.register_profile("l2l", deadline=None)
+settings.load_profile("l2l")
 
 MAPS = Path("/proc/self/maps")
 SLOWEST = (

@@ -74,7 +74,9 @@ def network(about: dict[str, Any], values: dict[str, Any], seed: int) -> tuple[A
         from l2l.types import Spec
         from search_spaces import transformer
 
-        return transformer.network(values, Spec(**about["spec"]), nnx.Rngs(seed)), lambda model: sum(penalties(model))
+        return transformer.build_network(values, Spec(**about["spec"]), nnx.Rngs(seed)), lambda model: sum(
+            penalties(model)
+        )
     return Network(values, tuple(about["spec"]["inputs"]), about["outputs"], nnx.Rngs(seed)), lambda model: 0.0
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import candidates
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from processes import time_commands
 
 from l2l.types import Spec
@@ -59,8 +61,14 @@ def test_the_flax_loop_has_transformers_with_what_their_experts_add_to_the_loss(
     about = {"space": "transformer", "spec": Spec((8, 8, 1), 10, 64, 1)._asdict()}
     model, penalty = flax_loop.network(about, dict(space.sample(random.Random(0)).values), 3)
     model.train()
-    assert model(jnp.zeros((3, 8, 8, 1))).shape == (3, 10)
-    assert float(penalty(model)) > 0
+
+    @nnx.jit
+    def run(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return model(x), penalty(model)  # pyright: ignore[reportCallIssue]
+
+    logits, loss = run(model, jnp.zeros((3, 8, 8, 1)))
+    assert logits.shape == (3, 10)
+    assert float(loss) > 0
 
 
 @pytest.mark.parametrize("name", ["flax", "torch", pytest.param("ray", marks=pytest.mark.ray)])
