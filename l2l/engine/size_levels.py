@@ -146,10 +146,10 @@ def find_cheapest_levels(
 
 def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate]) -> SizeLevels:
     """The levels without those that save least, until they combine in at most `PROGRAMS` ways."""
-    levels = dict(levels)
+    remaining = dict(levels)
 
     def remove(pad: str, size: int) -> dict[str, tuple[int, ...]]:
-        return levels | {pad: tuple(level for level in levels[pad] if level != size)}
+        return remaining | {pad: tuple(level for level in remaining[pad] if level != size)}
 
     def count_operations(levels: SizeLevels) -> float:
         return sum(
@@ -162,13 +162,13 @@ def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate])
     patterns = {frozenset(sample.needs) for sample in samples}
     # A candidate with only some of another's pads is padded as the other one.
     patterns = {pattern for pattern in patterns if not any(pattern < other for other in patterns)}
-    while sum(math.prod(len(levels[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
-        removable = [(pad, size) for pad, pad_levels in levels.items() for size in pad_levels[:-1]]
+    while sum(math.prod(len(remaining[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
+        removable = [(pad, size) for pad, pad_levels in remaining.items() for size in pad_levels[:-1]]
         if not removable:
             break
         _, pad, size = min((count_operations(remove(pad, size)), pad, size) for pad, size in removable)
-        levels = remove(pad, size)
-    return levels
+        remaining = remove(pad, size)
+    return remaining
 
 
 def _compare_length(
