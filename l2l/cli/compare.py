@@ -15,8 +15,6 @@ from l2l.cli.overrides import SWEEP_FLAGS
 from l2l.errors import InputError
 from l2l.machine import compilation_cache
 
-TOOK_HEADING = "## What it took"
-
 
 def compare(words: list[str]) -> None:
     """Compares the searchers of searcher=[NAME,NAME] and prints the report. Raises: InputError."""
@@ -43,12 +41,14 @@ def _run_comparison(command: str, plain: dict[str, Any]) -> None:
     config.check(plain, config.CompareConfig)
     import jax
 
+    from l2l.compare.report import COSTS_HEADING
+
     call = instantiate_config(plain)
     if not call.keywords["executor"].in_process:
         jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the workers
     folder = Path(plain["out"]).resolve()
     comparison = call(command=command, say=functools.partial(print, flush=True))
-    print((folder / "compare.md").read_text().partition(TOOK_HEADING)[0])
+    print((folder / "compare.md").read_text().partition(COSTS_HEADING)[0])
     print(f"recommended: {comparison.recommended or 'none, since none is better than random'}\nresults: {folder}")
 
 

@@ -18,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 DASHES = ("-", "--", ":", "-.")
 """Line styles; each serves ten searchers, since there are ten colours."""
 
+COSTS_HEADING = "## What it took"
+"""Where the part of the page begins that the command line does not print."""
+
 
 def write_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: ends, curves, costs, and the field's checklist."""
@@ -39,7 +42,7 @@ def write_markdown(comparison: Comparison) -> str:
         _write_stops(comparison),
         "![best reward so far](compare.svg)",
         *_write_equal_seconds(comparison),
-        "## What it took",
+        COSTS_HEADING,
         _write_costs(comparison),
         "## Checklist",
         "The checklist of Lindauer and Hutter (2020), Best Practices for Scientific Research on Neural Architecture "
