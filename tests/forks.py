@@ -91,10 +91,10 @@ class Fork:
 
 def order(channel: socket.socket, content: Mapping[str, Any], descriptors: Sequence[int]) -> Fork:
     """Orders a fork that has these descriptors."""
-    ours, theirs = os.pipe()
-    socket.send_fds(channel, [json.dumps(content).encode()], [theirs, *descriptors])
-    os.close(theirs)
-    return Fork(ours)
+    reader, writer = os.pipe()
+    socket.send_fds(channel, [json.dumps(content).encode()], [writer, *descriptors])
+    os.close(writer)
+    return Fork(reader)
 
 
 class Server:
@@ -174,24 +174,24 @@ def fork_workers() -> None:
     """Has the executor's workers forked from a copy of this process as it is now."""
     from l2l.executors import local, worker
 
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    driver_end, nursery_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nursery = os.fork()
     if not nursery:
-        ours.close()
-        content, (pipe, descriptor, output) = serve(theirs)
+        driver_end.close()
+        content, (pipe, descriptor, output) = serve(nursery_end)
         become(output, content["environment"])
         Path("/proc/self/comm").write_text(WORKER)
         os.write(pipe, NUMBER.pack(os.getpid()))
         os.close(pipe)
         worker.main(descriptor)
-    theirs.close()
+    nursery_end.close()
 
     def start(command: Sequence[str], pass_fds: tuple[int], env: Mapping[str, str], **streams: Any) -> Fork:
         assert list(command) == [sys.executable, "-P", "-m", "l2l.executors.worker", str(pass_fds[0])]
-        return order(ours, {"environment": dict(env)}, [pass_fds[0], streams["stdout"].fileno()])
+        return order(driver_end, {"environment": dict(env)}, [pass_fds[0], streams["stdout"].fileno()])
 
     def end() -> None:
-        ours.close()
+        driver_end.close()
         os.waitpid(nursery, 0)
 
     atexit.register(end)

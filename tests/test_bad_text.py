@@ -84,9 +84,9 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sentence(run: Run, here: Path, words: str) -> str:
     """What a search is refused with, once it has left the folder as it was."""
-    said = refused(run("search", *ONCE, *words.split()))
+    message = refused(run("search", *ONCE, *words.split()))
     assert {path.name: path.read_bytes() for path in here.iterdir()} == FILES
-    return said
+    return message
 
 
 @pytest.mark.parametrize("words", BAD)

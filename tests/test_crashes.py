@@ -28,9 +28,9 @@ def memory_folder() -> Iterator[Path]:
 
 
 def crash(folder: Path, *what: str) -> str:
-    done = subprocess.run([sys.executable, CRASHES, folder, *what], capture_output=True, text=True, timeout=300)
-    assert not done.stderr
-    return done.stdout
+    process = subprocess.run([sys.executable, CRASHES, folder, *what], capture_output=True, text=True, timeout=300)
+    assert not process.stderr
+    return process.stdout
 
 
 def test_a_search_that_died_anywhere_goes_on_as_if_it_had_not(memory_folder: Path) -> None:

@@ -227,5 +227,5 @@ for name in ("l2l", *(f"l2l.{room}" for room in rooms)):
         assert not {"numpy", "optuna", "hydra", "wandb"} & set(sys.modules), name
 print("done")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (process.returncode, process.stdout.strip()) == (0, "done"), process.stderr

@@ -17,14 +17,14 @@ from table import Result, compute_ratios, describe_lost, format_range, format_ta
 
 
 def test_a_table_of_medians_and_spread() -> None:
-    ours, theirs = {0: 0.5, 1: None, 2: 0.7}, {0: 0.4, 1: 0.1, 2: 0.6}
+    scores, others = {0: 0.5, 1: None, 2: 0.7}, {0: 0.4, 1: 0.1, 2: 0.6}
     ledger = {"total": 1.0, "train": 0.5}
     results = {
-        "flax cold": [Result(40.0, 300.0, theirs, {}), Result(60.0, 310.0, theirs, {})],
-        "flax warm": [Result(20.0, 300.0, theirs, {}), Result(30.0, 310.0, theirs, {})],
-        "torch": [Result(15.0, 200.0, theirs, {})],  # in the first repeat alone
-        "l2l cold": [Result(20.0, 500.0, ours, ledger), Result(20.0, 400.0, ours, {"total": 3.0, "train": 0.5})],
-        "l2l warm": [Result(10.0, 500.0, ours, ledger), Result(10.0, 450.0, ours, ledger)],
+        "flax cold": [Result(40.0, 300.0, others, {}), Result(60.0, 310.0, others, {})],
+        "flax warm": [Result(20.0, 300.0, others, {}), Result(30.0, 310.0, others, {})],
+        "torch": [Result(15.0, 200.0, others, {})],  # in the first repeat alone
+        "l2l cold": [Result(20.0, 500.0, scores, ledger), Result(20.0, 400.0, scores, {"total": 3.0, "train": 0.5})],
+        "l2l warm": [Result(10.0, 500.0, scores, ledger), Result(10.0, 450.0, scores, ledger)],
     }
     record = {"candidates": 3, "command": "l2l search", **summarise_runs(results, 3, flops=1e11, peak=10.0)}
     rates = {"flax cold": 3.6, "flax warm": 7.2, "torch": 12.0, "l2l cold": 9.0, "l2l warm": 18.0}
@@ -52,15 +52,15 @@ def test_a_table_of_medians_and_spread() -> None:
 
 def test_ratios_are_of_like_to_like_and_of_the_repeats_that_both_have() -> None:
     def runs(*seconds: float) -> list[Result]:
-        return [Result(each, 1.0, {0: 0.5}, {}) for each in seconds]
+        return [Result(duration, 1.0, {0: 0.5}, {}) for duration in seconds]
 
-    found = compute_ratios(
+    ratios = compute_ratios(
         {
             "flax cold": runs(80.0), "flax warm": runs(30.0), "torch": runs(8.0, 9.0),
             "l2l cold": runs(4.0, 6.0), "l2l warm": runs(2.0, 3.0),
         }
     )  # fmt: skip
-    assert {name: each["all"] for name, each in found.items()} == {
+    assert {name: ratio["all"] for name, ratio in ratios.items()} == {
         "cold to flax": [20.0],
         "warm to cold flax": [40.0],
         "warm to flax": [15.0],
@@ -140,8 +140,8 @@ def test_a_cold_run_empties_its_own_cache_and_nobody_reads_the_callers(
     kinds = ("flax cold", "flax warm", "l2l cold", "l2l warm")
     for kind in (*kinds, *kinds):
         assert bench.once(kind).accuracies == {0: 0.5}
-    found = [("cache-flax", False), ("cache-flax", True), ("cache-l2l", False), ("cache-l2l", True)]
-    assert seen == [*found, *found]
+    caches = [("cache-flax", False), ("cache-flax", True), ("cache-l2l", False), ("cache-l2l", True)]
+    assert seen == [*caches, *caches]
 
 
 def test_l2ls_words_are_those_of_its_command(tmp_path: Path) -> None:
@@ -159,13 +159,13 @@ def test_peers_take_turns_to_begin() -> None:
 
 
 def test_quality_is_paired_by_seed_and_leaves_out_what_either_lost() -> None:
-    ours = [{0: 0.5, 1: None, 2: 0.3}, {0: 0.7, 1: 0.9, 2: 0.3}]
-    theirs = [{0: 0.4, 1: 0.1, 2: 0.3}, {0: 0.8, 1: None, 2: None}]
-    found = quality.compare_accuracies(ours, theirs)
-    assert (found["candidates"], found["lost"]) == (1, {"l2l": 1, "flax": 2})
-    assert found["within"]
-    assert found["difference"]["all"] == pytest.approx([0.1, -0.1])
-    assert found["difference"]["standard_error"] == pytest.approx(0.1)
+    accuracies = [{0: 0.5, 1: None, 2: 0.3}, {0: 0.7, 1: 0.9, 2: 0.3}]
+    others = [{0: 0.4, 1: 0.1, 2: 0.3}, {0: 0.8, 1: None, 2: None}]
+    comparison = quality.compare_accuracies(accuracies, others)
+    assert (comparison["candidates"], comparison["lost"]) == (1, {"l2l": 1, "flax": 2})
+    assert comparison["within"]
+    assert comparison["difference"]["all"] == pytest.approx([0.1, -0.1])
+    assert comparison["difference"]["standard_error"] == pytest.approx(0.1)
     assert not quality.compare_accuracies([{0: 0.9}], [{0: 0.4}])["within"]
 
 
@@ -179,9 +179,9 @@ def test_the_floor_counts_what_the_true_shape_needs() -> None:
     workload = workloads.WORKLOADS["A"]
     space, spec = workloads.make_space(workload), workloads.make_spec(workload)
     draw = random.Random(1)
-    drawn = [space.sample(draw).values for _ in range(12)]
-    assert {values["family"] for values in drawn} == {"mlp", "cnn"}
-    for values, counted in zip(drawn, floor.count_operations(space, drawn, spec), strict=True):
+    samples = [space.sample(draw).values for _ in range(12)]
+    assert {values["family"] for values in samples} == {"mlp", "cnn"}
+    for values, counted in zip(samples, floor.count_operations(space, samples, spec), strict=True):
         depth = int(values["depth"])
         if values["family"] == "mlp":
             width = int(values["width"])
@@ -194,10 +194,10 @@ def test_the_floor_counts_what_the_true_shape_needs() -> None:
 
 
 def test_the_peak_names_its_product() -> None:
-    found = floor.measure_peak({"numpy": sys.executable}, sizes=(64, 128), budget=0.01)
-    assert found["gflops"] == max(found["all"]["numpy"].values()) > 0
-    assert found["by"] in {"numpy, 64 x 64", "numpy, 128 x 128"}
-    assert "of numpy" in floor.describe_peak(found)
+    peak = floor.measure_peak({"numpy": sys.executable}, sizes=(64, 128), budget=0.01)
+    assert peak["gflops"] == max(peak["all"]["numpy"].values()) > 0
+    assert peak["by"] in {"numpy, 64 x 64", "numpy, 128 x 128"}
+    assert "of numpy" in floor.describe_peak(peak)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

@@ -19,9 +19,9 @@ def record(workload: str, count: int, seconds: float) -> dict[str, Any]:
         for name, factor in factors.items()
     }
     about = {"machine": "a processor, 2 cores", "jax": "1.0"}
-    made = {"about": about, "workload": workload, "candidates": count, "peak": {"by": "numpy, 64 x 64"}}
-    made["command"] = f"l2l search trials={count}"
-    return made | summarise_runs(runs, count, flops=1e9, peak=10.0)
+    record = {"about": about, "workload": workload, "candidates": count, "peak": {"by": "numpy, 64 x 64"}}
+    record["command"] = f"l2l search trials={count}"
+    return record | summarise_runs(runs, count, flops=1e9, peak=10.0)
 
 
 def test_a_record_replaces_its_like() -> None:
@@ -39,7 +39,7 @@ def test_files_become_results_figure_and_tables(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.json" for name in "ab"]
     files[0].write_text(json.dumps(record("A", 20, 5.0)))
     files[1].write_text(json.dumps(record("A", 200, 30.0)))
-    figure.main([str(each) for each in files], tmp_path)
+    figure.main([str(file) for file in files], tmp_path)
     first = {path.name: path.read_bytes() for path in (readme, tmp_path / "figure.svg", tmp_path / "results.json")}
     text = readme.read_text()
     assert "### Workload A, 200 candidates\n\na processor, 2 cores, jax 1.0. 1 repeat;" in text

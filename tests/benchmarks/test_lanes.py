@@ -21,15 +21,15 @@ def population() -> Population:
 def test_lanes_are_filled_from_the_commonest_bucket_of_each_family(population: Population) -> None:
     chosen = lanes.choose_candidates(population, 40, seed=7)
     assert set(chosen) == {"mlp", "cnn"}
-    for family, (held, members) in chosen.items():
+    for family, (bucket, members) in chosen.items():
         assert len(members) == 40
         assert {member.values["family"] for member in members} == {family}
-        assert {population.bucket(member).name for member in members} == {held.name}
+        assert {population.bucket(member).name for member in members} == {bucket.name}
 
 
 def test_a_row_is_of_all_its_candidates(population: Population) -> None:
-    held, members = lanes.choose_candidates(population, 3, seed=7)["mlp"]
-    row = lanes.measure_lanes(population, held, members, lanes=2, repeats=2)
+    bucket, members = lanes.choose_candidates(population, 3, seed=7)["mlp"]
+    row = lanes.measure_lanes(population, bucket, members, lanes=2, repeats=2)
     assert (row["lanes"], row["candidates"], len(row["seconds"]["all"])) == (2, 3, 2)
     assert row["candidates_per_minute"] == pytest.approx(180 / row["seconds"]["median"])
     assert row["gflops"] == pytest.approx(row["flops"] / row["run_seconds"]["median"] / 1e9)
@@ -46,8 +46,8 @@ def row(devices: int, seconds: list[float]) -> dict[str, Any]:
 
 
 def test_devices_are_compared_process_by_process() -> None:
-    found = lanes.compute_speedups([row(1, [4.0, 6.0]), row(2, [2.0, 4.0])])
-    assert found == {"C mlp, 16 lanes, 2 to 1": {"median": 1.75, "all": [2.0, 1.5]}}
+    speedups = lanes.compute_speedups([row(1, [4.0, 6.0]), row(2, [2.0, 4.0])])
+    assert speedups == {"C mlp, 16 lanes, 2 to 1": {"median": 1.75, "all": [2.0, 1.5]}}
 
 
 def test_a_table_of_lanes() -> None:

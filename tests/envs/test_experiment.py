@@ -31,11 +31,11 @@ def test_an_agent_of_another_library_plays(folder: Path) -> None:
         "f.svg",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "L2L_DATA"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    made = json.loads(Path("r.json").read_text())
-    assert (made["table"], made["optimum"]) == ("landscape", 1.0)
-    for curves in made["rows"].values():
-        assert [each["evaluations"] for each in curves] == [[50, 100, 150, 200]] * 2
-        assert all(each["best"] == sorted(each["best"]) for each in curves)
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    record = json.loads(Path("r.json").read_text())
+    assert (record["table"], record["optimum"]) == ("landscape", 1.0)
+    for curves in record["rows"].values():
+        assert [curve["evaluations"] for curve in curves] == [[50, 100, 150, 200]] * 2
+        assert all(curve["best"] == sorted(curve["best"]) for curve in curves)
     assert Path("f.svg").stat().st_size

@@ -63,9 +63,10 @@ def digest(values: Mapping[str, Any]) -> float:
 def table(folder: Path) -> dict[str, Any]:
     """The arguments of an environment on a landscape of 4 decisions with 3 options each."""
     write_landscape("toy.npz", MADE)
-    made = space("toy.npz", "codes")
+    landscape = space("toy.npz", "codes")
     task = Lookup("toy.npz", "reward")
-    return {"space": made, "objective": Tabular(space=made, task=task, path="toy.npz", codes="codes", reward="reward")}
+    objective = Tabular(space=landscape, task=task, path="toy.npz", codes="codes", reward="reward")
+    return {"space": landscape, "objective": objective}
 
 
 def make(**arguments: Any) -> gymnasium.Env[Any, Any]:
@@ -99,9 +100,9 @@ def test_gymnasiums_checker_has_nothing_to_say(table: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(make(**table).unwrapped)
-        for name, each in SPACES.items():
-            made = make(space=replace(each, name=name), objective=Toy(digest), invalid="fail", failed=0)
-            check_env(made.unwrapped)
+        for name, one in SPACES.items():
+            env = make(space=replace(one, name=name), objective=Toy(digest), invalid="fail", failed=0)
+            check_env(env.unwrapped)
         check_env(make(space=TOY, objective=Toy(), invalid="fail", failed=0).unwrapped)
         play(make(space=TOY, objective=Toy()), random_pick(0))
 
@@ -113,15 +114,15 @@ def test_a_decision_is_a_step_and_the_reward_comes_last() -> None:
     observation, info = env.reset(seed=3)
     size, width = 4, 16
     assert observation.tolist() == [0.0] * (size * (width + 1)) + [1, 0, 0, 0]
-    masks, told = [info["action_mask"]], []
+    masks, one_hots = [info["action_mask"]], []
     for code in codes[0]:
         observation, reward, ended, _, info = env.step(code)
         masks.append(info["action_mask"])
-        told.append(observation[: size * (width + 1)].reshape(size, width + 1))
+        one_hots.append(observation[: size * (width + 1)].reshape(size, width + 1))
     assert [mask.sum() for mask in masks] == [5, 4, 4, 16, 16]
     assert {mask.dtype for mask in masks} == {np.dtype(np.int8)}
     assert all((mask[: mask.sum()] == 1).all() for mask in masks)
-    for step, seen in enumerate(told, 1):
+    for step, seen in enumerate(one_hots, 1):
         assert seen[:step].argmax(-1).tolist() == codes[0][:step].tolist()
         assert seen.sum() == step
     assert observation[-size:].tolist() == [0] * 4
@@ -209,8 +210,8 @@ def picked(*codes: int) -> Callable[[np.ndarray], int]:
 
 
 def test_a_failed_trial_is_worth_the_lowest_so_far_or_what_is_said() -> None:
-    made = {"space": TOY, "objective": Toy(fails=lambda values: values["a"] == 0)}
-    env = make(**made)
+    arguments = {"space": TOY, "objective": Toy(fails=lambda values: values["a"] == 0)}
+    env = make(**arguments)
     reward, info, _ = play(env, picked(0, 0, 0), seed=0)
     assert (reward, info["error"]) == (0.0, "out of luck")
     assert info["metrics"] == {"score": toy_reward(info["candidate"].values)}
@@ -218,9 +219,9 @@ def test_a_failed_trial_is_worth_the_lowest_so_far_or_what_is_said() -> None:
     assert high > low
     assert play(env, picked(0, 0, 0))[0] == low
     assert play(env, picked(0, 0, 0), seed=0)[0] == 0.0
-    env = make(**made, failed=-2)
-    found = [play(env, picked(first, 0, 0))[0] for first in (0, 4, 0)]
-    assert (found[0], found[2]) == (-2, -2) != found[1]
+    env = make(**arguments, failed=-2)
+    rewards = [play(env, picked(first, 0, 0))[0] for first in (0, 4, 0)]
+    assert (rewards[0], rewards[2]) == (-2, -2) != rewards[1]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -250,9 +251,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("arguments", "words"), BAD.values(), ids=BAD)
 def test_bad_arguments_are_one_sentence(arguments: dict[str, Any], words: str) -> None:
-    for made in (make, functools.partial(make_vec, 2)):
+    for constructor in (make, functools.partial(make_vec, 2)):
         with pytest.raises(InputError, match=words):
-            made(**{"space": TOY, "objective": Toy(), **arguments})
+            constructor(**{"space": TOY, "objective": Toy(), **arguments})
 
 
 def test_an_objective_for_another_space_is_refused(table: dict[str, Any]) -> None:
@@ -292,29 +293,29 @@ def pairs(count: int, steps: int, seed: int, **arguments: Any) -> tuple[VectorSe
     """The same random actions to our vector environment and to Gymnasium's own, which must answer alike."""
     draw = np.random.RandomState(seed)
     objective = arguments.pop("objective")
-    ours = make_vec(count, objective=objective, **arguments)
+    vector = make_vec(count, objective=objective, **arguments)
     theirs = make_vec(count, "sync", objective=copy.deepcopy(objective), **arguments)
-    assert (ours.observation_space, ours.action_space) == (theirs.observation_space, theirs.action_space)
-    assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    (left, info), (right, other) = ours.reset(seed=seed), theirs.reset(seed=seed)
+    assert (vector.observation_space, vector.action_space) == (theirs.observation_space, theirs.action_space)
+    assert vector.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    (left, info), (right, other) = vector.reset(seed=seed), theirs.reset(seed=seed)
     ended: list[list[int]] = []
     for _ in range(steps):
         assert (left == right).all()
-        assert left in ours.observation_space
+        assert left in vector.observation_space
         assert (info["action_mask"] == other["action_mask"]).all()
         actions = np.array([draw.choice(np.flatnonzero(mask)) for mask in info["action_mask"]])
-        left, rewards, over, cut, info = ours.step(actions)
-        right, expected, done, truncated, other = theirs.step(actions)
+        left, rewards, over, cut, info = vector.step(actions)
+        right, expected, finished, truncated, other = theirs.step(actions)
         assert rewards.tolist() == expected.tolist()
-        assert (over.tolist(), cut.tolist()) == (done.tolist(), truncated.tolist())
+        assert (over.tolist(), cut.tolist()) == (finished.tolist(), truncated.tolist())
         assert set(info) == set(other)
         if over.any():
             ended.append(np.flatnonzero(over).tolist())
             assert info["candidate"].tolist() == other["candidate"].tolist()
             assert info["_candidate"].tolist() == over.tolist()
             assert str(info["metrics"]) == str(other["metrics"])
-    assert isinstance(ours, VectorSearch)
-    return ours, ended
+    assert isinstance(vector, VectorSearch)
+    return vector, ended
 
 
 def test_many_are_one_batch_and_answer_as_one_by_one(table: dict[str, Any]) -> None:
@@ -325,15 +326,15 @@ def test_many_are_one_batch_and_answer_as_one_by_one(table: dict[str, Any]) -> N
 def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
     toy = Toy(fails=lambda values: values["a"] == 1)
     _, ended = pairs(6, 200, 1, space=TOY, objective=toy)
-    assert len({len(each) for each in ended}) > 3
-    assert [len(batch) for batch in toy.batches] == [len(each) for each in ended]
+    assert len({len(batch) for batch in ended}) > 3
+    assert [len(batch) for batch in toy.batches] == [len(batch) for batch in ended]
     numbers = [trial.number for batch in toy.batches for trial in batch]
     assert numbers == list(range(len(numbers)))
     for batch in toy.batches:
         assert {trial.batch for trial in batch} == {(batch[0].number, len(batch))}
         for trial in batch:
             alike = [
-                each.number for each in batch if TOY.select_static(each.candidate) == TOY.select_static(trial.candidate)
+                one.number for one in batch if TOY.select_static(one.candidate) == TOY.select_static(trial.candidate)
             ]
             assert trial.cohort == tuple(alike)
 
@@ -341,7 +342,7 @@ def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_can_be_played_by_many(name: str) -> None:
     _, ended = pairs(3, 40, 2, space=SPACES[name], objective=Toy(digest))
-    assert {place for each in ended for place in each} == {0, 1, 2}
+    assert {place for places in ended for place in places} == {0, 1, 2}
 
 
 def test_many_refuse_together_and_fail_apart() -> None:

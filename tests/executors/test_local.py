@@ -121,7 +121,7 @@ def numbers(outcomes: dict[int, Outcome]) -> dict[int, float | None]:
 
 def children() -> set[int]:
     """The living processes that this one has started, zombies included."""
-    return {int(each) for path in Path("/proc/self/task").glob("*/children") for each in path.read_text().split()}
+    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
 def descriptors() -> int:
@@ -275,7 +275,7 @@ def test_two_workers_give_what_one_gives(executor: Local, tmp_path: Path) -> Non
         two = run(both, Acts(tmp_path / "two"), trials(*acts))
     assert errors(two) == errors(one)
     assert numbers(two) == numbers(one)
-    assert len({each.metrics["pid"] for each in two.values() if each.metrics}) > 1
+    assert len({outcome.metrics["pid"] for outcome in two.values() if outcome.metrics}) > 1
 
 
 def test_what_is_printed_goes_to_the_log(executor: Local, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -308,8 +308,8 @@ def test_threads_are_fixed_for_the_worker(tmp_path: Path) -> None:
 def test_a_space_of_a_script_works(tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines()[-1] == "2 complete, reproduced: True, loaded: Mine", done.stderr
+    process = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert process.stdout.splitlines()[-1] == "2 complete, reproduced: True, loaded: Mine", process.stderr
 
 
 SCRIPT = """
@@ -335,12 +335,12 @@ SCRIPT = """
         return l2l.SearchSpace(choices, build, name="mine")
 
     if __name__ == "__main__":
-        found = l2l.search(
+        result = l2l.search(
             space(), objective=functools.partial(Trained, epochs=1), final=functools.partial(Final, seeds=0),
             tracker={}, trials=2, batch=2, out="run",
         )
-        counts, test = found.record.trials, found.record.test
+        counts, test = result.record.trials, result.record.test
         model = l2l.load("run/best", space=space())
-        inner = next(type(each).__name__ for _, each in nnx.iter_modules(model) if isinstance(each, Mine))
+        inner = next(type(part).__name__ for _, part in nnx.iter_modules(model) if isinstance(part, Mine))
         print(f"{counts.complete} complete, reproduced: {test.reproduced}, loaded: {inner}")
 """

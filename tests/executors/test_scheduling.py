@@ -46,8 +46,8 @@ def trials(*cohorts: tuple[int, ...]) -> list[Trial]:
     ]
 
 
-def numbers(found: Sequence[Piece]) -> list[list[int]]:
-    return [[trial.number for trial in piece.trials] for piece in found]
+def numbers(pieces: Sequence[Piece]) -> list[list[int]]:
+    return [[trial.number for trial in piece.trials] for piece in pieces]
 
 
 def test_a_cohort_is_one_piece_or_as_many_as_it_has_calls() -> None:
@@ -91,17 +91,17 @@ def test_a_worker_helps_where_most_is_left_and_not_where_little_is() -> None:
 def test_everything_is_given_out_once_whoever_asks(programs: list[str], workers: int, order: list[int]) -> None:
     asked = trials(*((n,) for n in range(len(programs))))
     waiting = [Piece(name, [trial]) for name, trial in zip(programs, asked, strict=True)]
-    held: list[set[str]] = [set() for _ in range(workers)]
-    given: list[int] = []
+    compiled: list[set[str]] = [set() for _ in range(workers)]
+    numbers_sent: list[int] = []
     turn = iter([*order, *range(1000)])
     while waiting:
         worker = next(turn) % workers
-        taken = choose_pieces(waiting, held[worker], set().union(*held), workers, dict.fromkeys("ab", 0.01))
+        taken = choose_pieces(waiting, compiled[worker], set().union(*compiled), workers, dict.fromkeys("ab", 0.01))
         if not taken:  # then others hold all that is left
-            assert {piece.program for piece in waiting} <= set().union(*held) - held[worker]
+            assert {piece.program for piece in waiting} <= set().union(*compiled) - compiled[worker]
             continue
         assert len({piece.program for piece in taken}) == 1
-        held[worker].add(taken[0].program)
+        compiled[worker].add(taken[0].program)
         waiting = [piece for piece in waiting if piece not in taken]
-        given += [trial.number for piece in taken for trial in piece.trials]
-    assert sorted(given) == list(range(len(programs)))
+        numbers_sent += [trial.number for piece in taken for trial in piece.trials]
+    assert sorted(numbers_sent) == list(range(len(programs)))

@@ -58,8 +58,8 @@ def test_a_row_is_numbers_and_categories(tmp_path: Path, zipped: bool) -> None:
     assert list(task.columns) == columns
     (x, y), (vx, vy), (tx, ty) = (task.load(split) for split in ("train", "validation", "test"))
     assert (x.shape, vx.shape, tx.shape) == ((8, 16), (4, 16), (2, 16))
-    assert {each.dtype for each in (x, vx, tx)} == {np.dtype(np.float32)}
-    assert {each.dtype for each in (y, vy, ty)} == {np.dtype(np.int32)}
+    assert {array.dtype for array in (x, vx, tx)} == {np.dtype(np.float32)}
+    assert {array.dtype for array in (y, vy, ty)} == {np.dtype(np.int32)}
     rows = {int(row[0]) - 20: (row, label) for row, label in zip([*x, *vx], [*y, *vy], strict=True)}
     assert sorted(rows) == list(range(12))
     for n, (row, label) in rows.items():
@@ -112,7 +112,7 @@ def test_the_folder_is_the_path_then_the_data_folder_then_the_cache(
 
 
 def test_a_missing_file_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = {each.name: each.read_bytes() for each in write(tmp_path / "there").iterdir()}
+    content = {file.name: file.read_bytes() for file in write(tmp_path / "there").iterdir()}
     urls = {f"http://host/{name}": f"md5:{hashlib.md5(data).hexdigest()}" for name, data in content.items()}
     asked: list[str] = []
 

@@ -57,12 +57,12 @@ def task(folder: Path | None, **arguments: Any) -> IdxImages:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_splits_hold_the_files_examples(tmp_path: Path, zipped: bool) -> None:
-    found = task(write(tmp_path / "tiny", zipped))
-    found.check()
-    (x, y), (vx, vy), (tx, ty) = (found.load(split) for split in ("train", "validation", "test"))
+    tiny = task(write(tmp_path / "tiny", zipped))
+    tiny.check()
+    (x, y), (vx, vy), (tx, ty) = (tiny.load(split) for split in ("train", "validation", "test"))
     assert (x.shape, vx.shape, tx.shape) == ((30, 5, 4, 1), (10, 5, 4, 1), (TEST, 5, 4, 1))
-    assert {each.dtype for each in (x, vx, tx)} == {np.dtype(np.uint8)}
-    assert {each.dtype for each in (y, vy, ty)} == {np.dtype(np.int32)}
+    assert {array.dtype for array in (x, vx, tx)} == {np.dtype(np.uint8)}
+    assert {array.dtype for array in (y, vy, ty)} == {np.dtype(np.int32)}
     pixels = np.frombuffer(content()[IMAGES][16:], np.uint8).reshape(TRAIN, 20)
     labelled = {(row.tobytes(), i % 10) for i, row in enumerate(pixels)}
     assert {(a.tobytes(), int(b)) for a, b in zip([*x, *vx], [*y, *vy], strict=True)} == labelled
@@ -70,10 +70,10 @@ def test_the_splits_hold_the_files_examples(tmp_path: Path, zipped: bool) -> Non
 
 
 def test_a_split_is_read_once_and_cannot_be_written_to(tmp_path: Path) -> None:
-    found = task(write(tmp_path))
-    images, labels = found.load("train")
-    assert found.load("train")[0] is images
-    assert found.load("test")[1] is found.load("test")[1]
+    tiny = task(write(tmp_path))
+    images, labels = tiny.load("train")
+    assert tiny.load("train")[0] is images
+    assert tiny.load("test")[1] is tiny.load("test")[1]
     assert not images.flags.writeable
     assert not labels.flags.writeable
 
@@ -229,11 +229,11 @@ def downloads(address: str) -> dict[str, str]:
 
 def test_a_missing_file_is_downloaded_once(server: tuple[str, list[str]], tmp_path: Path) -> None:
     address, asked = server
-    found = task(None, downloads=downloads(address))
-    assert len(found.load("train")[1]) == 30
+    tiny = task(None, downloads=downloads(address))
+    assert len(tiny.load("train")[1]) == 30
     assert sorted(asked) == [f"/{IMAGES}.gz", f"/{LABELS}.gz"]
-    found.check()
-    found.check()
+    tiny.check()
+    tiny.check()
     assert len(asked) == 4
     assert len(list((tmp_path / "cache/l2l/tiny").iterdir())) == 4
 

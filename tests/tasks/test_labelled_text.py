@@ -37,8 +37,8 @@ def spelled(row: np.ndarray) -> str:
 
 def examples(task: LabelledText) -> list[tuple[str, str]]:
     """Labels and texts of all splits."""
-    found = [task.load(split) for split in SPLITS]
-    return [(task.classes[y], spelled(x)) for each in found for x, y in zip(*each, strict=True)]
+    splits = [task.load(split) for split in SPLITS]
+    return [(task.classes[y], spelled(x)) for split in splits for x, y in zip(*split, strict=True)]
 
 
 def test_a_line_is_an_example(file: Path) -> None:
@@ -53,14 +53,14 @@ def test_a_line_is_an_example(file: Path) -> None:
         assert not x.flags.writeable
         assert not y.flags.writeable
     assert sorted(examples(task)) == sorted(EXAMPLES)
-    vocabulary = {ord(each) for text in task.load("train")[0] for each in spelled(text)}
+    vocabulary = {ord(character) for text in task.load("train")[0] for character in spelled(text)}
     assert list(task.vocabulary) == [0, *sorted(vocabulary)]
     hash(task)  # tasks travel to worker processes and are keys of caches
 
 
 def test_the_permutation_never_changes(file: Path) -> None:
     x, y = LabelledText(file).load("validation")
-    assert [spelled(each) for each in x] == [f"number {n}" for n in (9, 19, 21, 36, 39)]
+    assert [spelled(tokens) for tokens in x] == [f"number {n}" for n in (9, 19, 21, 36, 39)]
     assert y.tolist() == [1, 1, 1, 0, 1]
 
 
@@ -138,7 +138,8 @@ def test_what_belongs_to_a_text(tmp_path: Path, name: str, content: str) -> None
     for unit in ("character", "byte"):
         task = LabelledText(file, unit=unit)
         assert task.classes == ("a", "b")
-        assert {each for each in examples(task) if not each[1].isdecimal()} == {("a", "one\ttab"), ("b", " two ")}
+        words = {example for example in examples(task) if not example[1].isdecimal()}
+        assert words == {("a", "one\ttab"), ("b", " two ")}
 
 
 def test_quotes_of_a_csv_file(tmp_path: Path) -> None:
@@ -149,9 +150,9 @@ def test_quotes_of_a_csv_file(tmp_path: Path) -> None:
 
 
 def test_scores_are_of_classes(file: Path) -> None:
-    found = LabelledText(file).score(jnp.array([[9.0, 0.0], [0.0, 9.0]]), jnp.array([0, 0]))
-    np.testing.assert_array_equal(found["accuracy"], [1.0, 0.0])
-    assert set(found) == {"accuracy", "loss"}
+    scores = LabelledText(file).score(jnp.array([[9.0, 0.0], [0.0, 9.0]]), jnp.array([0, 0]))
+    np.testing.assert_array_equal(scores["accuracy"], [1.0, 0.0])
+    assert set(scores) == {"accuracy", "loss"}
 
 
 MANY = "a\tx\nb\ty\n" * 9

@@ -29,16 +29,16 @@ def test_targets_are_what_follows(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     alphabet = sorted(map(ord, set(text)))
     assert (task.name, task.outputs, list(task.vocabulary)) == ("story", len(alphabet), alphabet)
-    found = ""
+    joined = ""
     for split, share in (("train", 900), ("validation", 50), ("test", 50)):
         x, y = task.load(split)  # pyright: ignore[reportArgumentType]
         assert x.shape == y.shape == ((share - 1) // 16, 16)
         assert (x.dtype, y.dtype) == (np.int32, np.int32)
         np.testing.assert_array_equal(np.asarray(alphabet)[y].reshape(-1)[:-1], x.reshape(-1)[1:])
-        found += "".join(map(chr, x.reshape(-1)))
+        joined += "".join(map(chr, x.reshape(-1)))
         assert task.load(split)[0] is x  # pyright: ignore[reportArgumentType]
         assert not x.flags.writeable
-    assert text.startswith(found[:896])
+    assert text.startswith(joined[:896])
 
 
 def test_splits_do_not_overlap(file: Path) -> None:
@@ -73,10 +73,10 @@ def test_scores_are_means_over_an_example(file: Path) -> None:
     task = Text(file, context=4)
     logits = jnp.zeros((3, 4, task.outputs)).at[0, :, 1].set(50.0)
     targets = jnp.ones((3, 4), jnp.int32)
-    found = task.score(logits, targets)
-    np.testing.assert_allclose(found["bits"], [0.0, *[math.log2(task.outputs)] * 2], atol=1e-5)
-    np.testing.assert_allclose(found["loss"], [0.0, *[math.log(task.outputs)] * 2], atol=1e-5)
-    np.testing.assert_array_equal(found["accuracy"], [1.0, 0.0, 0.0])
+    scores = task.score(logits, targets)
+    np.testing.assert_allclose(scores["bits"], [0.0, *[math.log2(task.outputs)] * 2], atol=1e-5)
+    np.testing.assert_allclose(scores["loss"], [0.0, *[math.log(task.outputs)] * 2], atol=1e-5)
+    np.testing.assert_array_equal(scores["accuracy"], [1.0, 0.0, 0.0])
     mixed = task.loss(logits, targets.at[0, :2].set(0), 0.1)
     assert mixed.shape == (3,)
 

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parents[2] / "conf/tracker"
 )
 def test_a_file_holds_trackers_by_name(name: str, trackers: dict[str, str]) -> None:
     built = instantiate(OmegaConf.load(FOLDER / f"{name}.yaml"), _convert_="all")
-    assert {each: type(tracker).__name__ for each, tracker in built.items()} == trackers
+    assert {name: type(tracker).__name__ for name, tracker in built.items()} == trackers
 
 
 def test_there_is_no_other_file() -> None:

@@ -142,7 +142,7 @@ def closed(path: Path) -> dict[str, Any]:
 def logged(folder: Path) -> dict[str, dict[str, Any]]:
     """All runs of a folder by job or trial name; none may be there twice."""
     runs = [closed(path) for path in (folder / "wandb").glob("offline-run-*/run-*.wandb")]
-    by_name = {each["name"]: each for each in runs}
+    by_name = {run["name"]: run for run in runs}
     assert len(by_name) == len(runs)
     return by_name
 
@@ -162,25 +162,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_trial_is_a_run_of_its_own(whole: Path) -> None:
     runs = logged(whole)
     assert sorted(runs) == ["digits-run", "trial-0000", "trial-0001", "trial-0002", "trial-0003"]
-    for name, each in runs.items():
-        assert (each["group"], each["project"]) == ("digits-group", "l2l")
-        assert each["job_type"] == ("search" if name == "digits-run" else "trial")
+    for name, run in runs.items():
+        assert (run["group"], run["project"]) == ("digits-group", "l2l")
+        assert run["job_type"] == ("search" if name == "digits-run" else "trial")
     assert [runs[f"trial-000{number}"]["exit"] for number in range(4)] == [0, 0, 1, 0]
 
 
 def test_a_trial_has_its_values_its_curve_and_its_end(whole: Path) -> None:
-    found = logged(whole)["trial-0001"]
-    config = found["config"]
+    run = logged(whole)["trial-0001"]
+    config = run["config"]
     assert (config["trial"], config["width"], config["rate"]) == (1, 8, 0.25)
     assert (config["search.name"], config["search.space"], config["search.trials"]) == ("digits-run", "tiny", 4)
     assert config["config.seed"] == 3
     assert config["config.searcher._target_"] == "l2l.searchers.Controller"
-    assert found["history"] == [
+    assert run["history"] == [
         {"_step": 1, "accuracy": 0.1, "train loss": 2.0},
         {"_step": 2, "accuracy": 0.2, "train loss": 1.0},
         {"_step": 3, "accuracy": 0.3},
     ]
-    summary = found["summary"]
+    summary = run["summary"]
     # The final metric, not the last point of the curve.
     assert (summary["accuracy"], summary["reward"], summary["reward.1"]) == (0.6, 0.6, -1.0)
     assert (summary["status"], summary["seconds.train"]) == ("complete", 2.5)
@@ -196,9 +196,9 @@ def test_failed_and_pruned_trials_are_there_as_well(whole: Path) -> None:
 
 
 def test_secrets_stay_at_home(whole: Path) -> None:
-    for each in logged(whole).values():
-        assert "hunter" not in json.dumps(each["config"])
-        assert each["config"]["config.max_tokens"] == 7
+    for run in logged(whole).values():
+        assert "hunter" not in json.dumps(run["config"])
+        assert run["config"]["config.max_tokens"] == 7
     assert not any(b"hunter" in path.read_bytes() for path in (whole / "wandb").rglob("*") if path.is_file())
 
 
@@ -223,17 +223,17 @@ def test_the_search_has_a_table_of_all_trials(whole: Path) -> None:
 
 
 def test_the_winner_is_an_artifact_with_its_files_beside_the_runs(whole: Path) -> None:
-    found = logged(whole)["digits-run"]
-    model = found["artifacts"]["model"]
+    run = logged(whole)["digits-run"]
+    model = run["artifacts"]["model"]
     assert sorted(entry.path for entry in model.manifest.contents) == ["architecture.json", "weights.safetensors"]
     for entry in model.manifest.contents:
         # Where `wandb sync` will look for it.
         assert Path(entry.local_path).is_relative_to(whole / "wandb")
         assert Path(entry.local_path).is_file()
     assert json.loads(model.metadata)["number"] == 1
-    assert found["summary"]["best.values.width"] == 8
-    assert found["summary"]["test.mean"] == 0.58
-    assert found["exit"] == 0
+    assert run["summary"]["best.values.width"] == 8
+    assert run["summary"]["test.mean"] == 0.58
+    assert run["exit"] == 0
 
 
 def test_nothing_of_the_machine_is_collected(whole: Path) -> None:
@@ -245,15 +245,16 @@ def test_nothing_of_the_machine_is_collected(whole: Path) -> None:
 def test_wandb_s_own_reader_agrees(whole: Path) -> None:
     (folder,) = (whole / "wandb").glob("offline-run-*-trial-0001")
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WANDB_ERROR_REPORTING": "false"})
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    seen = json.loads(process.stdout)
     assert seen["summary"]["accuracy"] == 0.6
     assert seen["config"]["rate"] == 0.25
 
 
 def identities(folder: Path) -> dict[str, str]:
-    return {name: each["id"] for name, each in logged(folder).items()}
+    return {name: run["id"] for name, run in logged(folder).items()}
 
 
 def test_a_resumed_search_logs_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:
