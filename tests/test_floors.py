@@ -24,7 +24,7 @@ FLOORS = {
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PARTS = {"searchers", "engine", "executors", "trackers", "tasks", "envs"}
 WINGS = {*PARTS, "store"}
-LINES_OF_A_FILE, LINES_OF_A_FUNCTION, LOOSE_MODULES = 410, 60, 14
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION, LOOSE_MODULES = 400, 60, 14
 ONLY = {
     "optuna": {
         *("l2l/store/log.py", "l2l/store/optuna_tables.py", "l2l/store/optuna_store.py", "l2l/store/database.py"),

@@ -39,10 +39,7 @@ def run_in_order(
             if not waiting:
                 return None
             compiled = next((index for index in waiting if is_compiled(programs[index])), None)
-            new = next(
-                (index for index in waiting if programs[index] not in started and not is_compiled(programs[index])),
-                None,
-            )
+            new = next((i for i in waiting if programs[i] not in started and not is_compiled(programs[i])), None)
             if new is not None and (compiled is None or compiling == 0):
                 index, is_new = new, True
             else:
