@@ -11,10 +11,8 @@ from l2l.api import search
 from l2l.compare.on_benchmark import Budget, Job, run_job, search_alone
 from l2l.executors.inline import Inline
 from l2l.objectives.tabular import Tabular, benchmark_space
-from l2l.reward import Metric
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.random import Random
-from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.tabular import Lookup
 
 
@@ -22,8 +20,8 @@ def test_on_a_benchmark_too_earlier_searches_are_known(table: Path, tmp_path: Pa
     space, task = benchmark_space(table, "codes"), Lookup(table, "reward")
     objective = functools.partial(Tabular, path=table, codes="codes", reward="reward")
     search(
-        space, task, Random(), objective, Metric(), Inline(), OptunaStore(), {},
-        trials=40, batch=40, final=None, out=tmp_path / "run",
+        space, task, Random(), objective=objective, executor=Inline(), tracker={}, trials=40, batch=40, final=None,
+        out=tmp_path / "run",
     )  # fmt: skip
     searcher, job_seeds = GpCritic(first=4, prior=str(tmp_path / "run")), (0, 1)
     benchmark = objective(space=space, task=task).table
