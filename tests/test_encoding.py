@@ -40,10 +40,10 @@ def test_codes_there_and_back(space: SearchSpace[None], seed: int, bins: int) ->
     codes = draw.integers(0, sizes, (5, len(sizes))).astype(np.int32)
     uniforms = draw.choice([0.0, 0.5, np.nextafter(1, 0)], codes.shape)
     candidates = encoding.decode(codes, uniforms)
-    again, masks = encoding.encode(candidates)
+    encoded, masks = encoding.encode(candidates)
     assert np.array_equal(masks, encoding.masks(codes))
-    assert np.array_equal(again, np.where(masks, codes, 0))
-    assert all(space.candidate(each.values) == each for each in candidates)
+    assert np.array_equal(encoded, np.where(masks, codes, 0))
+    assert all(space.candidate(candidate.values) == candidate for candidate in candidates)
 
 
 @given(space=spaces, seed=seeds)
@@ -61,8 +61,10 @@ def test_every_candidate_has_codes(space: SearchSpace[None], seed: int) -> None:
 
 def test_equal_candidates_but_for_a_bin_share_codes() -> None:
     encoding = Encoding(space(rate=Real(low=1e-4, high=1, log=True)), bins=4)
-    found = encoding.decode(np.array([[0], [1], [2], [3]]), np.full((4, 1), 0.5))
-    assert [each.values["rate"] for each in found] == pytest.approx([10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5])
+    candidates = encoding.decode(np.array([[0], [1], [2], [3]]), np.full((4, 1), 0.5))
+    assert [candidate.values["rate"] for candidate in candidates] == pytest.approx(
+        [10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5]
+    )
     edge = [Candidate({"rate": value}) for value in (1e-4, 1e-3 * 1.001, 1e-1 * 0.999, 1.0)]
     assert encoding.encode(edge)[0].ravel().tolist() == [0, 1, 2, 3]
 
@@ -131,8 +133,8 @@ def test_places_lie_inside_their_codes_and_keep_the_order(space: SearchSpace[Non
     for column, decision in enumerate(encoding.decisions):
         pairs = [
             (float(value), place)
-            for each, place in zip(candidates, places[:, column], strict=True)
-            if encoding.domain.ordinal[column] and (value := each.values.get(decision.name)) is not None
+            for candidate, place in zip(candidates, places[:, column], strict=True)
+            if encoding.domain.ordinal[column] and (value := candidate.values.get(decision.name)) is not None
         ]
         assert sorted(place for _, place in pairs) == [place for _, place in sorted(pairs)]
         if encoding.domain.exact[column]:
@@ -206,8 +208,8 @@ def test_conditions_are_closed_over_ancestors() -> None:
 
 def test_notes_travel_with_the_candidates() -> None:
     encoding = Encoding(SPACES["single"])
-    found = encoding.decode(np.zeros((2, 1), np.int32), np.zeros((2, 1)), [{"a": 1}, {"a": 2}])
-    assert [each.metadata for each in found] == [{"a": 1}, {"a": 2}]
+    candidates = encoding.decode(np.zeros((2, 1), np.int32), np.zeros((2, 1)), [{"a": 1}, {"a": 2}])
+    assert [candidate.metadata for candidate in candidates] == [{"a": 1}, {"a": 2}]
 
 
 def test_an_encoding_is_a_value() -> None:
@@ -219,10 +221,10 @@ def test_an_encoding_is_a_value() -> None:
 
 
 def test_a_space_with_a_local_builder_can_be_kept() -> None:
-    kept = strip_builder(space(a=Categorical(options=(1, 2))))
-    assert pickle.loads(pickle.dumps(kept)).describe() == kept.describe()
+    stripped = strip_builder(space(a=Categorical(options=(1, 2))))
+    assert pickle.loads(pickle.dumps(stripped)).describe() == stripped.describe()
     with pytest.raises(TypeError, match="has no builder"):
-        kept.build({}, None)
+        stripped.build({}, None)
 
 
 def test_rewards_of_trials() -> None:

@@ -76,16 +76,16 @@ def searcher(*overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_yaml_gives_its_searcher(name: str) -> None:
-    made = instantiate(searcher(f"searcher={name}"), _convert_="all")
-    assert made == EXPECTED[name]
-    assert type(made) is type(EXPECTED[name])
+    instance = instantiate(searcher(f"searcher={name}"), _convert_="all")
+    assert instance == EXPECTED[name]
+    assert type(instance) is type(EXPECTED[name])
 
 
 @pytest.mark.parametrize("path", PARTS)
 def test_a_part_of_a_controller_is_chosen_by_its_group(path: str) -> None:
     group, _, name = path.partition("/")
-    found = getattr(instantiate(searcher("searcher=ppo", f"searcher/{group}={name}"), _convert_="all"), group)
-    assert (type(found), found) == (type(PARTS[path]), PARTS[path])
+    part = getattr(instantiate(searcher("searcher=ppo", f"searcher/{group}={name}"), _convert_="all"), group)
+    assert (type(part), part) == (type(PARTS[path]), PARTS[path])
 
 
 def test_every_part_of_a_controller_has_a_yaml() -> None:
@@ -94,13 +94,15 @@ def test_every_part_of_a_controller_has_a_yaml() -> None:
 
 
 def test_no_argument_of_a_controller_is_said_to_be_what_it_is_anyway() -> None:
-    for name, made in EXPECTED.items():
+    for name, expected in EXPECTED.items():
         for group, part in searcher(f"searcher={name}").items():
-            default = vars(type(getattr(made, group))()) if isinstance(part, dict) else {}
-            given = {each: value for each, value in part.items() if each != "_target_"} if default else {}
-            assert [each for each, value in given.items() if default[each] == value] == [], name
+            default = vars(type(getattr(expected, group))()) if isinstance(part, dict) else {}
+            arguments = {key: value for key, value in part.items() if key != "_target_"} if default else {}
+            assert [key for key, value in arguments.items() if default[key] == value] == [], name
 
 
 def test_arguments_of_inner_parts_are_overridden() -> None:
-    found = searcher("++searcher.update.learning_rate=0.1", "searcher/policy=lstm", "++searcher.policy.units=8")
-    assert instantiate(found, _convert_="all") == Controller(policy=Lstm(units=8), update=Reinforce(learning_rate=0.1))
+    settings = searcher("++searcher.update.learning_rate=0.1", "searcher/policy=lstm", "++searcher.policy.units=8")
+    assert instantiate(settings, _convert_="all") == Controller(
+        policy=Lstm(units=8), update=Reinforce(learning_rate=0.1)
+    )

@@ -31,7 +31,7 @@ class TestEvolution(SearcherContract):
 @functools.partial(jax.jit, static_argnums=1)
 def _children(key: Key, count: int, domain: Domain, parent: Points, step: float) -> tuple[Points, Array]:
     first, second = jax.random.split(key)
-    parents = Points(*(jnp.repeat(each, count, 0) for each in parent))
+    parents = Points(*(jnp.repeat(leaf, count, 0) for leaf in parent))
     points = zero_inactive(
         domain, mutate_points(domain, parents, choose_decisions(domain, parents.codes, first, 1), second, step)
     )
@@ -53,7 +53,7 @@ def alone(choice: Choice) -> SearchSpace[None]:
 
 def reached(choice: Choice, value: float | str, count: int, step: float) -> Sequence[object]:
     """The values that mutations of one choice lead to."""
-    return [each.values["x"] for each in mutants(alone(choice), Candidate({"x": value}), 0, count, step)]
+    return [child.values["x"] for child in mutants(alone(choice), Candidate({"x": value}), 0, count, step)]
 
 
 @settings(deadline=None)
@@ -63,12 +63,12 @@ def test_a_mutation_changes_one_choice_and_what_hangs_on_it(seed: int, name: str
     state = Evolution().init(space, jax.random.key(0))
     (parent,) = Evolution().ask(state, jax.random.key(seed), 1)
     for child in mutants(space, parent, seed, 8):
-        shared = [each for each in parent.values if each in child.values]
-        changed = [each for each in shared if repr(parent.values[each]) != repr(child.values[each])]
+        shared = [key for key in parent.values if key in child.values]
+        changed = [key for key in shared if repr(parent.values[key]) != repr(child.values[key])]
         assert len(changed) == 1
         assert space.candidate(child.values) == child
-        for each in set(parent.values) ^ set(child.values):
-            assert space.choices[each].when, "only conditional choices come and go"
+        for key in set(parent.values) ^ set(child.values):
+            assert space.choices[key].when, "only conditional choices come and go"
 
 
 def test_a_space_of_one_candidate_has_no_mutation() -> None:
@@ -95,11 +95,11 @@ def test_a_number_steps_near_and_an_integer_always_moves() -> None:
 )
 @pytest.mark.parametrize("value", [1, 2, 7, 60, 800, 1000])
 def test_an_integer_in_bins_moves_too(choice: Integer, value: int) -> None:
-    found = [x for x in reached(choice, value, 200, 1e-5) if isinstance(x, int)]
-    assert value not in found
-    assert all(abs(x - value) <= max(2, 0.5 * value) for x in found)
+    values = [x for x in reached(choice, value, 200, 1e-5) if isinstance(x, int)]
+    assert value not in values
+    assert all(abs(x - value) <= max(2, 0.5 * value) for x in values)
     # It goes both ways, unless it stands at an end.
-    assert (min(found) < value, max(found) > value) == (value != choice.low, value != choice.high)
+    assert (min(values) < value, max(values) > value) == (value != choice.low, value != choice.high)
 
 
 def test_the_oldest_die_and_the_failed_are_not_born() -> None:
@@ -109,11 +109,13 @@ def test_the_oldest_die_and_the_failed_are_not_born() -> None:
     state = searcher.tell(state, finish_trials(asked, 0, lambda c: None if c == asked[3] else toy_reward(c.values)))
     living = [asked[1], asked[2], asked[4], asked[5]]
     assert state.arrays.numbers.tolist() == [1, 2, 4, 5]
-    assert state.arrays.scores.tolist() == pytest.approx([toy_reward(each.values) for each in living])
+    assert state.arrays.scores.tolist() == pytest.approx([toy_reward(candidate.values) for candidate in living])
     uniforms = np.asarray(compute_uniforms(state.encoding.domain, state.arrays.points))
-    found = state.encoding.decode(np.asarray(state.arrays.points.codes), uniforms)
-    assert [each.values["b"] for each in found] == [each.values["b"] for each in living]
-    assert [each.values["d"] for each in found] == pytest.approx([each.values["d"] for each in living])
+    decoded = state.encoding.decode(np.asarray(state.arrays.points.codes), uniforms)
+    assert [candidate.values["b"] for candidate in decoded] == [candidate.values["b"] for candidate in living]
+    assert [candidate.values["d"] for candidate in decoded] == pytest.approx(
+        [candidate.values["d"] for candidate in living]
+    )
     assert searcher.summary(state)["best"] == max(state.arrays.scores)
     assert searcher.summary(state)["reward"] == pytest.approx(float(np.mean(state.arrays.scores)))
 
@@ -126,14 +128,14 @@ def test_random_until_the_population_is_full_then_children_of_winners() -> None:
     first, *others = searcher.ask(state, jax.random.key(2), 8)
     assert first.metadata == {}
     best = max(asked, key=lambda c: toy_reward(c.values))
-    assert {each.metadata["parent"] for each in others} == {asked.index(best)}
+    assert {candidate.metadata["parent"] for candidate in others} == {asked.index(best)}
 
 
 def test_categories_are_left_for_each_other_option_alike() -> None:
     space = SearchSpace({"c": Categorical(options=("a", "b", "c"))}, lambda values, spec: None)
-    found = [each.values["c"] for each in mutants(space, Candidate({"c": "b"}), 0, 300)]
-    assert found.count("a") + found.count("c") == 300
-    assert 110 < found.count("a") < 190
+    values = [child.values["c"] for child in mutants(space, Candidate({"c": "b"}), 0, 300)]
+    assert values.count("a") + values.count("c") == 300
+    assert 110 < values.count("a") < 190
 
 
 @pytest.mark.parametrize(

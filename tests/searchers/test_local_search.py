@@ -36,12 +36,12 @@ def search(
     searcher: LocalSearch, space: SearchSpace[None], reward: Reward, trials: int, batch: int = 1
 ) -> tuple[ArraySearcherState, list[Candidate]]:
     """The state after a search, and its candidates in order."""
-    state, found = searcher.init(space, jax.random.key(0)), list[Candidate]()
+    state, candidates = searcher.init(space, jax.random.key(0)), list[Candidate]()
     for first in range(0, trials, batch):
         asked = searcher.ask(state, jax.random.key(first), batch)
         state = searcher.tell(state, finish_trials(asked, first, reward))
-        found += asked
-    return state, found
+        candidates += asked
+    return state, candidates
 
 
 def height(candidate: Candidate) -> float:
@@ -58,13 +58,13 @@ def steps(one: Candidate, other: Candidate) -> int:
 
 
 def test_it_climbs_to_the_summit() -> None:
-    state, found = search(LocalSearch(first=5), HILL, height, 70)
-    best = max(found, key=height)
+    state, candidates = search(LocalSearch(first=5), HILL, height, 70)
+    best = max(candidates, key=height)
     assert best.values == {"a": "r", "b": "p", "c": 5, "d": 2}
-    assert found.index(best) < 64
+    assert candidates.index(best) < 64
     # Each step is one choice away from the best that was known, until the summit is surrounded.
-    around = [found[number] for number in range(5, found.index(best))]
-    tops = [max(found[:number], key=height) for number in range(5, found.index(best))]
+    around = [candidates[number] for number in range(5, candidates.index(best))]
+    tops = [max(candidates[:number], key=height) for number in range(5, candidates.index(best))]
     assert [steps(*pair) for pair in zip(around, tops, strict=True)] == [1] * len(tops)
     assert LocalSearch().summary(state)["climb_trials"] >= 1
 
@@ -75,8 +75,8 @@ def test_no_candidate_of_a_finite_space_is_tried_twice(batch: int) -> None:
         {"a": Integer(low=0, high=7), "b": Categorical(options=tuple("pqrstuvw"))}, lambda values, spec: None
     )
     rewards = np.random.default_rng(0).random(64)
-    _, found = search(LocalSearch(first=4), space, lambda each: rewards[hash_of(each)], 56, batch)
-    assert len({each.key for each in found}) == 56
+    _, candidates = search(LocalSearch(first=4), space, lambda candidate: rewards[hash_of(candidate)], 56, batch)
+    assert len({candidate.key for candidate in candidates}) == 56
 
 
 def hash_of(candidate: Candidate) -> int:
@@ -90,19 +90,19 @@ def test_after_a_summit_it_starts_elsewhere() -> None:
 
     searcher = LocalSearch(first=2)
     state, starts = searcher.init(LINE, jax.random.key(0)), list[int]()
-    found: list[int] = []
+    values: list[int] = []
     for number in range(36):
         (asked,) = searcher.ask(state, jax.random.key(number), 1)
         state = searcher.tell(state, finish_trials([asked], number, two))
-        found.append(int(asked.values["x"] or 0))
+        values.append(int(asked.values["x"] or 0))
         if int(state.arrays.start) not in (0, *starts):
             starts.append(int(state.arrays.start))
             # The climb that is over ends at a point both of whose neighbours were tried.
-            climb = found[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
+            climb = values[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
             top = max(climb, key=lambda x: two(Candidate({"x": x})))
-            assert {top - 1, top + 1} & set(range(41)) <= set(found)
+            assert {top - 1, top + 1} & set(range(41)) <= set(values)
     assert len(starts) >= 2
-    assert {5, 33} <= set(found)
+    assert {5, 33} <= set(values)
     assert searcher.summary(state)["climb_trials"] == 36 - starts[-1]
 
 
@@ -111,16 +111,16 @@ def test_failures_are_climbed_around() -> None:
         x = int(candidate.values["x"] or 0)
         return None if x % 7 == 3 else float(x)
 
-    _, found = search(LocalSearch(first=3), LINE, odd, 38)
-    assert len({each.key for each in found}) == 38
+    _, candidates = search(LocalSearch(first=3), LINE, odd, 38)
+    assert len({candidate.key for candidate in candidates}) == 38
     searcher = LocalSearch(first=3)
     state, _ = search(searcher, LINE, lambda _: None, 12)
     assert set(searcher.summary(state)) == {"climb_trials"}
 
 
 def test_a_tried_out_space_is_still_answered() -> None:
-    _, found = search(LocalSearch(first=1), LINE, lambda each: float(each.values["x"] or 0), 48)
-    assert len({each.key for each in found}) == 41
+    _, candidates = search(LocalSearch(first=1), LINE, lambda candidate: float(candidate.values["x"] or 0), 48)
+    assert len({candidate.key for candidate in candidates}) == 41
 
 
 @pytest.mark.parametrize(("first", "bins", "words"), [(0, 16, "first"), (2.5, 16, "first"), (1, 0, "bins")])

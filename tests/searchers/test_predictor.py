@@ -32,18 +32,19 @@ def test_the_networks_learn_what_they_are_told() -> None:
     points = locate_points(domain, jax.random.uniform(jax.random.key(0), (48, 6)))
     scores = (points.codes[:, 0] == 2) + 0.5 * (points.codes[:, 3] == 1)
     inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, scores.astype(jnp.float32))
-    found = np.asarray(predict_rewards(inner.networks, encode_points(domain, points)).mean(0))
-    assert np.corrcoef(found, np.asarray(scores))[0, 1] > 0.9
+    predictions = np.asarray(predict_rewards(inner.networks, encode_points(domain, points)).mean(0))
+    assert np.corrcoef(predictions, np.asarray(scores))[0, 1] > 0.9
 
 
 def test_it_does_better_than_chance_on_a_landscape() -> None:
-    made = make_landscape(6, 3, seed=2)
-    rows, rewards = jnp.arange(3**6), jnp.asarray(made.rewards, jnp.float32)
+    landscape = make_landscape(6, 3, seed=2)
+    rows, rewards = jnp.arange(3**6), jnp.asarray(landscape.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     ours, chance = (
-        np.asarray(run_searches(each, Encoding(CELL), rows, rewards, keys, 50)) for each in (Predictor(), Random())
+        np.asarray(run_searches(searcher, Encoding(CELL), rows, rewards, keys, 50))
+        for searcher in (Predictor(), Random())
     )
-    assert made.rewards[ours].max(1).mean() > made.rewards[chance].max(1).mean()
+    assert landscape.rewards[ours].max(1).mean() > landscape.rewards[chance].max(1).mean()
 
 
 def test_more_are_asked_for_than_it_would_mutate() -> None:
@@ -51,8 +52,8 @@ def test_more_are_asked_for_than_it_would_mutate() -> None:
     domain = encoding.domain
     points = locate_points(domain, jax.random.uniform(jax.random.key(0), (8, 6)))
     inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, jnp.arange(8, dtype=jnp.float32))
-    found = np.asarray(searcher.propose(inner, domain, jax.random.key(2), 20).codes)
-    assert len(np.unique(found, axis=0)) > 15
+    codes = np.asarray(searcher.propose(inner, domain, jax.random.key(2), 20).codes)
+    assert len(np.unique(codes, axis=0)) > 15
 
 
 @pytest.mark.parametrize("name", ["first", "ensemble", "steps", "parents", "mutations"])

@@ -31,38 +31,46 @@ def concave(x: int) -> tuple[float, float]:
 
 def run_search(searcher: Any, trials: int = 320, seed: int = 0) -> tuple[Any, list[Trial]]:
     key = jax.random.key(seed)
-    state, done = searcher.init(SPACE, key), list[Trial]()
+    state, trials_so_far = searcher.init(SPACE, key), list[Trial]()
     for first in range(0, trials, 8):
         asked = searcher.ask(state, jax.random.fold_in(key, first), 8)
         batch = [
-            Trial(first + n, each, (first, 8), (first + n,), Status.COMPLETE, Outcome(), concave(each.values["x"]))  # pyright: ignore
-            for n, each in enumerate(asked)
+            Trial(
+                first + n,
+                candidate,
+                (first, 8),
+                (first + n,),
+                Status.COMPLETE,
+                Outcome(),
+                concave(candidate.values["x"]),
+            )  # pyright: ignore
+            for n, candidate in enumerate(asked)
         ]
-        state, done = searcher.tell(state, batch), [*done, *batch]
-    return state, done
+        state, trials_so_far = searcher.tell(state, batch), [*trials_so_far, *batch]
+    return state, trials_so_far
 
 
 @settings(deadline=None)  # the first example imports SciPy
 @given(count=st.integers(2, 9), objectives=st.integers(2, 5))
 def test_weights_are_positive_different_and_of_sum_one(count: int, objectives: int) -> None:
-    found = [compute_weights(number, count, objectives) for number in range(count)]
-    assert all(each.min() > 0 and each.sum() == pytest.approx(1) for each in found)
-    assert len({tuple(each.round(9)) for each in found}) == count
+    weights = [compute_weights(number, count, objectives) for number in range(count)]
+    assert all(vector.min() > 0 and vector.sum() == pytest.approx(1) for vector in weights)
+    assert len({tuple(vector.round(9)) for vector in weights}) == count
     if objectives == 2:
-        assert np.diff([each[0] for each in found]) == pytest.approx([1 / count] * (count - 1))
+        assert np.diff([vector[0] for vector in weights]) == pytest.approx([1 / count] * (count - 1))
 
 
 def test_each_copy_ends_where_its_preference_lies() -> None:
-    state, done = run_search(Preferences(count=4))
-    ends = [[each.candidate.values["x"] for each in done[-64:] if each.number % 4 == n] for n in range(4)]
-    middles = [float(np.median(each)) for each in ends]  # pyright: ignore
+    state, trials = run_search(Preferences(count=4))
+    ends = [[trial.candidate.values["x"] for trial in trials[-64:] if trial.number % 4 == n] for n in range(4)]
+    middles = [float(np.median(values)) for values in ends]  # pyright: ignore
     # What is missing at most, found by going through all options.
-    wanted = [
+    expected = [
         min(range(21), key=lambda x, n=n: float((compute_weights(n, 4, 2) * (1 - np.array(concave(x)))).max()))
         for n in range(4)
     ]
     assert middles == sorted(middles)
-    assert np.abs(np.subtract(middles, wanted)).max() <= 3
+    assert np.abs(np.subtract(middles, expected)).max() <= 3
     assert set(Preferences(count=4).summary(state)) >= {"preference0_entropy", "preference3_reward"}
 
 
@@ -70,7 +78,7 @@ def test_what_failed_is_told_too_and_a_batch_may_be_short() -> None:
     searcher = Preferences(count=3)
     state = searcher.init(SPACE, jax.random.key(0))
     asked = searcher.ask(state, jax.random.key(1), 2)
-    failed = [Trial(n, each, (0, 2), (n,), Status.FAILED) for n, each in enumerate(asked)]
+    failed = [Trial(n, candidate, (0, 2), (n,), Status.FAILED) for n, candidate in enumerate(asked)]
     state = searcher.tell(state, failed)
     assert (state.trial_count, state.low) == (2, ())
     asked = searcher.ask(state, jax.random.key(2), 1)
@@ -80,16 +88,16 @@ def test_what_failed_is_told_too_and_a_batch_may_be_short() -> None:
 
 def test_replayed_tells_give_the_same_asks() -> None:
     searcher = Preferences(Random(), 2)
-    state, done = run_search(searcher, 24)
-    again = searcher.init(SPACE, jax.random.key(0))
+    state, trials = run_search(searcher, 24)
+    replayed = searcher.init(SPACE, jax.random.key(0))
     for first in range(0, 24, 8):
-        again = searcher.tell(again, done[first : first + 8])
-    assert searcher.ask(again, jax.random.key(5), 8) == searcher.ask(state, jax.random.key(5), 8)
+        replayed = searcher.tell(replayed, trials[first : first + 8])
+    assert searcher.ask(replayed, jax.random.key(5), 8) == searcher.ask(state, jax.random.key(5), 8)
 
 
 def test_the_front_is_reached_from_end_to_end() -> None:
-    _, done = run_search(Preferences(count=5))
-    late = [concave(each.candidate.values["x"]) for each in done[160:]]  # pyright: ignore
+    _, trials = run_search(Preferences(count=5))
+    late = [concave(trial.candidate.values["x"]) for trial in trials[160:]]  # pyright: ignore
     assert len({late[place] for place in find_front(late)}) >= 5
 
 
@@ -112,7 +120,7 @@ def test_bad_input_is_named() -> None:
     searcher = Preferences()
     state = searcher.init(SPACE, jax.random.key(0))
     asked = searcher.ask(state, jax.random.key(1), 1)
-    told = Trial(0, asked[0], (0, 1), (0,), Status.COMPLETE, Outcome(), (1.0,))
+    trial = Trial(0, asked[0], (0, 1), (0,), Status.COMPLETE, Outcome(), (1.0,))
     for reward in ((1.0,), (1.0,) * 10):
         with pytest.raises(InputError, match="preferences are for 2 to 9 objectives"):
-            searcher.tell(state, [replace(told, reward=reward)])
+            searcher.tell(state, [replace(trial, reward=reward)])

@@ -24,8 +24,8 @@ class TestRandom(SearcherContract):
 def test_every_option_is_equally_likely() -> None:
     space = SPACES["plain"]
     state = Random().init(space, jax.random.key(0))
-    drawn = Random().ask(state, jax.random.key(1), 2000)
-    counts = Counter(repr(candidate.values["flag"]) for candidate in drawn)
+    candidates = Random().ask(state, jax.random.key(1), 2000)
+    counts = Counter(repr(candidate.values["flag"]) for candidate in candidates)
     assert set(counts) == {"True", "1", "1.5", "None", "'x'"}
     assert all(330 < count < 470 for count in counts.values())
 
@@ -35,11 +35,11 @@ def test_every_option_is_equally_likely() -> None:
 def test_numbers_are_drawn_evenly_over_their_quantiles(name: str, bins: int) -> None:
     choice = SPACES["numbers"].choices[name]
     space = SearchSpace({name: choice}, lambda values, spec: None)
-    found = Random(bins=bins).ask(Random(bins=bins).init(space, jax.random.key(0)), jax.random.key(1), 2000)
+    candidates = Random(bins=bins).ask(Random(bins=bins).init(space, jax.random.key(0)), jax.random.key(1), 2000)
     # Against the space's own draws at evenly spread quantiles.
-    found = np.sort([float(each.values[name]) for each in found])
+    values = np.sort([float(candidate.values[name]) for candidate in candidates])
     even = np.sort([float(choice.value_at((i + 0.5) / 2000)) for i in range(2000)])
-    apart = [np.abs(np.searchsorted(found, x, "right") - np.searchsorted(even, x, "right")).max() for x in even[::50]]
+    apart = [np.abs(np.searchsorted(values, x, "right") - np.searchsorted(even, x, "right")).max() for x in even[::50]]
     assert max(apart) / 2000 < 0.045
 
 

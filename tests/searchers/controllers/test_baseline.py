@@ -31,13 +31,13 @@ def compared(baseline: Baseline, *batches: list[float], known: Any = None) -> tu
 
 
 def averages(mean: float, spread: float, weight: float, lowest: float) -> Averages:
-    return Averages(*(jnp.float32(each) for each in (mean, spread, weight, lowest)))
+    return Averages(*(jnp.float32(value) for value in (mean, spread, weight, lowest)))
 
 
 def test_a_moving_average_by_hand() -> None:
     baseline = MovingAverage(decay=0.5)
     _, first = compared(baseline, [1, 3, NAN])
-    assert [float(each) for each in first] == pytest.approx([2.0, 1.0, 0.75, 1.0])
+    assert [float(value) for value in first] == pytest.approx([2.0, 1.0, 0.75, 1.0])
     _, second = compared(baseline, [6], known=first)
     # The past weighs 0.375, the new 0.5.
     assert float(second.mean) == pytest.approx((0.375 * 2 + 0.5 * 6) / 0.875)
@@ -99,13 +99,13 @@ def test_advantages_are_finite_and_in_the_order_of_the_rewards(baseline: Baselin
     first, known = compared(baseline, data)
     second, after = compared(baseline, data, known=known)
     for advantages in (first, second):
-        assert all(math.isfinite(each) for each in advantages)
+        assert all(math.isfinite(value) for value in advantages)
         ranked = sorted(
             (reward, advantage) for reward, advantage in zip(data, advantages, strict=True) if reward == reward
         )
-        assert [each for _, each in ranked] == sorted(each for _, each in ranked)
+        assert [value for _, value in ranked] == sorted(value for _, value in ranked)
     level = float(baseline.estimate_reward(after))
-    assert math.isfinite(level) == any(each == each for each in data)
+    assert math.isfinite(level) == any(value == value for value in data)
 
 
 @BASELINES
@@ -115,7 +115,7 @@ def test_the_scale_of_the_rewards_does_not_matter(baseline: Baseline, scale: flo
         pytest.skip("keeps the scale of the rewards")
     batches = [[0.1, 0.7, 0.4], [0.9, NAN, 0.2]]
     plain, _ = compared(baseline, *batches)
-    scaled, _ = compared(baseline, *([scale * each for each in batch] for batch in batches))
+    scaled, _ = compared(baseline, *([scale * value for value in batch] for batch in batches))
     assert scaled == pytest.approx(plain, abs=1e-4)
     assert compared(baseline, [0, 0, 0], [0, 0, 0])[0] == [0, 0, 0]
 

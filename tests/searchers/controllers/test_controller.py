@@ -112,11 +112,11 @@ def test_a_stretch_of_failures_is_got_over(update: Update, baseline: Baseline) -
 
 def test_no_past_is_kept_that_nobody_looks_at() -> None:
     assert flipped(Controller(), heads).arrays.past.codes.shape == (0, 1)
-    kept = flipped(Controller(update=Ppo(replay=6)), heads).arrays.past
-    assert kept.mask.tolist() == [False, False, True, True, True, True]
-    assert kept.codes[2:, 0].tolist() == [0, 1, 0, 1]
-    assert kept.advantages[2:].tolist() == [1, -1, 1, -1]
-    assert np.allclose(kept.log_probs[2:], math.log(0.5), atol=0.1)
+    past = flipped(Controller(update=Ppo(replay=6)), heads).arrays.past
+    assert past.mask.tolist() == [False, False, True, True, True, True]
+    assert past.codes[2:, 0].tolist() == [0, 1, 0, 1]
+    assert past.advantages[2:].tolist() == [1, -1, 1, -1]
+    assert np.allclose(past.log_probs[2:], math.log(0.5), atol=0.1)
     assert len(flipped(Controller(policy=Transformer(context=9), update=Ppo(replay=0)), heads).arrays.past.mask) == 9
 
 
@@ -141,7 +141,7 @@ def test_rewards_beyond_float32_count_as_the_largest() -> None:
     searcher = Controller()
     state = flipped(searcher, *[lambda candidate: 1e300 * (2 * heads(candidate) - 1)] * 5)
     assert state.arrays.params[0, 0] > state.arrays.params[0, 1]
-    assert all(math.isfinite(each) for each in searcher.summary(state).values())
+    assert all(math.isfinite(value) for value in searcher.summary(state).values())
 
 
 @pytest.mark.parametrize("policy", [Factorised(), Lstm(units=4, layers=1), Transformer(units=4, layers=1)], ids=str)
@@ -151,14 +151,16 @@ def test_a_space_of_one_candidate_teaches_nothing(policy: Lstm, update: Update) 
     state = searcher.init(SPACES["single"], jax.random.key(0))
     for first in (0, 2, 4):
         asked = searcher.ask(state, jax.random.key(first), 2)
-        assert [(each.values, each.metadata) for each in asked] == [({"only": "one"}, {"log_prob": 0})] * 2
+        assert [(candidate.values, candidate.metadata) for candidate in asked] == [
+            ({"only": "one"}, {"log_prob": 0})
+        ] * 2
         state = searcher.tell(state, finish_trials(asked, first, lambda _: 0.25))
     assert searcher.summary(state) == {"reward": 0.25, "baseline": 0.25, "entropy": 0}
 
 
 def test_notes_hold_the_log_probability() -> None:
     state = Controller().init(COIN, jax.random.key(0))
-    assert [each.metadata for each in Controller().ask(state, jax.random.key(1), 2)] == [
+    assert [candidate.metadata for candidate in Controller().ask(state, jax.random.key(1), 2)] == [
         {"log_prob": pytest.approx(-math.log(2))}
     ] * 2
 
@@ -180,7 +182,9 @@ def test_a_search_compiles_once(searcher: Controller, caplog: pytest.LogCaptureF
         for number in range(4):
             caplog.clear()
             asked = searcher.ask(state, jax.random.key(number), 4)
-            state = searcher.tell(state, finish_trials(asked, 4 * number, lambda each: toy_reward(each.values)))
+            state = searcher.tell(
+                state, finish_trials(asked, 4 * number, lambda candidate: toy_reward(candidate.values))
+            )
             compiled.append(any("ompil" in record.message for record in caplog.records))
     assert compiled == [True, False, False, False]
 
@@ -207,21 +211,24 @@ def test_bad_bins_are_refused_in_one_sentence() -> None:
 
 def test_the_fingerprint_names_every_argument_of_every_part() -> None:
     searcher = Controller(policy=Lstm(units=7), update=Ppo(clip=0.3), baseline=Ranks(window=9))
-    found = fingerprint.collect_settings(searcher=searcher)
-    assert found["searcher"] == "l2l.searchers.Controller"
-    assert found["searcher.policy"] == "l2l.searchers.controllers.Lstm"
-    assert (found["searcher.policy.units"], found["searcher.update.clip"]) == (7, 0.3)
-    assert (found["searcher.baseline"], found["searcher.baseline.window"]) == ("l2l.searchers.controllers.Ranks", 9)
-    assert found["searcher.bins"] == 16
+    settings = fingerprint.collect_settings(searcher=searcher)
+    assert settings["searcher"] == "l2l.searchers.Controller"
+    assert settings["searcher.policy"] == "l2l.searchers.controllers.Lstm"
+    assert (settings["searcher.policy.units"], settings["searcher.update.clip"]) == (7, 0.3)
+    assert (settings["searcher.baseline"], settings["searcher.baseline.window"]) == (
+        "l2l.searchers.controllers.Ranks",
+        9,
+    )
+    assert settings["searcher.bins"] == 16
     record = functools.partial(fingerprint.make_fingerprint, space=COIN, objectives=1)
     for other, words in {
         replace(searcher, update=Ppo(clip=0.2)): r"searcher\.update\.clip 0\.3 -> 0\.2",
         replace(searcher, baseline=LeaveOneOut(window=9)): r"searcher\.baseline .+Ranks -> .+LeaveOneOut",
     }.items():
         with pytest.raises(InputError, match=words):
-            fingerprint.check_fingerprint(record(found), record(fingerprint.collect_settings(searcher=other)), "RUN")
+            fingerprint.check_fingerprint(record(settings), record(fingerprint.collect_settings(searcher=other)), "RUN")
     fingerprint.check_fingerprint(
-        record(found), record(fingerprint.collect_settings(searcher=replace(searcher))), "RUN"
+        record(settings), record(fingerprint.collect_settings(searcher=replace(searcher))), "RUN"
     )
 
 

@@ -48,7 +48,7 @@ def every_candidate() -> np.ndarray:
     return np.unique(np.where(encoding.masks(codes), codes, 0), axis=0)
 
 
-def told() -> Experience:
+def make_past() -> Experience:
     """Three trials, and room for three more."""
     past = make_experience(DOMAIN, 6)
     codes = jnp.array([[0, 1, 0, 1], [1, 1, 3, 0], [2, 0, 0, 1]], jnp.int32)
@@ -59,12 +59,12 @@ def told() -> Experience:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(policy: Policy, params: object, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.score(params, DOMAIN, codes, told())
+    return policy.score(params, DOMAIN, codes, make_past())
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(policy: Policy, params: object, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.sample(params, DOMAIN, uniforms, told())
+    return policy.sample(params, DOMAIN, uniforms, make_past())
 
 
 def score(policy: Policy, params: object, codes: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +100,12 @@ def test_inactive_codes_do_not_matter(policy: Policy) -> None:
 @POLICIES
 def test_draws_follow_the_probabilities(policy: Policy) -> None:
     params, codes = spread(policy), every_candidate()
-    drawn, log_probs = _sample(policy, params, jax.random.uniform(jax.random.key(1), (20_000, 4)))
-    assert np.allclose(log_probs[:32], score(policy, params, np.asarray(drawn[:32]))[0], atol=1e-5)
+    sampled, log_probs = _sample(policy, params, jax.random.uniform(jax.random.key(1), (20_000, 4)))
+    assert np.allclose(log_probs[:32], score(policy, params, np.asarray(sampled[:32]))[0], atol=1e-5)
     log_prob, _ = score(policy, params, codes)
-    masks = Encoding(SPACE).masks(np.asarray(drawn))
-    found, counts = np.unique(np.where(masks, drawn, 0), axis=0, return_counts=True)
-    shares = {tuple(row): count / 20_000 for row, count in zip(found, counts, strict=True)}
+    masks = Encoding(SPACE).masks(np.asarray(sampled))
+    candidates, counts = np.unique(np.where(masks, sampled, 0), axis=0, return_counts=True)
+    shares = {tuple(row): count / 20_000 for row, count in zip(candidates, counts, strict=True)}
     for row, expected in zip(codes, np.exp(log_prob), strict=True):
         assert shares.pop(tuple(row), 0.0) == pytest.approx(expected, abs=0.015)
     assert not shares, "only candidates of the space are drawn"
@@ -173,7 +173,7 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], 
 @pytest.mark.parametrize("policy", [Factorised, Lstm, Transformer])
 def test_a_higher_temperature_draws_more_evenly(policy: type[Lstm]) -> None:
     params = spread(policy())
-    cold, warm = (score(policy(temperature=each), params, every_candidate())[0] for each in (1.0, 50.0))
+    cold, warm = (score(policy(temperature=temperature), params, every_candidate())[0] for temperature in (1.0, 50.0))
     assert warm.std() < cold.std()
     assert np.allclose(np.exp(warm).sum(), 1, atol=1e-5)
     with pytest.raises(InputError, match=r" temperature must be a number above 0, got 0\.$"):

@@ -59,8 +59,8 @@ def test_the_first_step_is_the_policy_gradient() -> None:
 )
 def test_a_ratio_beyond_the_clip_counts_for_nothing(ratio: float, advantage: float, share: float) -> None:
     batch = trials([0], [advantage], [float(EVEN[0]) - np.log(ratio)])
-    wanted = share * advantage * np.array([0.5, -0.5])
-    assert gradient(PLAIN, [0, 0], batch) == pytest.approx(wanted, abs=1e-5)
+    expected = share * advantage * np.array([0.5, -0.5])
+    assert gradient(PLAIN, [0, 0], batch) == pytest.approx(expected, abs=1e-5)
 
 
 def test_past_trials_are_learnt_from_again() -> None:

@@ -56,19 +56,19 @@ def test_the_gradient_by_hand() -> None:
     )
     # d log p(k) / d logits = onehot(k) - p, and d entropy / d logits = -p (log p + entropy).
     p = np.exp([0.7, -0.2]) / np.exp([0.7, -0.2]).sum()
-    own = -(p * np.log(p)).sum()
+    policy_entropy = -(p * np.log(p)).sum()
     gain = sum(a * (np.eye(2)[k] - p) for k, a in zip([0, 0, 1], advantages, strict=True)) / 3
-    gain += 0.5 * -p * (np.log(p) + own)
+    gain += 0.5 * -p * (np.log(p) + policy_entropy)
     # Adam's first moment is a tenth of the first gradient, of the loss.
     assert np.allclose(opt_state[0].mu, [-0.1 * gain], atol=1e-6)
-    assert float(entropy) == pytest.approx(own)
+    assert float(entropy) == pytest.approx(policy_entropy)
 
 
 def test_the_whole_batch_or_a_few_trials_a_step() -> None:
-    each, odd, whole = (flipped(Reinforce(minibatch=size), heads) for size in (1, 3, None))
-    steps = [int(state.arrays.opt_state[0].count) for state in (each, odd, whole)]
+    single, odd, whole = (flipped(Reinforce(minibatch=size), heads) for size in (1, 3, None))
+    steps = [int(state.arrays.opt_state[0].count) for state in (single, odd, whole)]
     assert steps == [4, 2, 1]
-    assert all(state.arrays.params[0, 0] > state.arrays.params[0, 1] for state in (each, odd, whole))
+    assert all(state.arrays.params[0, 0] > state.arrays.params[0, 1] for state in (single, odd, whole))
 
 
 def test_a_policy_learns_what_pays() -> None:
@@ -79,8 +79,8 @@ def test_a_policy_learns_what_pays() -> None:
 
 
 def test_entropy_holds_the_policy_back() -> None:
-    free, held = (flipped(Reinforce(entropy_weight=weight), heads, batches=10) for weight in (0.0, 3.0))
-    assert held.arrays.entropy > free.arrays.entropy + 0.1
+    free, regularised = (flipped(Reinforce(entropy_weight=weight), heads, batches=10) for weight in (0.0, 3.0))
+    assert regularised.arrays.entropy > free.arrays.entropy + 0.1
 
 
 def test_failures_are_avoided_even_if_all_rewards_are_equal() -> None:

@@ -38,7 +38,7 @@ def scored(policy: Transformer, params: TransformerParams, codes: Array, past: E
     return policy.score(params, DOMAIN, codes, past)
 
 
-def told(room: int, filled: int, seed: int = 3) -> Experience:
+def make_past(room: int, filled: int, seed: int = 3) -> Experience:
     """A context in which the last `filled` are trials."""
     draw = np.random.default_rng(seed)
     codes = draw.integers(0, DOMAIN.valid.sum(-1), (room, len(DOMAIN.valid))).astype(np.int32)
@@ -48,11 +48,11 @@ def told(room: int, filled: int, seed: int = 3) -> Experience:
 
 @pytest.mark.parametrize(("room", "filled"), [(0, 0), (5, 0), (5, 2), (5, 5), (9, 7)])
 def test_what_is_drawn_and_what_is_scored_agree(room: int, filled: int) -> None:
-    params, past = spread(), told(room, filled)
+    params, past = spread(), make_past(room, filled)
     codes, log_probs = sample_points(POLICY, params, past)
-    again, entropies = scored(POLICY, params, codes, past)
-    assert np.allclose(log_probs, again, atol=1e-5)
-    assert len(set(np.round(again, 3).tolist())) > 2
+    scores, entropies = scored(POLICY, params, codes, past)
+    assert np.allclose(log_probs, scores, atol=1e-5)
+    assert len(set(np.round(scores, 3).tolist())) > 2
     assert (entropies > 0).all()
     assert (entropies <= np.log(DOMAIN.valid.sum(-1)).sum()).all()
 
@@ -64,12 +64,12 @@ def test_an_empty_context_is_as_good_as_none() -> None:
     assert np.array_equal(codes, same)
     assert np.allclose(log_probs, none, atol=1e-5)
     # What stands in places that nothing fills is not read.
-    assert np.allclose(scored(POLICY, params, codes, told(5, 0))[0], log_probs, atol=1e-5)
+    assert np.allclose(scored(POLICY, params, codes, make_past(5, 0))[0], log_probs, atol=1e-5)
 
 
 @pytest.mark.parametrize("filled", [0, 4])
 def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
-    params, past = spread(), told(5, filled)
+    params, past = spread(), make_past(5, filled)
     codes, _ = sample_points(POLICY, params, past)
     weights = jnp.linspace(-1, 1, len(codes))
 
@@ -84,10 +84,10 @@ def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
 
 
 def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
-    params, past = spread(), told(5, 3)
+    params, past = spread(), make_past(5, 3)
     codes, _ = sample_points(POLICY, params, past)
     before, _ = scored(POLICY, params, codes, past)
-    other = told(5, 3, seed=4)
+    other = make_past(5, 3, seed=4)
     changes = {
         "codes": past._replace(codes=other.codes),
         "advantages": past._replace(advantages=other.advantages),
@@ -101,7 +101,7 @@ def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
 
 
 def test_it_reads_no_further_back_than_its_context() -> None:
-    params, past = spread(), told(9, 9)
+    params, past = spread(), make_past(9, 9)
     codes, log_probs = sample_points(POLICY, params, past)
     short = jax.tree.map(lambda leaf: leaf[-5:], past)
     assert np.allclose(scored(POLICY, params, codes, short)[0], log_probs, atol=1e-5)
@@ -110,14 +110,14 @@ def test_it_reads_no_further_back_than_its_context() -> None:
 
 
 def test_a_decision_sees_those_before_it_alone() -> None:
-    params, past = spread(), told(5, 3)
+    params, past = spread(), make_past(5, 3)
     # Of kind, norm, decay, kernel and depthwise: neither decay nor what follows is active without norm.
     codes = jnp.array([[kind, norm, 3, 3, 1] for kind in (0, 1) for norm in (0, 1)], jnp.int32)
     log_probs, _ = scored(POLICY, params, codes, past)
     without = jnp.where(jnp.arange(5) < 2, codes, 0)
-    again, _ = scored(POLICY, params, without, past)
-    assert np.allclose(log_probs[::2], again[::2], atol=1e-6)
-    assert np.abs(log_probs[1::2] - again[1::2]).min() > 1e-3
+    scores, _ = scored(POLICY, params, without, past)
+    assert np.allclose(log_probs[::2], scores[::2], atol=1e-6)
+    assert np.abs(log_probs[1::2] - scores[1::2]).min() > 1e-3
 
 
 def test_parameters_start_within_their_scales() -> None:

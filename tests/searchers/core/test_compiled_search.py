@@ -56,11 +56,11 @@ def table() -> tuple[Array, Array, dict[str, int]]:
     """Rows of all products of codes, their rewards, and the row of each candidate by its key."""
     codes = np.array(list(itertools.product(*map(range, ENCODING.domain.valid.sum(-1)))), np.int32)
     candidates = ENCODING.decode(codes, np.full(codes.shape, 0.5))
-    numbers = {key: row for row, key in enumerate(dict.fromkeys(each.key for each in candidates))}
+    numbers = {key: row for row, key in enumerate(dict.fromkeys(candidate.key for candidate in candidates))}
     draw = np.random.default_rng(0)
     rewards = draw.normal(size=len(numbers)).astype(np.float32)
     rewards[draw.random(len(numbers)) < 0.15] = math.nan
-    return jnp.array([numbers[each.key] for each in candidates]), jnp.asarray(rewards), numbers
+    return jnp.array([numbers[candidate.key] for candidate in candidates]), jnp.asarray(rewards), numbers
 
 
 def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list[int]:
@@ -73,12 +73,12 @@ def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list
         return None if math.isnan(value) else value
 
     asks = jax.random.fold_in(jax.random.key(seed), ASK)
-    state, found = searcher.init(SPACE, asks), list[int]()
+    state, rows = searcher.init(SPACE, asks), list[int]()
     for first in range(0, trials, batch):
         asked = searcher.ask(state, jax.random.fold_in(asks, first + 1), min(batch, trials - first))
         state = searcher.tell(state, finish_trials(asked, first, reward))
-        found += [numbers[each.key] for each in asked]
-    return found
+        rows += [numbers[candidate.key] for candidate in asked]
+    return rows
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -89,20 +89,20 @@ def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
     if name in SLOW:
         trials = 40 if batch == 8 else 30  # no second program for the next size of arrays
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    found = np.asarray(run_searches(searcher, ENCODING, rows, rewards, keys, trials, batch))
-    assert found.shape == (3, trials)
-    assert len({tuple(row) for row in found.tolist()}) == 3
+    found_rows = np.asarray(run_searches(searcher, ENCODING, rows, rewards, keys, trials, batch))
+    assert found_rows.shape == (3, trials)
+    assert len({tuple(row) for row in found_rows.tolist()}) == 3
     for seed in (0, 2):
-        assert found[seed].tolist() == by_hand(searcher, seed, trials, batch)
-    assert found[0, :30].tolist() == json.loads(GOLDEN.read_text())[f"{name}, batches of {batch}"]
+        assert found_rows[seed].tolist() == by_hand(searcher, seed, trials, batch)
+    assert found_rows[0, :30].tolist() == json.loads(GOLDEN.read_text())[f"{name}, batches of {batch}"]
 
 
 @pytest.mark.parametrize(
     ("trials", "batch"), [(1, 1), (64, 1), (65, 1), (200, 1), (64, 8), (70, 8), (3, 8), (300, 100)]
 )
 def test_pieces_are_whole_batches_in_arrays_of_one_size(trials: int, batch: int) -> None:
-    found = split_batches(trials, batch)
-    assert [begin for begin, _ in found] == [0, *(end for _, end in found[:-1])]
-    assert found[-1][1] == trials
-    for begin, end in found:
+    ranges = split_batches(trials, batch)
+    assert [begin for begin, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+    assert ranges[-1][1] == trials
+    for begin, end in ranges:
         assert (end - begin) % batch == 0 or (end, end - begin) == (trials, trials % batch)

@@ -25,14 +25,14 @@ sample_edits = functools.partial(jax.jit, static_argnums=3)(neighbours.sample_ed
 @jax.jit
 def _around(domain: Domain, key: Key) -> tuple[Points, Points, Array]:
     parent, fresh = (
-        points.zero_inactive(domain, points.sample_points(domain, each, 1)) for each in jax.random.split(key)
+        points.zero_inactive(domain, points.sample_points(domain, part, 1)) for part in jax.random.split(key)
     )
     return parent, *neighbours.list_neighbours(domain, parent, fresh)
 
 
-def decoded(encoding: Encoding, found: Points) -> list[Candidate]:
-    uniforms = np.asarray(jax.jit(points.compute_uniforms)(encoding.domain, found))
-    return encoding.decode(np.asarray(found.codes), uniforms)
+def decoded(encoding: Encoding, sampled: Points) -> list[Candidate]:
+    uniforms = np.asarray(jax.jit(points.compute_uniforms)(encoding.domain, sampled))
+    return encoding.decode(np.asarray(sampled.codes), uniforms)
 
 
 @settings(deadline=None, max_examples=40)
@@ -54,8 +54,8 @@ def test_neighbours_are_all_one_edits_and_nothing_else(name: str, seed: int) -> 
         assert (row != old)[both].sum() == 1
         apart = np.abs(row - old)[both & domain.ordinal]
         assert apart.sum() <= 1
-    for each in decoded(encoding, around.take(np.flatnonzero(fits))) if expected else []:
-        assert SPACES[name].candidate(each.values) == each
+    for candidate in decoded(encoding, around.take(np.flatnonzero(fits))) if expected else []:
+        assert SPACES[name].candidate(candidate.values) == candidate
 
 
 @settings(deadline=None, max_examples=40)
@@ -65,14 +65,14 @@ def test_edits_of_a_few_are_theirs_and_candidates(name: str, seed: int) -> None:
     domain = encoding.domain
     first, second = jax.random.split(jax.random.key(seed))
     parents = jax.jit(points.zero_inactive)(domain, jax.jit(points.sample_points, static_argnums=2)(domain, first, 3))
-    found = jax.jit(points.zero_inactive)(domain, sample_edits(domain, parents, second, 10_000))
+    edits = jax.jit(points.zero_inactive)(domain, sample_edits(domain, parents, second, 10_000))
     masks, old = encoding.masks(np.asarray(parents.codes)), np.asarray(parents.codes)
     rows, width = domain.valid.shape
-    slots = np.asarray(found.codes).reshape(3, rows, width, rows)
+    slots = np.asarray(edits.codes).reshape(3, rows, width, rows)
     for parent, decision, code in np.argwhere(np.ones((3, rows, width), bool)):
         if masks[parent, decision] and domain.valid[decision, code] and old[parent, decision] != code:
             assert slots[parent, decision, code, decision] == code
-            kept = masks[parent] & encoding.masks(slots[parent, decision, code][None])[0]
-            assert ((slots[parent, decision, code] != old[parent]) & kept).sum() == 1
-    for each in decoded(encoding, found):
-        assert SPACES[name].candidate(each.values) == each
+            common = masks[parent] & encoding.masks(slots[parent, decision, code][None])[0]
+            assert ((slots[parent, decision, code] != old[parent]) & common).sum() == 1
+    for candidate in decoded(encoding, edits):
+        assert SPACES[name].candidate(candidate.values) == candidate

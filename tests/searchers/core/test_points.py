@@ -33,24 +33,24 @@ def _several(domain: Domain, codes: Array, key: Key, count: int) -> Array:
     return points.choose_decisions(domain, codes, key, count)
 
 
-def candidates(encoding: Encoding, found: Points) -> list[Candidate]:
-    uniforms = np.asarray(jax.jit(points.compute_uniforms)(encoding.domain, found))
-    return encoding.decode(np.asarray(found.codes), uniforms)
+def candidates(encoding: Encoding, sampled: Points) -> list[Candidate]:
+    uniforms = np.asarray(jax.jit(points.compute_uniforms)(encoding.domain, sampled))
+    return encoding.decode(np.asarray(sampled.codes), uniforms)
 
 
 @settings(deadline=None, max_examples=40)
 @given(name=NAMES, seed=SEEDS)
 def test_points_become_candidates_and_come_back(name: str, seed: int) -> None:
     encoding = ENCODINGS[name]
-    found = zero_inactive(encoding.domain, sample_points(encoding.domain, jax.random.key(seed), 8))
-    masks = is_active(encoding.domain, found.codes)
-    assert np.array_equal(masks, encoding.masks(np.asarray(found.codes)))
-    made = candidates(encoding, found)
-    codes, _ = encoding.encode(made)
-    assert np.array_equal(codes, found.codes)
+    sampled = zero_inactive(encoding.domain, sample_points(encoding.domain, jax.random.key(seed), 8))
+    masks = is_active(encoding.domain, sampled.codes)
+    assert np.array_equal(masks, encoding.masks(np.asarray(sampled.codes)))
+    decoded = candidates(encoding, sampled)
+    codes, _ = encoding.encode(decoded)
+    assert np.array_equal(codes, sampled.codes)
     # An Integer in bins stands for a stretch of quantiles; everything else comes back where it was.
     slack = np.maximum(encoding.domain.min_moves[np.arange(codes.shape[1]), codes], 1e-5)
-    assert (np.abs(encoding.quantiles(made) - found.quantiles) <= slack).all()
+    assert (np.abs(encoding.quantiles(decoded) - sampled.quantiles) <= slack).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -73,33 +73,35 @@ def test_a_number_in_one_bin_is_still_open() -> None:
 
 def test_a_history_grows_and_keeps_its_order() -> None:
     domain = ENCODINGS["nested"].domain
-    kept = points.make_history(domain, 4)
+    history = points.make_history(domain, 4)
     first, second = (sample_points(domain, jax.random.key(seed), 3) for seed in (0, 1))
-    kept = kept.append(first, jnp.array([1.0, math.nan, 3.0]))
-    assert kept.has_trial().tolist() == [True, True, True, False]
-    assert kept.has_score().tolist() == [True, False, True, False]
-    kept = points.pad_history(kept, 8).append(second, jnp.array([-1.0, 0.0, math.nan]))
-    assert kept.impute_scores().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
-    assert int(kept.count) == 6
-    assert np.array_equal(kept.points.codes[:6], np.concatenate([first.codes, second.codes]))
-    assert np.array_equal(kept.points.quantiles[3:6], second.quantiles)
-    assert len(points.pad_history(kept, 2).scores) == 8
+    history = history.append(first, jnp.array([1.0, math.nan, 3.0]))
+    assert history.has_trial().tolist() == [True, True, True, False]
+    assert history.has_score().tolist() == [True, False, True, False]
+    history = points.pad_history(history, 8).append(second, jnp.array([-1.0, 0.0, math.nan]))
+    assert history.impute_scores().tolist() == [1, -1, 3, -1, 0, -1, 0, 0]
+    assert int(history.count) == 6
+    assert np.array_equal(history.points.codes[:6], np.concatenate([first.codes, second.codes]))
+    assert np.array_equal(history.points.quantiles[3:6], second.quantiles)
+    assert len(points.pad_history(history, 2).scores) == 8
 
 
 def test_nothing_known_is_no_score() -> None:
-    kept: History = points.make_history(ENCODINGS["plain"].domain)
-    assert not np.any(kept.impute_scores())
-    failed = kept.append(sample_points(ENCODINGS["plain"].domain, jax.random.key(0), 2), jnp.full(2, math.nan))
+    history: History = points.make_history(ENCODINGS["plain"].domain)
+    assert not np.any(history.impute_scores())
+    failed = history.append(sample_points(ENCODINGS["plain"].domain, jax.random.key(0), 2), jnp.full(2, math.nan))
     assert not np.any(failed.impute_scores())
     assert not failed.has_score().any()
 
 
 def test_what_was_told_is_seen() -> None:
     domain = ENCODINGS["nested"].domain
-    found = zero_inactive(domain, sample_points(domain, jax.random.key(0), 8))
-    kept = points.make_history(domain).append(found.take(np.arange(4)), jnp.full(4, math.nan))
-    told = {tuple(row) for row in np.asarray(found.codes[:4]).tolist()}
-    assert is_repeat(kept, found.codes).tolist() == [tuple(row) in told for row in np.asarray(found.codes).tolist()]
+    sampled = zero_inactive(domain, sample_points(domain, jax.random.key(0), 8))
+    history = points.make_history(domain).append(sampled.take(np.arange(4)), jnp.full(4, math.nan))
+    rows = {tuple(row) for row in np.asarray(sampled.codes[:4]).tolist()}
+    assert is_repeat(history, sampled.codes).tolist() == [
+        tuple(row) in rows for row in np.asarray(sampled.codes).tolist()
+    ]
     # Room that nothing has taken holds zeros, which are no trial.
     assert not is_repeat(points.make_history(domain), jnp.zeros((1, 5), jnp.int32)).any()
 
