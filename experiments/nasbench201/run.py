@@ -29,7 +29,7 @@ from l2l.compare.bootstrap import accumulate_best, bootstrap_mean
 from l2l.compare.on_benchmark import search_alone
 from l2l.compare.runner import compare
 from l2l.machine import compilation_cache
-from l2l.objectives.benchmark_table import Table
+from l2l.objectives.benchmark_table import BenchmarkTable
 from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
 from l2l.searchers.controllers.baseline import MovingAverage
@@ -86,10 +86,10 @@ def make_settings(name: str) -> dict[str, Any]:
     return {"objective": objective, "space": space(PATH, "ops"), "task": Lookup(PATH, reward)}
 
 
-def load_benchmark(name: str) -> Table:
+def load_benchmark(name: str) -> BenchmarkTable:
     """The table of one data set."""
     parts = make_settings(name)
-    return parts["objective"](space=parts["space"], task=parts["task"]).table
+    return parts["objective"](space=parts["space"], task=parts["task"]).benchmark
 
 
 def compare_searchers(
@@ -204,7 +204,7 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     ours, theirs = (load_benchmark(name) for name in (target, *(name for name in SETS if name != target)))
     searcher, keys = GpCritic(), jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
 
-    def run(benchmark: Table, sources: Any) -> np.ndarray:
+    def run(benchmark: BenchmarkTable, sources: Any) -> np.ndarray:
         arrays = jnp.asarray(benchmark.rows), jnp.asarray(benchmark.rewards, jnp.float32)
         return np.asarray(run_searches(searcher, benchmark.encoding, *arrays, keys, 100, earlier=sources))
 

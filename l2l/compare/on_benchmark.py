@@ -19,7 +19,7 @@ import numpy.typing as npt
 from l2l import machine
 from l2l.encoding import strip_builder
 from l2l.errors import SearchError
-from l2l.objectives.benchmark_table import Table
+from l2l.objectives.benchmark_table import BenchmarkTable
 from l2l.run.interrupts import interruptible
 from l2l.searchers.core.base import ArraySearcher
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
@@ -50,14 +50,14 @@ class Job:
 class Budget:
     """What every job searches: the benchmark, and how many trials in batches of how many."""
 
-    benchmark: Table
+    benchmark: BenchmarkTable
     trials: int
     batch: int
 
 
 def search_benchmark(
     searchers: Mapping[str, Searcher[Any]],
-    benchmark: Table,
+    benchmark: BenchmarkTable,
     seeds: Sequence[int],
     trials: int,
     batch: int,
@@ -139,7 +139,7 @@ def run_job(job: Job, budget: Budget) -> SeedRuns:
 
 
 def search_alone(
-    searcher: Searcher[Any], benchmark: Table, seed: int, trials: int, batch: int
+    searcher: Searcher[Any], benchmark: BenchmarkTable, seed: int, trials: int, batch: int
 ) -> npt.NDArray[np.int32]:
     """The rows [T] of one search, whose searcher is asked and told as `l2l.search` does it."""
     import jax
@@ -149,7 +149,7 @@ def search_alone(
     while (first := len(rows)) < trials:
         size = min(batch, trials - first)
         candidates = searcher.ask(state, jax.random.fold_in(key, first + 1), size)
-        batch_rows = benchmark.find(candidates)
+        batch_rows = benchmark.find_rows(candidates)
         rewards = benchmark.rewards[batch_rows].tolist()
         cohort = tuple(range(first, first + size))
         state = searcher.tell(

@@ -19,7 +19,7 @@ from l2l.compare.comparison import ComparedSpace, Comparison, Setting
 from l2l.compare.on_benchmark import SeedRuns, search_benchmark
 from l2l.errors import InputError, SearchError, check_integer
 from l2l.executors.local import Local
-from l2l.objectives.benchmark_table import HasBenchmark, Table
+from l2l.objectives.benchmark_table import BenchmarkTable, HasBenchmark
 from l2l.reward import Metric
 from l2l.run.result import Result, describe_environment
 from l2l.run.setup import rehearse
@@ -62,7 +62,7 @@ def compare(
     example = objective(space=space, task=task, seed=seed)
     example.check()
     reward, executor = reward or Metric(), executor or Local()
-    benchmark = example.table if isinstance(example, HasBenchmark) else None
+    benchmark = example.benchmark if isinstance(example, HasBenchmark) else None
     _check_reward(reward, benchmark)
     arguments = collect_settings(
         searcher=searchers, objective=example, task=task, reward=reward, trials=trials, batch=batch, seeds=seeds,
@@ -102,7 +102,7 @@ def _write(folder: Path, comparison: Comparison, searches: Mapping[str, Searches
     files.write_atomically(folder / "compare.svg", report.draw_figure(compute_curves(searches), comparison))
 
 
-def _look_up(runs: SeedRuns, benchmark: Table) -> Searches:
+def _look_up(runs: SeedRuns, benchmark: BenchmarkTable) -> Searches:
     """The rewards of the rows that the searches of one searcher tried."""
     distinct = np.array([len(set(rows.tolist())) for rows in runs.rows], np.float64)
     reports = None if benchmark.report is None else benchmark.report[runs.rows]
@@ -199,7 +199,7 @@ def _check(
         raise InputError(f"seed + seeds must be at most {2**32}, got {seed} + {seeds}.")
 
 
-def _check_reward(reward: Reward, benchmark: Table | None) -> None:
+def _check_reward(reward: Reward, benchmark: BenchmarkTable | None) -> None:
     """Rejects a reward that cannot rank searchers. Raises: InputError."""
     if benchmark is not None and not (type(reward) is Metric and reward.name is None and reward.maximise is not False):
         raise InputError(

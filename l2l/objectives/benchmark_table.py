@@ -1,4 +1,4 @@
-"""A table of measured candidates: one row for each candidate of a space, found by its codes."""
+"""A tabular benchmark: a file with one row for each candidate of a space, which is looked up by its codes."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from l2l.tasks.tabular import read
 Floats = npt.NDArray[np.float64]
 Rows: TypeAlias = "npt.NDArray[np.int32] | Mapping[int, int]"
 DENSE = 10_000_000
-"""The most combinations of codes that an array of rows is made for; beyond them it is a dictionary."""
+"""Maximum combinations of codes for an array of rows; beyond them the rows are a dictionary."""
 _CHUNK = 1 << 16
 
 
 class Column(NamedTuple):
-    """What a table says of one choice."""
+    """The values of one choice in the file."""
 
     name: str
     options: tuple[Value, ...]
-    """The values that occur, in the order of the table's own codes."""
-    places: npt.NDArray[np.intp]
-    """[N]: which of them each row has."""
+    """The values that occur, in ascending order."""
+    indices: npt.NDArray[np.intp]
+    """[N]: the option of each row."""
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class BenchmarkTable:
     """The rewards of every candidate of a space, by row of the file."""
 
     space: SearchSpace[Any]
     encoding: Encoding
     rows: Rows
-    """The row of a candidate, by its codes as one number in mixed radix, the first decision the most significant one:
-    an array [prod K], in which whatever stands at an inactive decision leads to the same row, or a dictionary of the
-    numbers with 0 there, if the array would have more than `DENSE` places."""
+    """The row of a candidate by its codes as one number in mixed radix, the first decision most significant.
+
+    An array `[prod K]`, in which every code of an inactive decision leads to the same row; or, if the array would have
+    more than `DENSE` elements, a dictionary of the numbers with code 0 for inactive decisions."""
     rewards: Floats
     """[N]"""
     report: Floats | None
-    """[N], if a column was named."""
+    """[N]; None without a report column."""
     winner: int
     """The row with the highest reward of the space, the first of equals."""
 
@@ -55,10 +56,10 @@ class Table:
         """The highest reward of the space."""
         return float(self.rewards[self.winner])
 
-    def find(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.int32]:
+    def find_rows(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.int32]:
         """The rows [N] of candidates of the space."""
         codes, _ = self.encoding.encode(candidates)
-        return np.array([self.rows[index] for index in numbers(self.encoding, codes).tolist()], np.int32)
+        return np.array([self.rows[index] for index in number_codes(self.encoding, codes).tolist()], np.int32)
 
 
 @runtime_checkable
@@ -66,7 +67,7 @@ class HasBenchmark(Protocol):
     """An objective that looks candidates up in a tabular benchmark."""
 
     @property
-    def table(self) -> Table:
+    def benchmark(self) -> BenchmarkTable:
         """The benchmark. Raises: InputError if its file does not fit the space."""
         ...
 
@@ -76,107 +77,108 @@ class HasBenchmark(Protocol):
         ...
 
 
-def numbers(encoding: Encoding, codes: Codes) -> npt.NDArray[Any]:
+def number_codes(encoding: Encoding, codes: Codes) -> npt.NDArray[Any]:
     """Codes [N, D] as one number [N] each, in mixed radix."""
     sizes, weights = _radix(encoding)
-    kind = np.int64 if math.prod(sizes) < 2**62 else object  # Python's whole numbers have no end
-    return codes.astype(kind) @ np.array(weights, kind)
+    dtype = np.int64 if math.prod(sizes) < 2**62 else object  # Python's integers have no limit
+    return codes.astype(dtype) @ np.array(weights, dtype)
 
 
 def _radix(encoding: Encoding) -> tuple[list[int], list[int]]:
-    """By decision how many codes there are, and what each counts for."""
+    """By decision: the number of codes, and the weight of a code in the number of a candidate."""
     sizes = [len(decision) for decision in encoding.decisions]
-    return sizes, [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+    return sizes, [math.prod(sizes[index + 1 :]) for index in range(len(sizes))]
 
 
-def columns(path: str | os.PathLike[str], codes: Sequence[str], names: str | None) -> list[Column]:
-    """The choices that the columns `codes` make: one for a column [N], D for a column [N, D].
+def read_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str | None) -> list[Column]:
+    """Reads the columns `codes` as choices: one for a column [N], D for a column [N, D].
 
-    `names` is an array of words, which the whole numbers in the columns are indices into.
+    `names` is an array of text that integers in the columns are indices of.
 
-    Raises: InputError if a column is none of these.
+    Raises: InputError if a column has another shape or type.
     """
-    found = read(path, [*codes, *([names] if names else [])])
-    words = found[names] if names else None
+    arrays = read(path, [*codes, *([names] if names else [])])
+    words = arrays[names] if names else None
     if words is not None and (words.ndim != 1 or words.dtype.kind != "U"):
         raise InputError(f"{path}: {names!r} must be an array [K] of text, got {_shape(words)}.")
-    made: list[Column] = []
+    columns: list[Column] = []
     for code in codes:
-        array = found[code]
+        array = arrays[code]
         if array.ndim not in (1, 2) or array.dtype.kind not in "biufU" or 0 in array.shape:
             raise InputError(
                 f"{path}: the column {code!r} must be an array [N] or [N, D] of numbers or text, got {_shape(array)}."
             )
-        several = array.ndim == 2
-        for place, values in enumerate(array.T if several else [array]):
-            made.append(_column(path, f"{code}{place}" if several else code, values, words))
-    lengths = {code: len(found[code]) for code in codes}
+        is_matrix = array.ndim == 2
+        for index, values in enumerate(array.T if is_matrix else [array]):
+            columns.append(_read_column(path, f"{code}{index}" if is_matrix else code, values, words))
+    lengths = {code: len(arrays[code]) for code in codes}
     if len(set(lengths.values())) > 1:
-        raise InputError(f"{path}: the columns must be equally long, got {_listed(lengths)}.")
-    twice = [each.name for each in made if [other.name for other in made].count(each.name) > 1]
-    if twice:
-        raise InputError(f"{path}: two columns would make the choice {twice[0]!r}; rename one of them.")
-    return made
+        raise InputError(f"{path}: the columns must be equally long, got {_list_values(lengths)}.")
+    choices = [column.name for column in columns]
+    if repeated := [name for name in choices if choices.count(name) > 1]:
+        raise InputError(f"{path}: two columns would make the choice {repeated[0]!r}; rename one of them.")
+    return columns
 
 
-def _column(path: object, name: str, values: npt.NDArray[Any], words: npt.NDArray[Any] | None) -> Column:
-    known, places = np.unique(values, return_inverse=True)
-    if known.dtype.kind == "f" and not np.isfinite(known).all():
-        raise InputError(f"{path}: the codes of {name!r} must be finite numbers, got {known[~np.isfinite(known)][0]}.")
-    if words is not None and known.dtype.kind in "iu":
-        if known[0] < 0 or known[-1] >= len(words):
-            wrong = known[0] if known[0] < 0 else known[-1]
+def _read_column(path: object, name: str, values: npt.NDArray[Any], words: npt.NDArray[Any] | None) -> Column:
+    options, indices = np.unique(values, return_inverse=True)
+    if options.dtype.kind == "f" and not np.isfinite(options).all():
+        wrong = options[~np.isfinite(options)][0]
+        raise InputError(f"{path}: the codes of {name!r} must be finite numbers, got {wrong}.")
+    if words is not None and options.dtype.kind in "iu":
+        if options[0] < 0 or options[-1] >= len(words):
+            wrong = options[0] if options[0] < 0 else options[-1]
             raise InputError(f"{path}: the codes of {name!r} must be indices of {len(words)} names, got {wrong}.")
-        known = words[known]
-    return Column(name, tuple(known.tolist()), places)
+        options = words[options]
+    return Column(name, tuple(options.tolist()), indices)
 
 
 def refuse_to_build(values: Mapping[str, Any], spec: Any) -> NoReturn:
     """The candidates of a tabular benchmark are not models. Raises: InputError."""
     raise InputError(
-        "the candidates of a table are looked up and build no model; give objective=tabular and final=null."
+        "the candidates of a tabular benchmark are looked up and build no model; give objective=tabular and final=null."
     )
 
 
-def load(
+def load_benchmark(
     path: str | os.PathLike[str],
     codes: Sequence[str],
     reward: str,
     report: str | None = None,
     names: str | None = None,
     space: SearchSpace[Any] | None = None,
-) -> Table:
-    """The table in the file, for the candidates of `space` (None: all that its columns span).
+) -> BenchmarkTable:
+    """Reads the benchmark in a file for the candidates of `space` (None: all combinations of its columns).
 
-    Rows of values that the space does not offer are passed over; a column's value at an inactive choice means nothing.
+    Rows with values outside the space are ignored, and so is the value of an inactive choice.
 
-    Raises: InputError if a candidate has no row or two, or a row of the space no finite reward.
+    Raises: InputError if a candidate has no row or two, or no finite reward.
     """
-    found = columns(path, codes, names)
-    length = len(found[0].places)
-    scores = {name: _scores(path, name, length) for name in (reward, report) if name is not None}
+    columns = read_columns(path, codes, names)
+    length = len(columns[0].indices)
+    scores = {name: _read_scores(path, name, length) for name in (reward, report) if name is not None}
     if space is None:
         space = SearchSpace(
-            {each.name: Categorical(options=each.options) for each in found}, refuse_to_build, "tabular"
+            {column.name: Categorical(options=column.options) for column in columns}, refuse_to_build, "tabular"
         )
     encoding = Encoding(space)
-    coded = _coded(path, found, encoding)
-    masks = np.concatenate([encoding.masks(part) for part in _parts(np.maximum(coded, 0))])
-    inside = np.flatnonzero(~((coded < 0) & masks).any(1))
-    places = numbers(encoding, np.where(masks, coded, 0)[inside])
-    _check_once(path, encoding, places, inside)
+    codes_of_rows = _encode_rows(path, columns, encoding)
+    masks = np.concatenate([encoding.masks(part) for part in _split(np.maximum(codes_of_rows, 0))])
+    rows = np.flatnonzero(~((codes_of_rows < 0) & masks).any(1))
+    numbers = number_codes(encoding, np.where(masks, codes_of_rows, 0)[rows])
+    _check_rows(path, encoding, numbers, rows)
     for name, values in scores.items():
-        if len(wrong := inside[~np.isfinite(values[inside])]):
+        if len(wrong := rows[~np.isfinite(values[rows])]):
             raise InputError(
                 f"{path}: the column {name!r} has {len(wrong)} values that are not finite, the first "
                 f"({values[wrong[0]]}) in row {wrong[0]}; leave such rows out, and their candidates out of the space."
             )
-    winner = int(inside[scores[reward][inside].argmax()])
-    other = scores[report] if report is not None else None
-    return Table(space, encoding, _rows(encoding, places, inside), scores[reward], other, winner)
+    winner = int(rows[scores[reward][rows].argmax()])
+    reported = scores[report] if report is not None else None
+    return BenchmarkTable(space, encoding, _index_rows(encoding, numbers, rows), scores[reward], reported, winner)
 
 
-def _scores(path: object, name: str, length: int) -> Floats:
+def _read_scores(path: object, name: str, length: int) -> Floats:
     """A column of numbers [N]."""
     array = read(path, [name])[name]  # pyright: ignore[reportArgumentType]
     if array.ndim != 1 or array.dtype.kind not in "biuf":
@@ -189,98 +191,105 @@ def _scores(path: object, name: str, length: int) -> Floats:
     return array.astype(np.float64)
 
 
-def _coded(path: object, found: Sequence[Column], encoding: Encoding) -> Codes:
-    """The codes [N, D] of the rows; -1 where a value is none of the choice's."""
-    known = {each.name: each for each in found}
+def _encode_rows(path: object, columns: Sequence[Column], encoding: Encoding) -> Codes:
+    """The codes [N, D] of the rows; -1 where the choice does not have the value."""
+    by_name = {column.name: column for column in columns}
     choices = [decision.name for decision in encoding.decisions]
-    if set(known) != set(choices):
-        odd = next((name for name in choices if name not in known), None)
-        if odd is not None:
-            raise InputError(f"{path} has no column for the choice {odd!r} of the space: {suggest_names(odd, known)}")
-        odd = next(name for name in known if name not in choices)
-        raise InputError(f"{path}: the space has no choice for the column {odd!r}: {suggest_names(odd, choices)}")
-    coded = np.zeros((len(found[0].places), len(choices)), np.int32)
-    for place, decision in enumerate(encoding.decisions):
+    for name in choices:
+        if name not in by_name:
+            raise InputError(
+                f"{path} has no column for the choice {name!r} of the space: {suggest_names(name, by_name)}"
+            )
+    for name in by_name:
+        if name not in choices:
+            raise InputError(f"{path}: the space has no choice for the column {name!r}: {suggest_names(name, choices)}")
+    codes_of_rows = np.zeros((len(columns[0].indices), len(choices)), np.int32)
+    for index, decision in enumerate(encoding.decisions):
         if decision.bins:
             raise InputError(
-                f"the choice {decision.name!r} has more values than a table can have rows for; make it a Categorical "
+                f"the choice {decision.name!r} has too many values for a tabular benchmark; make it a Categorical "
                 "of the column's values."
             )
-        column = known[decision.name]
-        codes = [_code(encoding, place, value) for value in column.options]
-        if absent := [each for code, each in enumerate(decision.values) if code not in codes]:
+        column = by_name[decision.name]
+        codes = [_encode_value(encoding, index, value) for value in column.options]
+        if absent := [value for code, value in enumerate(decision.values) if code not in codes]:
             raise InputError(
                 f"the choice {decision.name!r} has the option {absent[0]!r}, which {path} does not have: "
-                f"its values are {_listed(column.options)}."
+                f"its values are {_list_values(column.options)}."
             )
-        coded[:, place] = np.array(codes, np.int32)[column.places]
-    return coded
+        codes_of_rows[:, index] = np.array(codes, np.int32)[column.indices]
+    return codes_of_rows
 
 
-def _code(encoding: Encoding, place: int, value: Value) -> int:
-    decision = encoding.decisions[place]
+def _encode_value(encoding: Encoding, index: int, value: Value) -> int:
+    decision = encoding.decisions[index]
     try:
         return decision.code(decision.choice.read(value))
     except InputError:
         return -1
 
 
-def _check_once(path: object, encoding: Encoding, places: npt.NDArray[Any], inside: npt.NDArray[Any]) -> None:
-    """Refuses a candidate with two rows or none. Raises: InputError."""
-    order = np.argsort(places, kind="stable")
-    twice = np.flatnonzero(places[order][1:] == places[order][:-1])
-    if len(twice):
-        first, second = inside[order[twice[0] : twice[0] + 2]]
+def _check_rows(path: object, encoding: Encoding, numbers: npt.NDArray[Any], rows: npt.NDArray[Any]) -> None:
+    """Rejects a candidate with two rows or none. Raises: InputError."""
+    order = np.argsort(numbers, kind="stable")
+    repeats = np.flatnonzero(numbers[order][1:] == numbers[order][:-1])
+    if len(repeats):
+        first, second = rows[order[repeats[0] : repeats[0] + 2]]
         raise InputError(
-            f"{path}: {len(twice)} rows repeat a candidate, first row {second} that of row {first}; leave one of them."
+            f"{path}: {len(repeats)} rows repeat a candidate, first row {second} that of row {first}; leave one out."
         )
-    missing = int(encoding.space.count()) - len(places)
+    missing = int(encoding.space.count()) - len(numbers)
     if missing:
-        known = set(places.tolist())
-        absent = next(each for each in every(encoding.space) if _number(encoding, each) not in known)
+        present = set(numbers.tolist())
+        absent = next(
+            candidate
+            for candidate in list_candidates(encoding.space)
+            if _number_candidate(encoding, candidate) not in present
+        )
         raise InputError(
             f"{path} has no row for {missing} of {int(encoding.space.count())} candidates, the first of them "
             f"{dict(absent.values)}; every candidate of the space needs one."
         )
 
 
-def _number(encoding: Encoding, candidate: Candidate) -> int:
-    return int(numbers(encoding, encoding.encode([candidate])[0])[0])
+def _number_candidate(encoding: Encoding, candidate: Candidate) -> int:
+    return int(number_codes(encoding, encoding.encode([candidate])[0])[0])
 
 
-def every(space: SearchSpace[Any]) -> Iterator[Candidate]:
-    """Every candidate of a countable space, in the order of its options, the last choice changing first."""
+def list_candidates(space: SearchSpace[Any]) -> Iterator[Candidate]:
+    """Every candidate of a countable space in the order of its options; the last choice changes first."""
     names = list(space.choices)
 
-    def walk(place: int, values: dict[str, Value]) -> Iterator[Candidate]:
-        if place == len(names):
+    def walk(depth: int, values: dict[str, Value]) -> Iterator[Candidate]:
+        if depth == len(names):
             yield Candidate(values)
-        elif space.is_active(name := names[place], values):
+        elif space.is_active(name := names[depth], values):
             for value in options(space.choices[name]):  # pyright: ignore[reportArgumentType]
-                yield from walk(place + 1, {**values, name: value})
+                yield from walk(depth + 1, {**values, name: value})
         else:
-            yield from walk(place + 1, values)
+            yield from walk(depth + 1, values)
 
     return walk(0, {})
 
 
-def _rows(encoding: Encoding, places: npt.NDArray[Any], inside: npt.NDArray[Any]) -> Rows:
-    """Rows by number; `places` are the numbers of the rows `inside`, each candidate once."""
+def _index_rows(encoding: Encoding, numbers: npt.NDArray[Any], rows: npt.NDArray[Any]) -> Rows:
+    """Rows by the numbers of their candidates, which are all different."""
     sizes, weights = _radix(encoding)
     if (size := math.prod(sizes)) > DENSE:
-        return dict(zip(places.tolist(), inside.tolist(), strict=True))
-    rows = np.zeros(size, np.int32)
-    rows[places] = inside
+        return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
+    row_by_number = np.zeros(size, np.int32)
+    row_by_number[numbers] = rows
     if any(decision.choice.when for decision in encoding.decisions):
-        for numbers_ in _parts(np.arange(size)):
-            codes = (numbers_[:, None] // np.array(weights) % np.array(sizes)).astype(np.int32)
-            rows[numbers_] = rows[numbers(encoding, np.where(encoding.masks(codes), codes, 0))]
-    rows.flags.writeable = False
-    return rows
+        for part in _split(np.arange(size)):
+            codes = (part[:, None] // np.array(weights) % np.array(sizes)).astype(np.int32)
+            active_numbers = number_codes(encoding, np.where(encoding.masks(codes), codes, 0))
+            row_by_number[part] = row_by_number[active_numbers]
+    row_by_number.flags.writeable = False
+    return row_by_number
 
 
-def _parts(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Stretches of an array, so that what is made of each stays small."""
+def _split(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Parts of an array, so that arrays computed from a part stay small."""
     return (array[first : first + _CHUNK] for first in range(0, len(array), _CHUNK))
 
 
@@ -288,7 +297,7 @@ def _shape(array: npt.NDArray[Any]) -> str:
     return f"{array.dtype} of shape {list(array.shape)}"
 
 
-def _listed(values: Sequence[Value] | Mapping[str, int]) -> str:
+def _list_values(values: Sequence[Value] | Mapping[str, int]) -> str:
     """A few values in words."""
     words = [f"{k!r} {v}" for k, v in values.items()] if isinstance(values, Mapping) else [repr(v) for v in values]
     return ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")

@@ -24,7 +24,7 @@ def test_on_a_benchmark_too_earlier_searches_are_known(table: Path, tmp_path: Pa
         out=tmp_path / "run",
     )  # fmt: skip
     searcher, job_seeds = GpCritic(first=4, prior=str(tmp_path / "run")), (0, 1)
-    benchmark = objective(space=space, task=task).table
+    benchmark = objective(space=space, task=task).benchmark
     rows = run_job(Job("warm", searcher, job_seeds), Budget(benchmark, 6, 1)).rows
     # Without earlier searches, tests/searchers/core/test_compiled_search.py shows the same.
     assert rows.tolist() == [search_alone(searcher, benchmark, seed, 6, 1).tolist() for seed in job_seeds]

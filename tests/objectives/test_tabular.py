@@ -20,7 +20,7 @@ from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
 from l2l.objectives import benchmark_table as tables
-from l2l.objectives.benchmark_table import Table, every, load
+from l2l.objectives.benchmark_table import BenchmarkTable, list_candidates, load_benchmark
 from l2l.objectives.final import Final
 from l2l.objectives.tabular import Tabular
 from l2l.objectives.tabular import benchmark_space as space
@@ -74,20 +74,22 @@ def test_every_candidate_has_the_metrics_of_its_row(toy: Path) -> None:
         == SearchSpace({f"codes{n}": Categorical(options=(0, 1, 2, 3)) for n in range(3)}, lambda *_: None).describe()
     )
     assert made.check() == {"reward", "test"}
-    found = metrics(made, list(every(made.space)))
+    found = metrics(made, list(list_candidates(made.space)))
     assert found == [{"reward": value, "test": -value} for value in MADE.rewards.tolist()]
-    assert metrics(objective(toy), list(every(made.space))) == [{"reward": value} for value in MADE.rewards.tolist()]
+    assert metrics(objective(toy), list(list_candidates(made.space))) == [
+        {"reward": value} for value in MADE.rewards.tolist()
+    ]
 
 
 def test_rows_follow_the_mixed_radix_of_whole_searches(toy: Path) -> None:
-    table = objective(toy).table
+    table = objective(toy).benchmark
     encoding = Encoding(table.space)
-    candidates = list(every(table.space))
+    candidates = list(list_candidates(table.space))
     codes, _ = encoding.encode(candidates)
     assert codes.tolist() == MADE.codes.tolist()
     assert isinstance(table.rows, np.ndarray)
-    assert table.rows[codes @ [16, 4, 1]].tolist() == table.find(candidates).tolist()
-    assert table.rewards[table.find(candidates)].tolist() == MADE.rewards.tolist()
+    assert table.rows[codes @ [16, 4, 1]].tolist() == table.find_rows(candidates).tolist()
+    assert table.rewards[table.find_rows(candidates)].tolist() == MADE.rewards.tolist()
     assert table.best == 1.0 == table.rewards[table.winner]
     keys = jax.vmap(jax.random.key)(np.arange(3))
     rows = run_searches(Evolution(population=8, tournament=4), encoding, table.rows, table.rewards, keys, 48, 4)
@@ -110,7 +112,7 @@ def test_columns_of_numbers_text_and_names(folder: Path) -> None:
     assert made.choices == {"op0": Categorical(options=("none", "conv"))}
     np.savez("mixed.npz", **arrays, op=op)
     codes = ["rule", "op", "norm", "depth", "rate"]
-    found = metrics(objective(Path("mixed.npz"), codes=codes), list(every(space("mixed.npz", codes))))
+    found = metrics(objective(Path("mixed.npz"), codes=codes), list(list_candidates(space("mixed.npz", codes))))
     assert sorted(each["reward"] for each in found) == list(range(32))
     (last,) = metrics(objective(Path("mixed.npz"), codes=codes), [space("mixed.npz", codes).candidate(
         {"rule": "adam", "op": 0, "norm": True, "depth": 5, "rate": 0.01})])  # fmt: skip
@@ -128,11 +130,11 @@ def test_a_users_own_space_may_be_smaller_ordered_otherwise_or_integer(toy: Path
     )
     made = objective(toy, own, report="test")
     made.check()
-    found = metrics(made, list(every(own)))
+    found = metrics(made, list(list_candidates(own)))
     assert len(found) == 8
     expected = [MADE.rewards[16 * a + 4 * b + c] for c in (1, 3) for a in (3, 0) for b in (0, 2)]
     assert [each["reward"] for each in found] == expected
-    assert made.table.best == max(expected)
+    assert made.benchmark.best == max(expected)
 
 
 def conditional(rewards: Sequence[float] = (5, 6, 7, 8)) -> SearchSpace[Any]:
@@ -153,14 +155,14 @@ def test_a_conditional_space(folder: Path, dense: bool, monkeypatch: pytest.Monk
         monkeypatch.setattr(tables, "DENSE", 3)
     own = conditional()
     made = objective(Path("some.npz"), own, codes=["kind", "width"])
-    assert [each["reward"] for each in metrics(made, list(every(own)))] == [6, 7, 8, 5]
+    assert [each["reward"] for each in metrics(made, list(list_candidates(own)))] == [6, 7, 8, 5]
     if dense:  # whatever a sampler has drawn for the inactive width
-        assert made.table.rows.tolist() == [1, 2, 3, 0, 0, 0]  # pyright: ignore[reportAttributeAccessIssue]
+        assert made.benchmark.rows.tolist() == [1, 2, 3, 0, 0, 0]  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        assert made.table.rows == {0: 1, 1: 2, 2: 3, 3: 0}
+        assert made.benchmark.rows == {0: 1, 1: 2, 2: 3, 3: 0}
     conditional([math.nan, 1, 2, 3])
     smaller = SearchSpace({"kind": Categorical(options=("conv",)), "width": own.choices["width"]}, lambda *_: None)
-    assert load("some.npz", ["kind", "width"], "reward", space=smaller).best == 3
+    assert load_benchmark("some.npz", ["kind", "width"], "reward", space=smaller).best == 3
 
 
 def test_numbers_beyond_64_bits(folder: Path) -> None:
@@ -170,12 +172,14 @@ def test_numbers_beyond_64_bits(folder: Path) -> None:
     switch = {"codes0": Categorical(options=(0, 1)), "codes1": Categorical(options=(0, 1), when={"codes0": 1})}
     others = {f"codes{n}": Categorical(options=(0,)) for n in range(2, 70)}
     own = SearchSpace(switch | others, lambda *_: None)
-    assert load("long.npz", ["codes"], "reward", space=own).best == 3
+    assert load_benchmark("long.npz", ["codes"], "reward", space=own).best == 3
     wide = {f"codes{n}": Categorical(options=(0, 1), when={"codes0": 1}) for n in range(1, 70)}
     more = np.eye(70, dtype=int)
     np.savez("long.npz", codes=np.vstack([codes, more[1:] + more[:1]]), reward=[0.0] * 72)
     with pytest.raises(InputError, match="rows repeat a candidate, first row 3 that of row 2"):
-        load("long.npz", ["codes"], "reward", space=SearchSpace({"codes0": switch["codes0"]} | wide, lambda *_: None))
+        load_benchmark(
+            "long.npz", ["codes"], "reward", space=SearchSpace({"codes0": switch["codes0"]} | wide, lambda *_: None)
+        )
 
 
 def saved(**changed: Any) -> Callable[[Path], None]:
@@ -285,8 +289,8 @@ SPACES: dict[str, tuple[dict[str, Any], str]] = {
     "a choice less": ({"codes2": None}, "the space has no choice for the column 'codes2': did you mean"),
     "another option": ({"codes1": Integer(low=2, high=5)}, "'codes1' has the option 4, which .*values are 0, 1"),
     "options of text": ({"codes1": Categorical(options=("0", "1"))}, "has the option '0', which"),
-    "a real": ({"codes1": Real(low=0, high=1)}, "'codes1' has more values than a table can have rows for"),
-    "a long integer": ({"codes1": Integer(low=0, high=99)}, "'codes1' has more values than a table"),
+    "a real": ({"codes1": Real(low=0, high=1)}, "'codes1' has too many values for a tabular benchmark"),
+    "a long integer": ({"codes1": Integer(low=0, high=99)}, "'codes1' has too many values for a tabular benchmark"),
 }  # fmt: skip
 
 
@@ -357,10 +361,10 @@ def test_what_a_table_cannot_do_is_refused_at_once(toy: Path) -> None:
 
 def test_it_travels_to_workers_without_its_rows(toy: Path) -> None:
     made = objective(toy)
-    found = metrics(made, list(every(made.space)))
+    found = metrics(made, list(list_candidates(made.space)))
     copy: Tabular = pickle.loads(pickle.dumps(Tabular(**{**vars_of(made), "space": space(toy, "codes")})))
-    assert copy._table is None
-    assert metrics(copy, list(every(made.space))) == found
+    assert copy._benchmark is None
+    assert metrics(copy, list(list_candidates(made.space))) == found
 
 
 def vars_of(made: Tabular) -> dict[str, Any]:
@@ -394,10 +398,10 @@ DATA = Path(os.environ.get("L2L_DATA", ""), "nasbench201/nasbench201.npz")
 @pytest.mark.parametrize(("data", "best", "row"), [("cifar10", 94.3733, 6111), ("cifar100", 73.5133, 9930)])
 def test_nas_bench_201(data: str, best: float, row: int) -> None:
     path = "nasbench201/nasbench201.npz"
-    table: Table = load(path, ["ops"], f"{data}_test_acc_200ep", f"{data}_val_acc_12ep", "op_names")
+    table: BenchmarkTable = load_benchmark(path, ["ops"], f"{data}_test_acc_200ep", f"{data}_val_acc_12ep", "op_names")
     assert (round(table.best, 4), table.winner) == (best, row)
     assert table.space.count() == 15_625 == len(set(np.asarray(table.rows).tolist()))
     assert {len(each) for each in table.encoding.decisions} == {5}
     with np.load(DATA) as found:
         values = {f"ops{n}": str(found["op_names"][op]) for n, op in enumerate(found["ops"][4711])}
-    assert table.find([table.space.candidate(values)]) == [4711]
+    assert table.find_rows([table.space.candidate(values)]) == [4711]
