@@ -35,12 +35,12 @@ TRIALS, BATCH = 6, 3
 
 
 def tell(state: int, trials: Sequence[Trial]) -> int:
-    """A searcher whose next question hangs on every bit of what it was told."""
+    """A searcher whose next candidates depend on every bit of the rewards that it was told."""
     return hash((state, *[(trial.number, trial.reward) for trial in trials]))
 
 
 def drive(folder: Path, careless: bool = False) -> str:
-    """Searches to the end, or goes on; the table it ends with. The careless one forgets what was running."""
+    """Searches, or resumes, to the end: its trials.csv. The careless driver forgets which trials were running."""
     with OptunaStore().attach(folder, SPACE, {"seed": 0}) as log:
         state = functools.reduce(tell, log.batches(), 0)
         while log.count() < TRIALS:
@@ -76,7 +76,7 @@ def die_before(commit: int) -> None:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """The exit code of a child that does the work: 1 if it raised."""
+    """Does the work in a forked child and returns its exit code: 1 if it raised."""
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
@@ -88,7 +88,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def sweep(folder: Path, careless: bool) -> None:
-    whole = drive(folder / "whole")  # which also imports all there is to import, once for all children
+    whole = drive(folder / "whole")  # which also imports everything, once for all children
 
     def run(commit: int | None) -> int:
         def work() -> None:

@@ -29,7 +29,7 @@ from typing import Any
 NUMBER = struct.Struct("q")
 PATIENCE = 300.0  # seconds for the server to import what it needs
 IMPORTED = (
-    *("jax", "jaxlib.mlir.dialects.mhlo", "flax.nnx", "optax", "hydra.main", "sklearn.datasets"),
+    *("jax", "jaxlib.mlir.dialects.mhlo", "flax.nnx", "optax", "hydra.main"),
     *("optuna", "alembic.command", "alembic.config", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql"),
     *(
         "l2l.cli.entry",

@@ -1,4 +1,4 @@
-"""Not a test: objectives that run no model, and parts that break a promise; by name in a configuration, or imported."""
+"""Not a test: objectives that run no model, and parts that break a promise; tests import or configure them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from l2l.types import Outcome, Trial
 
 @dataclass
 class Hashed:
-    """A reward out of the seed, the number and the candidate; `rounds` is how much work it takes."""
+    """A reward that is a hash of the seed, the number and the candidate; `rounds` says how much work it takes."""
 
     space: SearchSpace[Any]
     task: Any
@@ -46,7 +46,7 @@ class Hashed:
 
 @dataclass
 class Failing(Hashed):
-    """Fails every trial, every third for a reason of its own."""
+    """Fails every trial, every third one for another reason."""
 
     def outcome(self, trial: Trial) -> Outcome:
         """Why it failed."""
@@ -55,7 +55,7 @@ class Failing(Hashed):
 
 @dataclass
 class Curved(Hashed):
-    """Has a curve and stops where it is told; every fifth crashes on its way, and every seventh diverges."""
+    """Has a learning curve and stops at the epoch asked for; every fifth trial crashes, and every seventh diverges."""
 
     epochs: int = 5
 
@@ -65,11 +65,11 @@ class Curved(Hashed):
         return self.epochs
 
     def within(self, folder: Path) -> Curved:
-        """There is nothing to keep."""
+        """It stores nothing."""
         return self
 
     def retain(self, numbers: Collection[int]) -> None:
-        """There is nothing to forget."""
+        """It has stored nothing that could be removed."""
 
     def outcome(self, trial: Trial) -> Outcome:
         """What a trial measures up to its epoch."""
@@ -78,8 +78,8 @@ class Curved(Hashed):
             return Outcome(error="crashed: this one does")
         last = super().outcome(trial)
         # Some begin well and end badly.
-        slope = (last.metrics["accuracy"] * 1e6) % 1
-        curve = [last.metrics["accuracy"] + slope * epoch for epoch in range(until)]
+        rise = (last.metrics["accuracy"] * 1e6) % 1
+        curve = [last.metrics["accuracy"] + rise * epoch for epoch in range(until)]
         error = "diverged: at step 7" if until > 1 and trial.number % 7 == 4 else None
         return replace(last, metrics={"accuracy": curve[-1]}, curve={"accuracy": curve}, error=error)
 
@@ -89,10 +89,10 @@ _ASKED: list[bool] = []
 
 @dataclass(frozen=True)
 class Forgetful(Controller):
-    """A controller without replay: what it is told before a process has asked anything is lost."""
+    """A controller without replay: it ignores the trials that it is told before its process has asked anything."""
 
     def ask(self, state: ArraySearcherState, key: Any, count: int) -> Any:
-        """As ever."""
+        """Asks as usual, and notes that it has been asked."""
         _ASKED.append(True)
         return super().ask(state, key, count)
 
