@@ -83,7 +83,7 @@ class ControllerSampler(BaseSampler):
         """`searcher=None` is `GpCritic()`; the first `startup` trials that do not fail are sampled uniformly."""
         searcher = GpCritic() if searcher is None else searcher
         check_part("ControllerSampler's searcher", searcher, "a Searcher, such as GpCritic()", "ask")
-        if getattr(searcher, "prior", ()):
+        if isinstance(searcher, GpCritic) and searcher.prior:
             raise InputError(
                 "ControllerSampler's searcher may have no prior; give the study the earlier trials: "
                 "study.add_trials(optuna.load_study(...).trials)."

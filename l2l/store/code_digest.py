@@ -1,4 +1,4 @@
-"""What a user's code says: a digest of a function's source and of everything that it names in the user's own files."""
+"""A digest of a user's code: a function's source and everything that it names in the user's own files."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ def digest(function: Any, skip: Collection[str] = ()) -> str | None:
     that its module or top-level package lies in, or in a package of `skip`. None where there is no file to read,
     as in a notebook.
     """
-    made = underlying(function)
-    home = sys.modules.get(str(getattr(made, "__module__", "")))
-    found = _File.read(home)
-    if home is None or found is None:
+    target = underlying(function)
+    home = sys.modules.get(str(getattr(target, "__module__", "")))
+    home_file = _File.read(home)
+    if home is None or home_file is None:
         return None
-    root = str(getattr(made, "__qualname__", "")).partition(".")[0]
-    files, seen, sums = {home.__name__: found}, set[tuple[str, str]](), hashlib.sha256()
-    waiting = [(home.__name__, root)] if root in found.bound else [(home.__name__, name) for name in found.bound]
+    root = str(getattr(target, "__qualname__", "")).partition(".")[0]
+    files, seen, sums = {home.__name__: home_file}, set[tuple[str, str]](), hashlib.sha256()
+    waiting = (
+        [(home.__name__, root)] if root in home_file.bound else [(home.__name__, name) for name in home_file.bound]
+    )
     while waiting:
-        place, name = waiting.pop(0)
-        if (place, name) in seen:
+        here, name = waiting.pop(0)
+        if (here, name) in seen:
             continue
-        seen.add((place, name))
-        for statement in files[place].bound[name]:
+        seen.add((here, name))
+        for statement in files[here].bound[name]:
             sums.update(f"{name}: {ast.unparse(statement)}\n".encode())
-            waiting += [(place, other) for other in _loaded(statement) if other in files[place].bound]
-            for module, names in _imported(statement, sys.modules[place]):
+            waiting += [(here, other) for other in _list_loaded_names(statement) if other in files[here].bound]
+            for module, names in _list_imports(statement, sys.modules[here]):
                 if module not in files:
                     other = _File.read(sys.modules.get(module))
-                    if other is None or module.partition(".")[0] in skip or not _beside(module, other, home):
+                    if other is None or module.partition(".")[0] in skip or not _is_users_file(module, other, home):
                         continue
                     files[module] = other
-                wanted = [name for name in names if name in files[module].bound]
-                waiting += [(module, name) for name in wanted or files[module].bound]
+                used = [name for name in names if name in files[module].bound]
+                waiting += [(module, name) for name in used or files[module].bound]
     return sums.hexdigest()[:16]
 
 
@@ -66,9 +68,9 @@ class _File:
     def __init__(self, path: Path, tree: ast.Module) -> None:
         self.path = path
         self.bound: dict[str, list[ast.stmt]] = {}
-        imported = {each.asname or each.name.partition(".")[0] for each in _aliases(tree)}
+        imported = {alias.asname or alias.name.partition(".")[0] for alias in _list_aliases(tree)}
         for statement in tree.body:
-            for name in _binds(statement, imported):
+            for name in _list_bound_names(statement, imported):
                 self.bound.setdefault(name, []).append(statement)
 
     @classmethod
@@ -96,32 +98,32 @@ class _Bare(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _aliases(node: ast.AST) -> Iterator[ast.alias]:
-    for each in ast.walk(node):
-        if isinstance(each, ast.Import | ast.ImportFrom):
-            yield from each.names
+def _list_aliases(node: ast.AST) -> Iterator[ast.alias]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import | ast.ImportFrom):
+            yield from inner.names
 
 
-def _binds(statement: ast.stmt, imported: Collection[str]) -> set[str]:
+def _list_bound_names(statement: ast.stmt, imported: Collection[str]) -> set[str]:
     """The names that a top-level statement makes or changes."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
         return set()  # what a script does, not what it says
-    found = {each.asname or each.name.partition(".")[0] for each in _aliases(statement)}
+    names = {alias.asname or alias.name.partition(".")[0] for alias in _list_aliases(statement)}
     for node in ast.walk(statement):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found |= _owner(node)
+            names |= _find_owner(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            found |= _owner(node.value.func) - set(imported)  # `TABLE.update(…)`, but no call of a library
-    return found
+            names |= _find_owner(node.value.func) - set(imported)  # `TABLE.update(…)`, but no call of a library
+    return names
 
 
-def _owner(node: ast.AST) -> set[str]:
+def _find_owner(node: ast.AST) -> set[str]:
     """The variable that an attribute or an entry belongs to, if it is one's."""
     inner = node
     while isinstance(inner, ast.Subscript | ast.Attribute):
@@ -129,32 +131,32 @@ def _owner(node: ast.AST) -> set[str]:
     return {inner.id} if isinstance(inner, ast.Name) and inner is not node else set()
 
 
-def _loaded(statement: ast.stmt) -> list[str]:
+def _list_loaded_names(statement: ast.stmt) -> list[str]:
     """The names that a statement looks up outside itself, in the order of the source."""
     nodes = list(ast.walk(statement))
-    own: set[str] = set()
+    local: set[str] = set()
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-        own = {each.arg for each in nodes if isinstance(each, ast.arg)}
-        own |= {each.id for each in nodes if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
-        own -= {name for each in nodes if isinstance(each, ast.Global) for name in each.names}
-    names = [each.id for each in nodes if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(names) if name not in own]
+        local = {node.arg for node in nodes if isinstance(node, ast.arg)}
+        local |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        local -= {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    return [name for name in dict.fromkeys(names) if name not in local]
 
 
-def _imported(statement: ast.stmt, home: ModuleType) -> Iterator[tuple[str, list[str]]]:
+def _list_imports(statement: ast.stmt, home: ModuleType) -> Iterator[tuple[str, list[str]]]:
     """The modules that a statement imports, each with the names taken from it (none: the module itself)."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Import):
-            yield from ((each.name, []) for each in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = (home.__package__ or "").split(".")[: 1 - node.level or None] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            for each in node.names:
-                inner = f"{base}.{each.name}"
-                yield (inner, []) if inner in sys.modules else (base, [each.name])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield (inner, []) if inner in sys.modules else (base, [alias.name])
 
 
-def _beside(name: str, file: _File, home: ModuleType) -> bool:
+def _is_users_file(name: str, file: _File, home: ModuleType) -> bool:
     """Whether a file is the user's own: of the package of `home`, or in the folder that holds it."""
     top = home.__name__.partition(".")[0]
     if name.partition(".")[0] == top:
