@@ -31,15 +31,8 @@ PATIENCE = 300.0  # seconds for the server to import what it needs
 IMPORTED = (
     *("jax", "jaxlib.mlir.dialects.mhlo", "flax.nnx", "optax", "hydra.main"),
     *("optuna", "alembic.command", "alembic.config", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql"),
-    *(
-        "l2l.cli.entry",
-        "l2l.cli.search",
-        "l2l.cli.compose",
-        "l2l.api",
-        "l2l.run.loop",
-        "l2l.run.early_stopping",
-        "l2l.store.log",
-    ),
+    *("l2l.cli.entry", "l2l.cli.search", "l2l.cli.compose", "l2l.api", "l2l.run.loop"),
+    *("l2l.run.early_stopping", "l2l.store.log"),
     *("l2l.objectives.trained", "l2l.objectives.final", "l2l.executors.local", "l2l.executors.worker"),
     *("l2l.tasks.digits", "l2l.searchers.controllers.reinforce", "search_spaces.mlp", "toys"),
 )
