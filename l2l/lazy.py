@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+def make_lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """The `__getattr__` of a package, and its `__all__`; `modules` says for each public name where it is defined."""
 
     def load_name(name: str) -> Any:

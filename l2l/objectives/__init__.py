@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l2l.lazy import lazy_names
+from l2l.lazy import make_lazy_names
 
 if TYPE_CHECKING:
     from l2l.objectives.benchmark_table import refuse_to_build as refuse_to_build
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from l2l.objectives.tabular import benchmark_space as benchmark_space
     from l2l.objectives.trained import Trained as Trained
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Trained": "l2l.objectives.trained",

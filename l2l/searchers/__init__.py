@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l2l.lazy import lazy_names
+from l2l.lazy import make_lazy_names
 
 if TYPE_CHECKING:
     from l2l.searchers.controllers.controller import Controller as Controller
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from l2l.searchers.preferences import Preferences as Preferences
     from l2l.searchers.random import Random as Random
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Controller": "l2l.searchers.controllers.controller",

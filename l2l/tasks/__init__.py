@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l2l.lazy import lazy_names
+from l2l.lazy import make_lazy_names
 
 if TYPE_CHECKING:
     from l2l.tasks.adult import Adult as Adult
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from l2l.tasks.text import Text as Text
     from l2l.tasks.text import TinyShakespeare as TinyShakespeare
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Digits": "l2l.tasks.digits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l2l.lazy import lazy_names
+from l2l.lazy import make_lazy_names
 
 if TYPE_CHECKING:
     from l2l.searchers.controllers.baseline import LeaveOneOut as LeaveOneOut
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from l2l.searchers.controllers.reinforce import Reinforce as Reinforce
     from l2l.searchers.controllers.transformer import Transformer as Transformer
 
-__getattr__, __all__ = lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Controller": "l2l.searchers.controllers.controller",
