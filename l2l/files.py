@@ -12,7 +12,7 @@ from l2l.errors import InputError
 
 
 @contextmanager
-def exclusive(path: Path) -> Generator[None]:
+def lock_file(path: Path) -> Generator[None]:
     """Holds the lock file `path` and creates its folders; at the end it is deleted with those that are still empty.
 
     The lock belongs to the process, so it ends with it however the process ends.

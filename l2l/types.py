@@ -233,7 +233,7 @@ class Staged(Objective, Protocol):
         """Epochs of a full training."""
         ...
 
-    def within(self, folder: Path) -> Staged:
+    def with_checkpoints(self, folder: Path) -> Staged:
         """The same objective with its checkpoints in `folder`; a lost checkpoint costs time and nothing else."""
         ...
 
@@ -332,7 +332,7 @@ class TrialLog(Protocol):
         """The batches all of whose trials have ended, in order: what a searcher is told."""
         ...
 
-    def running(self) -> list[Trial]:
+    def list_running(self) -> list[Trial]:
         """The trials to run, or to run again after a crash, in number order; none of a half-opened batch."""
         ...
 

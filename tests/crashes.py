@@ -28,7 +28,7 @@ from sqlalchemy.engine import Engine
 from l2l.errors import InputError
 from l2l.run.trials_csv import write_csv
 from l2l.store.optuna_store import OptunaStore
-from l2l.testing.stores import SPACE, ended, point
+from l2l.testing.stores import SPACE, complete_trial, point
 from l2l.types import Trial
 
 TRIALS, BATCH = 6, 3
@@ -44,14 +44,14 @@ def drive(folder: Path, careless: bool = False) -> str:
     with OptunaStore().attach(folder, SPACE, {"seed": 0}) as log:
         state = functools.reduce(tell, log.batches(), 0)
         while log.count() < TRIALS:
-            todo = [] if careless else log.running()
+            todo = [] if careless else log.list_running()
             if not todo:
                 first, size = log.next_batch(min(BATCH, TRIALS - log.count()))
                 draw = random.Random(state)
                 cohorts = [range(first, first + size)] * size
                 todo = log.open([SPACE.sample(draw) for _ in range(size)], cohorts)
             for trial in todo:
-                log.close(ended(trial, random.Random(f"{trial.number} {trial.candidate.key}").random()))
+                log.close(complete_trial(trial, random.Random(f"{trial.number} {trial.candidate.key}").random()))
             state = tell(state, log.batches()[-1]) if log.batches() else state
         return write_csv(log.trials(), SPACE)
 

@@ -27,7 +27,7 @@ from l2l.run.result import TestScores, TrialCounts
 from l2l.run.setup import SearchSetup
 from l2l.searchers.random import Random
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.store.fingerprint import public_name
+from l2l.store.fingerprint import find_public_name
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Outcome, Spec, Status, Trial
@@ -107,7 +107,7 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
     assert given["rungs"] is None
     for group in set(chosen) - {"space", "tracker", "rungs"}:
         part = given[group] if inspect.isclass(given[group]) else type(given[group])
-        assert public_name(part) == chosen[group]["_target_"]
+        assert find_public_name(part) == chosen[group]["_target_"]
     assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {
         name: node["_target_"].rsplit(".", 1)[1] for name, node in chosen["tracker"].items()
     }

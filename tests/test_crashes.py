@@ -74,4 +74,4 @@ def test_a_refusal_leaves_what_a_crash_left(tmp_path: Path) -> None:
         pass
     assert [(tmp_path / "study.db").read_bytes(), beside.read_bytes()] == before
     with OptunaStore().attach(tmp_path, SPACE, {"seed": 0}) as log:
-        assert [trial.number for trial in log.running()] == [0]
+        assert [trial.number for trial in log.list_running()] == [0]

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from l2l.errors import InputError
-from l2l.files import exclusive, write_atomically
+from l2l.files import lock_file, write_atomically
 from l2l.store.sqlite import connect
 
 
 def test_the_lock_leaves_nothing_behind(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "a" / "b" / "lock"):
+    with lock_file(tmp_path / "a" / "b" / "lock"):
         assert (tmp_path / "a" / "b" / "lock").read_text() == f"{os.getpid()}\n"
         with (
             pytest.raises(InputError, match=f"process {os.getpid()}"),
-            exclusive(tmp_path / "a" / "b" / "lock"),
+            lock_file(tmp_path / "a" / "b" / "lock"),
         ):
             pass
         assert (tmp_path / "a" / "b" / "lock").exists()
@@ -28,14 +28,14 @@ def test_the_lock_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_the_lock_keeps_a_folder_that_is_used(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("left by a crash")
     for _ in range(2):
-        with exclusive(tmp_path / "run" / "lock"), exclusive(tmp_path / "lock"):
+        with lock_file(tmp_path / "run" / "lock"), lock_file(tmp_path / "lock"):
             (tmp_path / "run" / "result").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["result", "run"]
 
 
 def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot lock"), exclusive(tmp_path / "file" / "run" / "lock"):
+    with pytest.raises(InputError, match="cannot lock"), lock_file(tmp_path / "file" / "run" / "lock"):
         pass
 
 

@@ -64,7 +64,7 @@ class Curved(Hashed):
         """Epochs of a full training."""
         return self.epochs
 
-    def within(self, folder: Path) -> Curved:
+    def with_checkpoints(self, folder: Path) -> Curved:
         """It stores nothing."""
         return self
 

@@ -181,7 +181,7 @@ def main() -> None:
                 search(objective, seed, options.evaluations)
                 seconds[name].append(time.perf_counter() - started)
                 rows[name].append(compute_curve(objective, options.evaluations))
-        optimum, source = table.benchmark.best, Path(table.path).stem
+        optimum, source = table.benchmark.best_reward, Path(table.path).stem
     print(f"table: {source}, best {optimum:.3f}\n")
     print_table(rows)
     if options.json:

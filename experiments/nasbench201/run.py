@@ -176,7 +176,7 @@ def warm(args: argparse.Namespace) -> dict[str, Any]:
             parts.setdefault((target, kind), []).append(rewards)
     results: dict[str, Any] = {}
     for target in SETS:
-        best = load_benchmark(target).best
+        best = load_benchmark(target).best_reward
         kinds = [kind for data_set, kind in parts if data_set == target]
         curves = {kind: accumulate_best(np.concatenate(parts[target, kind])) for kind in kinds}
         for kind, curve in curves.items():

@@ -79,7 +79,7 @@ def compare(
             folder / "runs", space, task, objective, reward, executor, trials, batch, say or (lambda _: None)
         )
         searches = runner.run(searchers, seed_range)
-    analysis = analyse(searches, None if benchmark is None else benchmark.best)
+    analysis = analyse(searches, None if benchmark is None else benchmark.best_reward)
     setting = Setting(
         batch=batch, seed=seed, settings=arguments, command=command,
         space=_measure_space(space),

@@ -52,7 +52,7 @@ class BenchmarkTable:
     """The row with the highest reward of the space, the first of equals."""
 
     @property
-    def best(self) -> float:
+    def best_reward(self) -> float:
         """The highest reward of the space."""
         return float(self.rewards[self.winner])
 

@@ -94,7 +94,7 @@ class Trained:
         """Epochs of a full training."""
         return self.epochs or self.task.epochs
 
-    def within(self, folder: Path) -> Trained:
+    def with_checkpoints(self, folder: Path) -> Trained:
         """The same objective; it saves in `folder` the trials that stop at a rung, and they go on from there."""
         copy = replace(self)
         copy._population, copy._size_levels, copy._checkpoints = (

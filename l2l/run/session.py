@@ -65,7 +65,7 @@ class Session:
 
     def open_batch(self, state: Any, size: int) -> list[Trial]:
         """The trials to run next: those that a crash left running, or a new batch of the searcher's."""
-        if running := self.log.running():
+        if running := self.log.list_running():
             return running
         first, size = self.log.next_batch(size)
         with self.time_searcher():

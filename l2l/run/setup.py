@@ -117,4 +117,4 @@ def _collect_settings(setup: SearchSetup, objective: Objective, reward: Reward) 
 
 def with_rungs(objective: Objective, rungs: Rungs | None, directory: Path) -> Objective:
     """The objective with its checkpoints in the run folder if there are rungs."""
-    return objective if rungs is None else require_staged(objective).within(directory.resolve() / "rungs")
+    return objective if rungs is None else require_staged(objective).with_checkpoints(directory.resolve() / "rungs")

@@ -46,7 +46,7 @@ def collect_settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
         elif isinstance(value, os.PathLike):
             flat[name] = os.fspath(value)
         else:
-            flat[name] = public_name(type(value))
+            flat[name] = find_public_name(type(value))
             for field, entry in _read_arguments(value).items():
                 if field not in skip:
                     walk(f"{name}.{field}", entry)
@@ -56,7 +56,7 @@ def collect_settings(skip: Sequence[str] = (), **parts: Any) -> dict[str, Any]:
     return flat
 
 
-def public_name(part: Any) -> str:
+def find_public_name(part: Any) -> str:
     """The dotted name by which users know a class or function: in the outermost package that offers it."""
     module, name = part.__module__, part.__qualname__
     packages = itertools.accumulate(module.split("."), "{}.{}".format)
@@ -70,7 +70,7 @@ def describe_builder(space: SearchSpace[Any]) -> dict[str, Any]:
     if isinstance(build, functools.partial):
         settings["space.build.arguments"] = _describe([*build.args, *sorted(build.keywords.items())])
         build = build.func
-    settings["space.build"] = public_name(build if hasattr(build, "__qualname__") else type(build))
+    settings["space.build"] = find_public_name(build if hasattr(build, "__qualname__") else type(build))
     # The spaces of l2l have a version; a user's own space has nothing but its code to tell it from another.
     packages = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
     is_built_in = settings["space.build"].partition(".")[0] in packages
@@ -157,7 +157,7 @@ def _describe(value: Any) -> str:
         return repr(value)
     if isinstance(value, functools.partial):
         return f"{_describe(value.func)}({_describe([*value.args, *sorted(value.keywords.items())])})"
-    return public_name(code_digest.underlying(value))
+    return find_public_name(code_digest.underlying(value))
 
 
 def _flatten(fingerprint: Mapping[str, Any]) -> dict[Any, Any]:

@@ -21,11 +21,11 @@ from l2l.store.optuna_tables import OptunaTables
 from l2l.store.trial_json import (
     check_end,
     check_order,
-    measured_json,
-    opened_json,
-    plain_candidate,
+    make_plain_candidate,
     read_outcome,
     read_trial,
+    write_measurements,
+    write_opening,
 )
 from l2l.types import Status, Trial
 
@@ -73,7 +73,7 @@ class StudyLog:
         """The batches all of whose trials have ended, in order: what a searcher is told."""
         return list(self._batches)
 
-    def running(self) -> list[Trial]:
+    def list_running(self) -> list[Trial]:
         """The trials to run, or to run again after a crash, in number order; none of a half-opened batch."""
         opened = self.next_batch(1)[0]
         return [trial for trial in self._trials[:opened] if trial.status is Status.RUNNING]
@@ -101,7 +101,7 @@ class StudyLog:
         if len(groups) != size or any(first + i not in group for i, group in enumerate(groups)):
             raise ValueError(f"batch {first}: every candidate needs a cohort with its own number in it")
         trials = [
-            Trial(first + i, plain_candidate(candidate, first + i), (first, size), group)
+            Trial(first + i, make_plain_candidate(candidate, first + i), (first, size), group)
             for i, (candidate, group) in enumerate(zip(candidates, groups, strict=True))
         ]
         templates = [self._template(trial) for trial in trials]  # all of them, before anything is written
@@ -112,7 +112,7 @@ class StudyLog:
                     "the interruption (other code or another machine); choose another out= and start again."
                 )
         known = len(self._trials) - first
-        with self._timed():
+        with self._measure_seconds():
             ids = self._add(templates[known:])
         self._ids |= dict(enumerate(ids, first + known))
         self._trials += trials[known:]
@@ -128,7 +128,7 @@ class StudyLog:
         check_end(self._trials[trial.number], trial, self._objectives)
         # Plus zero: SQLite keeps no negative zero.
         values = None if trial.reward is None else tuple(float(value) + 0.0 for value in trial.reward)
-        with self._timed():
+        with self._measure_seconds():
             measured = self._write(trial, values)
         stored = self._trials[trial.number] = replace(measured, status=trial.status, reward=values)
         self._ended += 1
@@ -142,25 +142,25 @@ class StudyLog:
         """
         if self._trials[trial.number].status is not Status.RUNNING or not trial.scores:
             raise ValueError(f"trial {trial.number} is at no rung")
-        with self._timed():
+        with self._measure_seconds():
             stored = self._trials[trial.number] = self._write(trial)
         return stored
 
     def _add(self, templates: Sequence[FrozenTrial]) -> list[int]:
-        if (tables := self._known_tables()) is not None:
+        if (tables := self._find_tables()) is not None:
             return tables.open(self._study, templates)
         return [self._storage.create_new_trial(self._study, template) for template in templates]
 
     def _write(self, trial: Trial, values: Sequence[float] | None = None) -> Trial:
         """Writes the outcome, the scores as Optuna's intermediate values, and how the trial ended if it has."""
-        trial_id, outcome, opened = self._id(trial.number), measured_json(trial), self._trials[trial.number]
+        trial_id, outcome, opened = self._id(trial.number), write_measurements(trial), self._trials[trial.number]
         attributes = {"outcome": outcome}
         if trial.cohort != opened.cohort:  # it needed a program of fewer lanes
             opened = replace(opened, cohort=trial.cohort)
-            attributes["trial"] = opened_json(opened)
+            attributes["trial"] = write_opening(opened)
         scores = {int(epoch): tuple(float(value) + 0.0 for value in score) for epoch, score in trial.scores.items()}
         steps, state = {epoch: score[0] for epoch, score in scores.items()}, _STATES[trial.status]
-        if (tables := self._known_tables()) is not None:
+        if (tables := self._find_tables()) is not None:
             tables.write(trial_id, attributes, steps, state, values or ())
         else:
             for name, value in attributes.items():
@@ -171,7 +171,7 @@ class StudyLog:
                 self._storage.set_trial_state_values(trial_id, state, values)
         return replace(opened, outcome=read_outcome(outcome), scores=scores)
 
-    def _known_tables(self) -> OptunaTables | None:
+    def _find_tables(self) -> OptunaTables | None:
         """Optuna's SQL tables; None in memory, and where their version is unknown here."""
         if self._tables is None:
             self._tables = OptunaTables.of(self._storage)
@@ -203,13 +203,13 @@ class StudyLog:
             params=dict(values),
             distributions={name: self._distributions[name] for name in values},
             # This is what is read back: Optuna's columns confuse 1 with True and round integers above 2**53.
-            user_attrs={"trial": opened_json(trial)},
+            user_attrs={"trial": write_opening(trial)},
             system_attrs={},
             intermediate_values={},
         )
 
     @contextmanager
-    def _timed(self) -> Generator[None]:
+    def _measure_seconds(self) -> Generator[None]:
         started = time.perf_counter()
         try:
             with translate_errors(self._label):

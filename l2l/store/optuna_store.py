@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 
 from l2l.errors import InputError
-from l2l.files import exclusive
+from l2l.files import lock_file
 from l2l.space import SearchSpace
 from l2l.store import fingerprint
 from l2l.store.database import open_database, translate_errors
@@ -140,7 +140,7 @@ class OptunaStore:
         study = _Study(name, self.url is None, record, objectives, location.label)
         with ExitStack() as stack:
             if self.url != "memory":
-                stack.enter_context(exclusive(directory / "lock"))
+                stack.enter_context(lock_file(directory / "lock"))
             if location.file is not None:
                 storage = self._open_file(stack, location.file, study, begin)
             else:
@@ -153,7 +153,7 @@ class OptunaStore:
     def _open_file(self, stack: ExitStack, file: Path, study: _Study, begin: Callable[[], None]) -> BaseStorage:
         """Opens a SQLite file for writing, after a look at it that leaves no trace."""
         if self.url is not None:  # other run folders can name the same file
-            stack.enter_context(exclusive(file.with_name(f"{file.name}.lock")))
+            stack.enter_context(lock_file(file.with_name(f"{file.name}.lock")))
         if not study.is_in_file(file):
             begin()  # before the file is created
         return stack.enter_context(open_database(file, study.label))

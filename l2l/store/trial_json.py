@@ -12,7 +12,7 @@ from l2l.space import Candidate
 from l2l.types import Outcome, Status, Trial
 
 
-def plain_candidate(candidate: Candidate, number: int) -> Candidate:
+def make_plain_candidate(candidate: Candidate, number: int) -> Candidate:
     """The candidate as it will be read back. Raises: ValueError if it is not made of JSON values."""
     try:
         return Candidate(
@@ -22,13 +22,13 @@ def plain_candidate(candidate: Candidate, number: int) -> Candidate:
         raise ValueError(f"the values and the note of candidate {number} must be JSON values: {error}") from error
 
 
-def _number_json(value: float) -> float | str:
+def _write_number(value: float) -> float | str:
     """A number that every JSON reader accepts; `float` reads it back."""
     value = float(value)
     return value if math.isfinite(value) else repr(value)
 
 
-def opened_json(trial: Trial) -> dict[str, Any]:
+def write_opening(trial: Trial) -> dict[str, Any]:
     """A trial before it runs, as JSON values."""
     return {
         "values": dict(trial.candidate.values),
@@ -38,18 +38,18 @@ def opened_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
+def write_outcome(outcome: Outcome) -> dict[str, Any]:
     """The outcome as JSON values."""
     return {
-        "metrics": {name: _number_json(value) for name, value in outcome.metrics.items()},
-        "seconds": {name: _number_json(value) for name, value in outcome.seconds.items()},
-        "curve": {name: [_number_json(value) for value in values] for name, values in outcome.curve.items()},
+        "metrics": {name: _write_number(value) for name, value in outcome.metrics.items()},
+        "seconds": {name: _write_number(value) for name, value in outcome.seconds.items()},
+        "curve": {name: [_write_number(value) for value in values] for name, values in outcome.curve.items()},
         "error": outcome.error,
     }
 
 
 def read_outcome(record: Mapping[str, Any]) -> Outcome:
-    """The outcome that `outcome_json` wrote."""
+    """The outcome that `write_outcome` wrote."""
     return Outcome(
         metrics={name: float(value) for name, value in record["metrics"].items()},
         seconds={name: float(value) for name, value in record["seconds"].items()},
@@ -58,9 +58,9 @@ def read_outcome(record: Mapping[str, Any]) -> Outcome:
     )
 
 
-def measured_json(trial: Trial) -> dict[str, Any]:
+def write_measurements(trial: Trial) -> dict[str, Any]:
     """What a trial has measured, as JSON values; with its scores if they have more than one number."""
-    record = outcome_json(trial.outcome or Outcome())
+    record = write_outcome(trial.outcome or Outcome())
     if any(len(score) > 1 for score in trial.scores.values()):
         record["scores"] = [[epoch, *score] for epoch, score in trial.scores.items()]
     return record

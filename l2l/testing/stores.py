@@ -30,7 +30,7 @@ SPACE: SearchSpace[None] = SearchSpace(
 """Every kind of choice, with options that some databases confuse."""
 
 
-def exact(trial: Trial) -> str:
+def describe_bits(trial: Trial) -> str:
     """All of a trial to the last bit: `==` on trials does not look at notes, nor tell 1 from True."""
     note = json.dumps(trial.candidate.metadata)
     return f"{list(trial.candidate.values.items())!r} {note} {replace(trial, candidate=Candidate({}))!r}"
@@ -43,7 +43,7 @@ def point(any_: Value, i: int = 0) -> Candidate:
     return SPACE.candidate({**values, **deep, "shift": -0.0}, {"log_prob": -1.5 - i, "parents": [0, i]})
 
 
-def ended(trial: Trial, *reward: float) -> Trial:
+def complete_trial(trial: Trial, *reward: float) -> Trial:
     """The trial, complete with this reward."""
     outcome = Outcome(
         metrics={"accuracy": reward[0], "loss": math.inf, "least": 5e-324},
@@ -67,15 +67,15 @@ class StoreContract(abc.ABC):
         """A study of `SPACE`."""
         return self.store(folder).attach(folder / "run", SPACE, {"seed": 0}, objectives=objectives)
 
-    def again(self, folder: Path, before: Sequence[Trial], objectives: int = 1) -> None:
+    def check_reread(self, folder: Path, before: Sequence[Trial], objectives: int = 1) -> None:
         """The next process reads the same trials, to the last bit."""
         if self.survives:
             with self.attach(folder, objectives) as log:
-                assert [exact(trial) for trial in log.trials()] == [exact(trial) for trial in before]
+                assert [describe_bits(trial) for trial in log.trials()] == [describe_bits(trial) for trial in before]
 
     def test_a_new_study_is_empty(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
-            assert (log.count(), log.trials(), log.running(), log.batches()) == (0, [], [], [])
+            assert (log.count(), log.trials(), log.list_running(), log.batches()) == (0, [], [], [])
             assert log.next_batch(3) == (0, 3)
             assert log.seconds > 0
 
@@ -83,28 +83,29 @@ class StoreContract(abc.ABC):
         candidates = [point(option, i) for i, option in enumerate((True, 1, 0, "1", None, 0.5, False))]
         with self.attach(tmp_path) as log:
             opened = log.open(candidates, [tuple(range(7))] * 7)
-            assert [exact(replace(trial, candidate=each)) for trial, each in zip(opened, candidates, strict=True)] == [
-                exact(trial) for trial in opened
-            ]
+            assert [
+                describe_bits(replace(trial, candidate=candidate))
+                for trial, candidate in zip(opened, candidates, strict=True)
+            ] == [describe_bits(trial) for trial in opened]
             assert [trial.number for trial in opened] == list(range(7))
             assert {trial.batch for trial in opened} == {(0, 7)}
-            assert log.running() == opened
-        self.again(tmp_path, opened)
+            assert log.list_running() == opened
+        self.check_reread(tmp_path, opened)
 
     def test_every_end_comes_back_as_it_was(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
             complete, failed, pruned = log.open([point(True, i) for i in range(3)])
             stored = [
-                log.close(ended(complete, 0.1 + 0.2)),
+                log.close(complete_trial(complete, 0.1 + 0.2)),
                 log.close(replace(failed, status=Status.FAILED, outcome=Outcome(error="it\nbroke: ü"))),
                 log.close(replace(pruned, status=Status.PRUNED, outcome=Outcome({"accuracy": 0.25}))),
             ]
-            assert exact(stored[0]) == exact(ended(complete, 0.1 + 0.2))
+            assert describe_bits(stored[0]) == describe_bits(complete_trial(complete, 0.1 + 0.2))
             assert stored[0].cohort == (0,)
             assert log.trials() == stored
             assert log.batches() == [stored]
-            assert (log.count(), log.running(), log.next_batch(2)) == (3, [], (3, 2))
-        self.again(tmp_path, stored)
+            assert (log.count(), log.list_running(), log.next_batch(2)) == (3, [], (3, 2))
+        self.check_reread(tmp_path, stored)
 
     @pytest.mark.parametrize("objectives", [1, 2])
     def test_what_a_trial_reached_comes_back_as_it_was(self, tmp_path: Path, objectives: int) -> None:
@@ -117,8 +118,8 @@ class StoreContract(abc.ABC):
                 outcome = Outcome({"accuracy": 0.1 + 0.2}, {"train": 0.1}, {"accuracy": [0.1, 0.1 + 0.2]})
                 log.reach(replace(trial, outcome=replace(outcome, metrics={"accuracy": 0.1}), scores={1: score(0.1)}))
                 reached = replace(trial, outcome=outcome, scores={1: score(0.1), 2: score(0.1 + 0.2)})
-                assert exact(log.reach(reached)) == exact(reached)
-            assert [trial.number for trial in log.running()] == [0, 1, 2, 3]
+                assert describe_bits(log.reach(reached)) == describe_bits(reached)
+            assert [trial.number for trial in log.list_running()] == [0, 1, 2, 3]
             stored = log.trials()[1:3]
             stopped = log.close(replace(stored[0], status=Status.PRUNED, reward=score(0.1 + 0.2)))
             assert (stopped.reward, stopped.scores) == (score(0.1 + 0.2), stored[0].scores)
@@ -131,41 +132,41 @@ class StoreContract(abc.ABC):
             assert (log.trials()[0].scores, fresh.scores) == ({1: score(0.1), 2: score(0.1 + 0.2)}, {})
             assert log.trials()[failed.number].scores == log.trials()[going.number].scores
             before = log.trials()
-        self.again(tmp_path, before, objectives)
+        self.check_reread(tmp_path, before, objectives)
 
     def test_a_trial_that_ended_in_fewer_lanes_says_so_and_in_others_it_cannot(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
             opened = log.open([point(True, i) for i in range(4)], [(0, 1, 2, 3)] * 4)
             for wrong in ((), (1,), (0, 4)):
                 with pytest.raises(ValueError, match="trial 0 was opened in another cohort"):
-                    log.close(replace(ended(opened[0], 0.5), cohort=wrong))
-            stored = [log.close(replace(ended(trial, 0.5), cohort=(0, 1))) for trial in opened[:2]]
-            stored.append(log.close(ended(opened[2], 0.5)))
+                    log.close(replace(complete_trial(opened[0], 0.5), cohort=wrong))
+            stored = [log.close(replace(complete_trial(trial, 0.5), cohort=(0, 1))) for trial in opened[:2]]
+            stored.append(log.close(complete_trial(opened[2], 0.5)))
             assert [trial.cohort for trial in stored] == [(0, 1), (0, 1), (0, 1, 2, 3)]
-            assert log.running() == opened[3:]
-        self.again(tmp_path, [*stored, *opened[3:]])
+            assert log.list_running() == opened[3:]
+        self.check_reread(tmp_path, [*stored, *opened[3:]])
 
     def test_rewards_have_the_length_of_the_study(self, tmp_path: Path) -> None:
         with self.attach(tmp_path, objectives=2) as log:
             (trial,) = log.open([point(True)])
             for wrong in ((0.5,), (0.5, math.nan), (0.5, math.inf), ()):
                 with pytest.raises(ValueError, match="2 finite rewards"):
-                    log.close(replace(ended(trial, 0.5), reward=wrong))
-            stored = log.close(ended(trial, 0.5, -1e300))
+                    log.close(replace(complete_trial(trial, 0.5), reward=wrong))
+            stored = log.close(complete_trial(trial, 0.5, -1e300))
             assert stored.reward == (0.5, -1e300)
-        self.again(tmp_path, [stored], objectives=2)
+        self.check_reread(tmp_path, [stored], objectives=2)
 
     def test_a_batch_is_told_when_all_its_trials_have_ended(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
             for first in (0, 2):
                 opened = log.open([point(True, first), point(True, first + 1)])
-                log.close(ended(opened[1], 0.5))
+                log.close(complete_trial(opened[1], 0.5))
                 assert len(log.batches()) == first // 2
-                assert log.running() == opened[:1]
-                log.close(ended(opened[0], 0.25))
+                assert log.list_running() == opened[:1]
+                log.close(complete_trial(opened[0], 0.25))
             assert [[trial.number for trial in batch] for batch in log.batches()] == [[0, 1], [2, 3]]
             before = log.trials()
-        self.again(tmp_path, before)
+        self.check_reread(tmp_path, before)
 
     def test_a_trial_ends_once(self, tmp_path: Path) -> None:
         with self.attach(tmp_path) as log:
@@ -173,14 +174,14 @@ class StoreContract(abc.ABC):
             with pytest.raises(ValueError, match="not ended"):
                 log.close(trial)
             with pytest.raises(ValueError, match="no trial 7"):
-                log.close(replace(ended(trial, 1.0), number=7))
+                log.close(replace(complete_trial(trial, 1.0), number=7))
             with pytest.raises(ValueError, match="another candidate"):
-                log.close(replace(ended(trial, 1.0), candidate=point(False)))
+                log.close(replace(complete_trial(trial, 1.0), candidate=point(False)))
             with pytest.raises(ValueError, match="has no reward"):
-                log.close(replace(ended(trial, 1.0), status=Status.FAILED))
-            log.close(ended(trial, 1.0))
+                log.close(replace(complete_trial(trial, 1.0), status=Status.FAILED))
+            log.close(complete_trial(trial, 1.0))
             with pytest.raises(ValueError, match="complete already"):
-                log.close(ended(trial, 1.0))
+                log.close(complete_trial(trial, 1.0))
             assert log.count() == 1
 
     def test_what_cannot_be_stored_opens_nothing(self, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import l2l
 from l2l import machine
 from l2l.cli import config
 from l2l.errors import InputError
-from l2l.store.fingerprint import collect_settings, describe_builder, public_name
+from l2l.store.fingerprint import collect_settings, describe_builder, find_public_name
 from l2l.testing import make_landscape, write_landscape
 
 CONF = config.find_folder()
@@ -94,8 +94,8 @@ def list_settings(group: str, part: Any) -> dict[str, Any]:
     if group == "space":
         return describe_builder(part)
     if group == "executor":
-        return {group: public_name(type(part))}
-    return {group: public_name(part.func)} if hasattr(part, "func") else collect_settings(**{group: part})
+        return {group: find_public_name(type(part))}
+    return {group: find_public_name(part.func)} if hasattr(part, "func") else collect_settings(**{group: part})
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_yaml_says_what_it_is_and_nothing_twice(path: Path) -> None:
     assert len(lines[0].split()) > 2
     for node in list_targets(yaml.safe_load(path.read_text())):
         target = import_target(node["_target_"])
-        assert node["_target_"] == public_name(target)
+        assert node["_target_"] == find_public_name(target)
         parameters = inspect.signature(target).parameters
         assert [name for name in parameters if name in node and is_same(node[name], parameters[name].default)] == []
 

@@ -90,7 +90,7 @@ def test_rows_follow_the_mixed_radix_of_whole_searches(toy: Path) -> None:
     assert isinstance(table.rows, np.ndarray)
     assert table.rows[codes @ [16, 4, 1]].tolist() == table.find_rows(candidates).tolist()
     assert table.rewards[table.find_rows(candidates)].tolist() == MADE.rewards.tolist()
-    assert table.best == 1.0 == table.rewards[table.winner]
+    assert table.best_reward == 1.0 == table.rewards[table.winner]
     keys = jax.vmap(jax.random.key)(np.arange(3))
     rows = run_searches(Evolution(population=8, tournament=4), encoding, table.rows, table.rewards, keys, 48, 4)
     assert rows.shape == (3, 48)
@@ -134,7 +134,7 @@ def test_a_users_own_space_may_be_smaller_ordered_otherwise_or_integer(toy: Path
     assert len(found) == 8
     expected = [MADE.rewards[16 * a + 4 * b + c] for c in (1, 3) for a in (3, 0) for b in (0, 2)]
     assert [each["reward"] for each in found] == expected
-    assert made.benchmark.best == max(expected)
+    assert made.benchmark.best_reward == max(expected)
 
 
 def conditional(rewards: Sequence[float] = (5, 6, 7, 8)) -> SearchSpace[Any]:
@@ -162,7 +162,7 @@ def test_a_conditional_space(folder: Path, dense: bool, monkeypatch: pytest.Monk
         assert made.benchmark.rows == {0: 1, 1: 2, 2: 3, 3: 0}
     conditional([math.nan, 1, 2, 3])
     smaller = SearchSpace({"kind": Categorical(options=("conv",)), "width": own.choices["width"]}, lambda *_: None)
-    assert load_benchmark("some.npz", ["kind", "width"], "reward", space=smaller).best == 3
+    assert load_benchmark("some.npz", ["kind", "width"], "reward", space=smaller).best_reward == 3
 
 
 def test_numbers_beyond_64_bits(folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_numbers_beyond_64_bits(folder: Path) -> None:
     switch = {"codes0": Categorical(options=(0, 1)), "codes1": Categorical(options=(0, 1), when={"codes0": 1})}
     others = {f"codes{n}": Categorical(options=(0,)) for n in range(2, 70)}
     own = SearchSpace(switch | others, lambda *_: None)
-    assert load_benchmark("long.npz", ["codes"], "reward", space=own).best == 3
+    assert load_benchmark("long.npz", ["codes"], "reward", space=own).best_reward == 3
     wide = {f"codes{n}": Categorical(options=(0, 1), when={"codes0": 1}) for n in range(1, 70)}
     more = np.eye(70, dtype=int)
     np.savez("long.npz", codes=np.vstack([codes, more[1:] + more[:1]]), reward=[0.0] * 72)
@@ -399,7 +399,7 @@ DATA = Path(os.environ.get("L2L_DATA", ""), "nasbench201/nasbench201.npz")
 def test_nas_bench_201(data: str, best: float, row: int) -> None:
     path = "nasbench201/nasbench201.npz"
     table: BenchmarkTable = load_benchmark(path, ["ops"], f"{data}_test_acc_200ep", f"{data}_val_acc_12ep", "op_names")
-    assert (round(table.best, 4), table.winner) == (best, row)
+    assert (round(table.best_reward, 4), table.winner) == (best, row)
     assert table.space.count() == 15_625 == len(set(np.asarray(table.rows).tolist()))
     assert {len(each) for each in table.encoding.decisions} == {5}
     with np.load(DATA) as found:

@@ -310,7 +310,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     batch = [make_trial(n, None, cohorts[n // 3], candidate) for n, candidate in enumerate(members)]
     whole = {trial.number: get_outcome(trial) for trial in objective(batch)}
 
-    staged = objective.within(tmp_path / "rungs")
+    staged = objective.with_checkpoints(tmp_path / "rungs")
     begun = list(staged([replace(trial, until=1) for trial in batch]))
     assert [len(get_outcome(trial).curve["loss"]) for trial in begun] == [1] * 6
     staged.retain([0, 2, 4])

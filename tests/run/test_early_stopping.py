@@ -30,7 +30,7 @@ from l2l.searchers.predictor import Predictor
 from l2l.searchers.random import Random
 from l2l.store.log import StudyLog
 from l2l.store.optuna_store import OptunaStore
-from l2l.testing.stores import exact
+from l2l.testing.stores import describe_bits
 from l2l.types import Outcome, Status, Trial
 
 RULES = {"halving": Halving(), "asha": Asha(eta=2), "hyperband": Hyperband(), "median": Median(startup=2)}
@@ -45,7 +45,7 @@ def climb(out: Path, **changed: Any) -> Result:
 
 def timeless(trials: Any) -> list[str]:
     """All of the trials but their seconds."""
-    return [exact(replace(each, outcome=replace(each.outcome or Outcome(), seconds={}))) for each in trials]
+    return [describe_bits(replace(each, outcome=replace(each.outcome or Outcome(), seconds={}))) for each in trials]
 
 
 def test_who_is_stopped_keeps_the_reward_of_its_rung(tmp_path: Path) -> None:

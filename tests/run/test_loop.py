@@ -34,7 +34,7 @@ from l2l.space import Candidate, Real, SearchSpace
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
 from l2l.testing import TOY
-from l2l.testing.stores import exact
+from l2l.testing.stores import describe_bits
 from l2l.trackers.background import BackgroundTracker
 from l2l.types import Outcome, Run, Status, Trial
 
@@ -68,7 +68,7 @@ class Chained:
 
     def tell(self, state: tuple[SearchSpace[Any], str], trials: Sequence[Trial]) -> tuple[SearchSpace[Any], str]:
         timeless = [replace(each, outcome=replace(each.outcome or Outcome(), seconds={})) for each in trials]
-        told = [state[1], *map(exact, timeless)]
+        told = [state[1], *map(describe_bits, timeless)]
         return state[0], hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def summary(self, state: tuple[SearchSpace[Any], str]) -> Mapping[str, float]:

@@ -73,7 +73,7 @@ def test_another_format_is_refused_in_one_sentence(change: int, words: str) -> N
 
 
 def test_a_class_goes_by_the_name_that_its_package_offers() -> None:
-    assert fingerprint.public_name(l2l.searchers.controllers.controller.Controller) == "l2l.searchers.Controller"
-    assert fingerprint.public_name(build) == f"{__name__}.build"
+    assert fingerprint.find_public_name(l2l.searchers.controllers.controller.Controller) == "l2l.searchers.Controller"
+    assert fingerprint.find_public_name(build) == f"{__name__}.build"
     benchmark = SearchSpace(CHOICES, refuse_to_build, "tabular")
     assert fingerprint.describe_builder(benchmark)["space.build"] == "l2l.objectives.refuse_to_build"

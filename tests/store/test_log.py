@@ -21,7 +21,7 @@ from l2l.errors import InputError, SearchError
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store import optuna_tables
 from l2l.store.optuna_store import OptunaStore
-from l2l.testing.stores import SPACE, StoreContract, ended, exact, point
+from l2l.testing.stores import SPACE, StoreContract, complete_trial, describe_bits, point
 from l2l.types import Outcome, Status
 
 
@@ -53,7 +53,7 @@ def folder_state(folder: Path) -> dict[str, bytes]:
 def fill(run: Path, settings: dict[str, Any] | None = None) -> None:
     with OptunaStore().attach(run, SPACE, settings or {"seed": 0}) as log:
         for trial in log.open([point(True, i) for i in range(3)]):
-            log.close(ended(trial, trial.number / 3))
+            log.close(complete_trial(trial, trial.number / 3))
 
 
 _scalars = st.one_of(
@@ -88,7 +88,7 @@ def test_any_space_comes_back_as_it_was(
         for trial, candidate in zip(opened, candidates, strict=True):
             assert repr(trial.candidate.values) == repr(candidate.values)
     with OptunaStore().attach(folder, space, {}) as log:
-        assert [exact(trial) for trial in log.running()] == [exact(trial) for trial in opened]
+        assert [describe_bits(trial) for trial in log.list_running()] == [describe_bits(trial) for trial in opened]
 
 
 def test_optuna_and_its_dashboard_open_the_study(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_while_it_is_open_others_can_read_it(tmp_path: Path) -> None:
         reader = sqlite3.connect(tmp_path / "study.db")
         reader.execute("begin")
         assert reader.execute("select count(*) from trials").fetchone() == (1,)
-        log.close(ended(log.running()[0], 0.5))  # does not wait for the reader
+        log.close(complete_trial(log.list_running()[0], 0.5))  # does not wait for the reader
         reader.close()
         assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
     # Afterwards a run folder holds the one file.
@@ -236,7 +236,7 @@ def test_studies_of_one_database_are_told_apart_by_name(tmp_path: Path) -> None:
         with store.attach(tmp_path / name, SPACE, {"name": name}, name=name) as log:
             log.open([point(True)])
     with store.attach(tmp_path / "one", SPACE, {"name": "one"}, name="one") as log:
-        assert len(log.running()) == 1
+        assert len(log.list_running()) == 1
         with (
             pytest.raises(InputError, match="in use"),
             store.attach(tmp_path / "two", SPACE, {"name": "two"}, name="two"),
@@ -252,14 +252,14 @@ def test_a_failing_disk_ends_the_search_with_a_sentence(tmp_path: Path) -> None:
             vandal.execute("drop table trial_values")
         vandal.close()
         with pytest.raises(SearchError, match="same command continues"):
-            log.close(ended(trial, 0.5))
-        assert log.running() == [trial]
+            log.close(complete_trial(trial, 0.5))
+        assert log.list_running() == [trial]
 
 
 def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) -> None:
     candidates, cohorts = [point(True, i) for i in range(3)], [(1, 2, 3)] * 3
     with OptunaStore().attach(tmp_path, SPACE, {}) as log:
-        log.close(ended(log.open([point(False)])[0], 1.0))
+        log.close(complete_trial(log.open([point(False)])[0], 1.0))
         with sqlite3.connect(tmp_path / "study.db") as connection:
             connection.execute(
                 "create trigger full before insert on trials when (select count(*) from trials) = 3 "
@@ -281,7 +281,7 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
     with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert len(log.trials()) == 3
         # There is nothing to run before the batch is whole, whatever size is wished for now.
-        assert (log.running(), log.next_batch(9)) == ([], (1, 3))
+        assert (log.list_running(), log.next_batch(9)) == ([], (1, 3))
         with pytest.raises(InputError, match="proposed for trial 1"):
             log.open([point(False, i) for i in range(3)])
         with pytest.raises(ValueError, match="3 candidates"):
@@ -289,9 +289,9 @@ def test_a_half_opened_batch_is_finished_by_the_same_question(tmp_path: Path) ->
         assert len(log.trials()) == 3
         opened = log.open(candidates, cohorts)
         assert [trial.number for trial in opened] == [1, 2, 3]
-        assert log.running() == opened
+        assert log.list_running() == opened
     with OptunaStore().attach(tmp_path, SPACE, {}) as log:
-        assert [exact(trial) for trial in log.running()] == [exact(trial) for trial in opened]
+        assert [describe_bits(trial) for trial in log.list_running()] == [describe_bits(trial) for trial in opened]
 
 
 def test_an_outcome_without_an_end_is_not_read(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_an_outcome_without_an_end_is_not_read(tmp_path: Path) -> None:
         (trial,) = log.open([point(True)])
         log._storage.set_trial_user_attr(log._ids[0], "outcome", {"torn": 1})  # pyright: ignore
     with OptunaStore().attach(tmp_path, SPACE, {}) as log:
-        assert log.running()[0].outcome is None
+        assert log.list_running()[0].outcome is None
         failed = log.close(replace(trial, status=Status.FAILED, outcome=Outcome(error="again")))
     with OptunaStore().attach(tmp_path, SPACE, {}) as log:
         assert log.trials() == [failed]
@@ -348,7 +348,7 @@ def test_the_tables_hold_what_optunas_own_calls_write(
             with OptunaStore().attach(tmp_path / name, SPACE, {"seed": 0}) as log:
                 going, complete, failed = log.open([point(True, 0), point(None, 1), point(False, 2)])
                 log.reach(replace(going, outcome=Outcome({"accuracy": 0.5}), scores={1: (0.5,), 3: (0.25,)}))
-                log.close(ended(complete, 0.5))
+                log.close(complete_trial(complete, 0.5))
                 log.close(replace(failed, status=Status.FAILED, outcome=Outcome(error="gone")))
             study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / name}/study.db")
             written.append(study.trials)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from l2l.run.trials_csv import write_csv
 from l2l.space import Candidate, Categorical, Real, SearchSpace
-from l2l.store.trial_json import outcome_json, read_outcome
+from l2l.store.trial_json import read_outcome, write_outcome
 from l2l.types import Outcome, Status, Trial
 
 _by_name = st.dictionaries(st.text(max_size=5), st.floats(), max_size=4)
@@ -27,7 +27,7 @@ _by_name = st.dictionaries(st.text(max_size=5), st.floats(), max_size=4)
     )
 )
 def test_an_outcome_comes_back_from_strict_json(outcome: Outcome) -> None:
-    assert repr(read_outcome(json.loads(json.dumps(outcome_json(outcome), allow_nan=False)))) == repr(outcome)
+    assert repr(read_outcome(json.loads(json.dumps(write_outcome(outcome), allow_nan=False)))) == repr(outcome)
 
 
 SPACE: SearchSpace[None] = SearchSpace(
