@@ -29,8 +29,6 @@ CRITIC = GpCritic(first=8)
 
 
 class TestGpCritic(SearcherContract):
-    trials = 64
-
     def searcher(self) -> GpCritic:
         return CRITIC
 
