@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from l2l.executors.local import Local
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
@@ -66,13 +68,12 @@ def search(
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
-    executor = executor or Local()
-    if not executor.in_process:
+    if config is None and jax.config.jax_platforms != "cpu":  # the command line decides for itself
         # The accelerators belong to the workers: this process must not take their memory if it looks at one.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     setup = SearchSetup(
         space=space, task=Digits() if task is None else task, searcher=Controller() if searcher is None else searcher,
-        objective=objective, reward=Metric() if reward is None else reward, executor=executor,
+        objective=objective, reward=Metric() if reward is None else reward, executor=executor or Local(),
         store=OptunaStore() if store is None else store,
         tracker={"console": Console(), "wandb": Wandb()} if tracker is None else tracker, final=final, rungs=rungs,
         trials=trials, batch=batch, seed=seed, out=out, group=group, config=config,

@@ -59,7 +59,7 @@ def read_sizes(what: str, options: Sequence[int]) -> tuple[int, ...]:
 def _check_integers(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
     for number in numbers:
         if type(number) is not int or number < 1:
-            raise InputError(f"{what} must be whole numbers of at least 1, got {number!r}.")
+            raise InputError(f"{what} must be integers of at least 1, got {number!r}.")
     return tuple(numbers)
 
 

@@ -29,7 +29,7 @@ BAD = {
     f"{TEXT}good.txt space.heads=[3]": "heads must be 1 or even, so that two can share keys, got 3.",
     f"{TEXT}good.txt space.head_sizes=[7]": "head_sizes must be even, for rotary positions rotate pairs of features, "
     "got 7.",
-    f"{TEXT}good.txt space.windows=[0]": "windows must be whole numbers of at least 1, got 0.",
+    f"{TEXT}good.txt space.windows=[0]": "windows must be integers of at least 1, got 0.",
     f"{TEXT}good.txt space.ks=[4] space.experts=[2]": "ks must be at most the number of experts, got 4 of 2.",
     f"{TEXT}good.txt space.capacities=[0]": "capacities must be numbers above 0, got 0.",
     f"{TEXT}good.txt space.routers=[softmx]": "router 'softmx' is unknown: did you mean 'softmax'?",

@@ -77,8 +77,8 @@ def explain_error(error: BaseException, command: str, words: Sequence[str]) -> s
     for override in overrides:
         if sentence := _explain_override(override, command, has_sweep):
             return sentence
-    if isinstance(error, AssertionError) and (sentence := _explain_null_group(overrides)):
-        return sentence
+    if isinstance(error, AssertionError):
+        return _explain_null_group(overrides)
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             lines = [override.input_line for override in overrides if override.key_or_group == cause.full_key]
@@ -143,11 +143,11 @@ def _explain_override(override: Override, command: str, has_sweep: bool) -> str 
     return None
 
 
-def _explain_null_group(overrides: Sequence[Override]) -> str | None:
+def _explain_null_group(overrides: Sequence[Override]) -> str:
     """Which override is an argument of a group that is null: OmegaConf only fails an assertion there."""
     for override in overrides:
         group, dot, _ = override.key_or_group.partition(".")
         if group in ("rungs", "final") and dot:
             line = str(override.input_line)
             return f"{line} has nothing to change: there is no {group} here; choose one with {group}=NAME."
-    return None
+    return "an override changes a group that is null; choose one with GROUP=NAME first."

@@ -29,5 +29,5 @@ def resume(words: list[str]) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML ({flatten_message(error)}); restore it from a copy.") from None
     if not isinstance(plain, dict) or plain.get("_target_") != "l2l.search":
-        raise InputError(f"{path} is not the configuration of a search.")
+        raise InputError(f"{path} is not the configuration of a search, or an older l2l wrote it.")
     run_search({**plain, "out": words[0]})

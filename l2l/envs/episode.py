@@ -51,8 +51,8 @@ class Rules:
         check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", "__call__")
         if self.reward is not None:
             check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", "__call__")
-        other = self.objective.space if isinstance(self.objective, HasSpace) else self.space
-        if other.choices != self.space.choices:
+        other = self.objective.space if isinstance(self.objective, HasSpace) else None
+        if isinstance(other, SearchSpace) and other.choices != self.space.choices:
             raise InputError(
                 f"the objective was made for another space, of {', '.join(other.choices)}, where this one is of "
                 f"{', '.join(self.space.choices)}; give both the same one, names and values alike."

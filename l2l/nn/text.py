@@ -84,7 +84,7 @@ def generate(model: Any, prompt: str, length: int, key: jax.Array, temperature: 
     if unknown := [code for code in codes if code not in vocabulary]:
         raise ValueError(f"the prompt has {chr(unknown[0])!r}, which the model does not know; leave it out")
     if not isinstance(length, Integral) or length < 0:
-        raise ValueError(f"length must be a whole number of at least 0, got {length!r}")
+        raise ValueError(f"length must be an integer of at least 0, got {length!r}")
     if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
     recent = codes[-model.context :]

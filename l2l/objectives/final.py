@@ -14,7 +14,7 @@ from l2l.abilities import NamesClasses
 from l2l.engine.cohort import group_cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fit
-from l2l.errors import InputError
+from l2l.errors import InputError, check_integer
 from l2l.export.module import is_built_in, load, read_verified, save
 from l2l.objectives.trained import Trained
 from l2l.run.result import summarise_test
@@ -44,8 +44,7 @@ class Final:
             raise InputError(
                 "final=retrained trains the winner again, which this objective does not do; give final=null."
             )
-        if type(self.seeds) is not int or self.seeds < 0:
-            raise InputError(f"final.seeds must be an integer of at least 0, got {self.seeds!r}.")
+        check_integer("final.seeds", self.seeds, 0)
 
     def check(self) -> None:
         """The objective has been checked before."""

@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class BestTrial:
         """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
         reward: Any = values["reward"]
         parts: dict[str, Any] = {"reward": tuple(reward) if isinstance(reward, list) else (reward,)}
-        return cls(**{**values, **parts})
+        return cls(**{**_select_fields(cls, values), **parts})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; a reward of one objective is a plain number."""
@@ -107,7 +107,7 @@ class FrontRecord:
     def from_json(cls, values: Mapping[str, Any]) -> FrontRecord:
         """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
         parts: dict[str, Any] = {"members": [BestTrial.from_json(member) for member in values["members"]]}
-        return cls(**{**values, **parts})
+        return cls(**{**_select_fields(cls, values), **parts})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -139,12 +139,12 @@ class SearchRecord:
         """Reads what `to_json` wrote. Raises: TypeError or KeyError if it is something else."""
         best, test, front = values["best"], values["test"], values.get("front")
         parts: dict[str, Any] = {
-            "trials": TrialCounts(**values["trials"]),
+            "trials": TrialCounts(**_select_fields(TrialCounts, values["trials"])),
             "best": None if best is None else BestTrial.from_json(best),
-            "test": None if test is None else TestScores(**test),
+            "test": None if test is None else TestScores(**_select_fields(TestScores, test)),
             "front": None if front is None else FrontRecord.from_json(front),
         }
-        return cls(**{**values, **parts})
+        return cls(**{**_select_fields(cls, values), **parts})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, in the order of `result.json`."""
@@ -173,6 +173,12 @@ class Result:
     trials: Sequence[Trial] = field(repr=False)
     record: SearchRecord = field(repr=False)
     """The content of `result.json`."""
+
+
+def _select_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record's fields, without those that only a newer l2l knows."""
+    names = {one.name for one in fields(record)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def title(part: object) -> str:

@@ -74,8 +74,8 @@ def test_bytes_are_decoded() -> None:
     [
         (("", 3), "the prompt is empty"),
         (("abz", 3), "the prompt has 'z', which the model does not know"),
-        (("a", -1), "length must be a whole number of at least 0, got -1"),
-        (("a", 2.5), "length must be a whole number of at least 0, got 2.5"),
+        (("a", -1), "length must be an integer of at least 0, got -1"),
+        (("a", 2.5), "length must be an integer of at least 0, got 2.5"),
         (("a", 1, jax.random.key(0), -1.0), "temperature must be a number of at least 0, got -1.0"),
         (("a", 1, jax.random.key(0), float("nan")), "temperature must be a number of at least 0, got nan"),
         (("a", 1, jax.random.key(0), float("inf")), "temperature must be a number of at least 0, got inf"),

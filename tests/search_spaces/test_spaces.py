@@ -173,15 +173,15 @@ def test_weights_decay_but_biases_do_not() -> None:
         ({"depth": (3, 1)}, "depth must be [low, high] with 1 <= low <= high, got [3, 1]."),
         ({"depth": (2,)}, "depth must be [low, high] with 1 <= low <= high, got [2]."),
         ({"depth": 3}, "depth must be [low, high] with 1 <= low <= high, got 3."),
-        ({"depth": (0, 2)}, "depth must be whole numbers of at least 1, got 0."),
-        ({"depth": (1, True)}, "depth must be whole numbers of at least 1, got True."),
+        ({"depth": (0, 2)}, "depth must be integers of at least 1, got 0."),
+        ({"depth": (1, True)}, "depth must be integers of at least 1, got True."),
         ({"activations": ("rulu",)}, "activation 'rulu' is unknown: did you mean 'relu'"),
         (
             {"normalisations": ("group",)},
             "normalisation 'group' is unknown: expected one of 'batch', 'layer', 'none', 'rms'.",
         ),
         ({"optimizers": ("adam",)}, "optimizer 'adam' is unknown: did you mean 'adamw'?"),
-        ({"batch_sizes": (0,)}, "batch_sizes must be whole numbers of at least 1, got 0."),
+        ({"batch_sizes": (0,)}, "batch_sizes must be integers of at least 1, got 0."),
         ({"batch_sizes": (64, 64)}, "batch_sizes must differ, 64 stands twice."),
         ({"batch_sizes": ()}, "at least one"),
         ({"optimizers": ()}, "at least one"),
@@ -196,10 +196,10 @@ def test_bad_arguments(make: Callable[..., SearchSpace[Learner]], arguments: dic
 @pytest.mark.parametrize(
     ("make", "arguments", "words"),
     [
-        (mlp.space, {"widths": (8, -1)}, "widths must be whole numbers of at least 1, got -1."),
-        (mlp.space, {"widths": (8.0,)}, "widths must be whole numbers of at least 1, got 8.0."),
-        (cnn.space, {"filters": ("8",)}, "filters must be whole numbers of at least 1, got '8'."),
-        (cnn.space, {"kernels": (0,)}, "kernels must be whole numbers of at least 1, got 0."),
+        (mlp.space, {"widths": (8, -1)}, "widths must be integers of at least 1, got -1."),
+        (mlp.space, {"widths": (8.0,)}, "widths must be integers of at least 1, got 8.0."),
+        (cnn.space, {"filters": ("8",)}, "filters must be integers of at least 1, got '8'."),
+        (cnn.space, {"kernels": (0,)}, "kernels must be integers of at least 1, got 0."),
         (cnn.space, {"poolings": ("mean",)}, "pooling 'mean' is unknown: did you mean 'max'?"),
     ],
 )
