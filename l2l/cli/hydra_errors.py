@@ -29,7 +29,7 @@ def explain_composition(command: str, words: Sequence[str]) -> Generator[None]:
         raise
     # Some checks of Hydra and OmegaConf raise no more than an AssertionError or a ValueError.
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError) as error:
-        raise InputError(explain_error(error, command, words)) from error
+        raise InputError(explain_hydra_error(error, command, words)) from error
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def list_causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def explain_error(error: BaseException, command: str, words: Sequence[str]) -> str:
+def explain_hydra_error(error: BaseException, command: str, words: Sequence[str]) -> str:
     """One sentence about an error that Hydra raised while it composed `l2l COMMAND WORDS`."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from l2l.cli.search import run_search
+from l2l.cli.search import run_configuration
 from l2l.errors import InputError, flatten_message
 
 
@@ -30,4 +30,4 @@ def resume(words: list[str]) -> None:
         raise InputError(f"{path} is not YAML ({flatten_message(error)}); restore it from a copy.") from None
     if not isinstance(plain, dict) or plain.get("_target_") != "l2l.search":
         raise InputError(f"{path} is not the configuration of a search, or an older l2l wrote it.")
-    run_search({**plain, "out": words[0]})
+    run_configuration({**plain, "out": words[0]})

@@ -26,10 +26,10 @@ def _run_job(plain: dict[str, Any]) -> None:
         choices = "-".join(str(job.runtime.choices[group]) for group in ("space", "task", "searcher"))
         plain["out"] = plain["out"] or f"{job.sweep.dir}/{job.job.num}-{choices}"
         plain["group"] = plain["group"] or Path(job.sweep.dir).name
-    run_search(config.resolve_paths(plain))
+    run_configuration(config.resolve_paths(plain))
 
 
-def run_search(plain: dict[str, Any]) -> None:
+def run_configuration(plain: dict[str, Any]) -> None:
     """Checks and instantiates a resolved configuration, runs its search and prints how to use the best model."""
     os.environ.update(compilation_cache())  # before JAX is imported
     config.check(plain)

@@ -47,7 +47,7 @@ def get_pad(choice: Choice) -> str | None:
     return None if isinstance(choice, Real) else choice.pad
 
 
-def is_repeat(choice: Choice) -> TypeGuard[Integer]:
+def is_depth(choice: Choice) -> TypeGuard[Integer]:
     """Whether a choice says how often a part is repeated."""
     return isinstance(choice, Integer) and choice.repeats
 
@@ -104,7 +104,7 @@ def make_shared_bucket(space: SearchSpace[Any], candidate: Candidate, levels: Si
         ):
             continue
         pad = get_pad(choice)
-        if is_repeat(choice):
+        if is_depth(choice):
             sizes[name] = choice.high
         elif pad is not None:
             sizes[name] = padded.get(pad, levels[pad][0])

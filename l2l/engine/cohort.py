@@ -83,7 +83,7 @@ def halve_lanes(cohort: Cohort) -> list[Cohort]:
     return halves if cohort.lanes > 1 else []
 
 
-def split_trials(cohort: Cohort) -> list[Cohort]:
+def halve_trials(cohort: Cohort) -> list[Cohort]:
     """After a crash: half of the trials each, with as many lanes; a single trial with one lane; then nothing.
 
     A candidate that crashes does so at every start, so the lanes of its companions never change because of it.

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from l2l import machine
-from l2l.engine.bucket import SizeLevels, get_pad, is_repeat, list_padded_sizes, make_lane_data, make_shared_bucket
+from l2l.engine.bucket import SizeLevels, get_pad, is_depth, list_padded_sizes, make_lane_data, make_shared_bucket
 from l2l.engine.cost import count_model_equations, count_training_operations
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Learner, Spec
@@ -258,7 +258,7 @@ def _describe_kind(space: SearchSpace[Any], candidate: Candidate) -> str:
     """What fixes a candidate's programs, apart from sizes."""
     return repr([
         value for name, value in space.select_static(candidate).items()
-        if get_pad(space.choices[name]) is None and not is_repeat(space.choices[name])
+        if get_pad(space.choices[name]) is None and not is_depth(space.choices[name])
     ])  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from l2l.engine.bucket import SizeLevels, make_exact_bucket, make_shared_bucket
 from l2l.engine.checkpoint import Checkpoints, DamagedCheckpoint, flatten_state
-from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, plan_calls, split_trials
+from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, halve_trials, plan_calls
 from l2l.engine.data import load_data, make_spec
 from l2l.engine.fit import Fit
 from l2l.engine.latency import measure_latency
@@ -200,7 +200,7 @@ class Trained:
         except Exception as error:
             remaining = cohort.select(len(results), len(cohort.trials))
             log.exception("trials %s crashed", [trial.number for trial in remaining.trials])
-            parts = (halve_lanes(remaining) if _is_out_of_memory(error) else []) or split_trials(remaining)
+            parts = (halve_lanes(remaining) if _is_out_of_memory(error) else []) or halve_trials(remaining)
             if not parts:
                 results.append(replace(remaining.trials[0], outcome=Outcome(error=explain_error(error))))
         for part in parts:  # after the `except` block, which frees what the error refers to

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, plan_calls, split_trials
+from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, halve_trials, plan_calls
 from l2l.space import Candidate
 from l2l.types import Trial
 
@@ -57,15 +57,15 @@ def test_halves_do_not_depend_on_which_trials_are_left_and_are_what_these_note(s
                 assert describe(group_cohorts([trial], limit)) == alone
 
 
-def test_split_trials_keep_the_lanes_until_one_is_alone() -> None:
+def test_halved_trials_keep_the_lanes_until_one_is_alone() -> None:
     whole = Cohort(make_trials([1, 2, 5], range(8)), [tuple(range(8))] * 3)
-    first, second = split_trials(whole)
+    first, second = halve_trials(whole)
     assert describe([first, second]) == [([1, 2], whole.companions[0]), ([5], whole.companions[0])]
     assert [trial.cohort for part in (first, second) for trial in part.trials] == [tuple(range(8))] * 3
-    (single,) = split_trials(second)
+    (single,) = halve_trials(second)
     assert describe([single]) == [([5], (5,))]
     assert single.trials[0].cohort == (5,)
-    assert split_trials(single) == []
+    assert halve_trials(single) == []
 
 
 def test_trials_that_go_on_share_calls_with_those_of_the_same_program() -> None:
