@@ -109,5 +109,5 @@ class Careless(OptunaStore):
     def attach(self, *arguments: Any, **named: Any) -> Generator[StudyLog]:
         """The log of a careless store."""
         with super().attach(*arguments, **named) as log:
-            log.running = list
+            log.list_running = list
             yield log
