@@ -100,7 +100,7 @@ def test_a_search_from_start_to_end(run: Run, folder: Path) -> None:
         "[8] -> [16]",
     ):
         assert words in sentence
-    assert sentence.endswith("choose another out= or give the old values.")
+    assert sentence.endswith("choose another out= or use the old values.")
     assert read_files(folder) == before
     (folder / "file").write_text("x")
     assert "cannot lock file/lock: " in refused(run("search", *TINY, *SMALL, "out=file"))

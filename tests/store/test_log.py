@@ -137,7 +137,7 @@ def test_another_search_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
         pass
     assert str(refused.value) == (
         f"{tmp_path} holds another study: searcher.entropy 0.01 -> 0.1, task digits -> text, gone x -> absent, "
-        "new absent -> 1; choose another out= or give the old values."
+        "new absent -> 1; choose another out= or use the old values."
     )
     for changed, words in (
         ({"every": Integer(low=-4, high=11)}, "choices.every.step 5 -> 1"),
@@ -154,10 +154,10 @@ def test_another_search_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     fill(tmp_path)
     with sqlite3.connect(tmp_path / "study.db") as connection:
-        connection.execute("""update study_user_attributes set value_json = json_set(value_json, '$.format', 2)""")
+        connection.execute("""update study_user_attributes set value_json = json_set(value_json, '$.format', 3)""")
     connection.close()
     before = folder_state(tmp_path)
-    with pytest.raises(InputError, match=r"newer l2l \(format 2"), OptunaStore().attach(tmp_path, SPACE, {"seed": 0}):
+    with pytest.raises(InputError, match=r"newer l2l \(format 3"), OptunaStore().attach(tmp_path, SPACE, {"seed": 0}):
         pass
     assert folder_state(tmp_path) == before
 
