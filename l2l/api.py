@@ -68,7 +68,8 @@ def search(
 
     Raises: InputError for bad input, before anything is written. SearchError if no trial succeeds.
     """
-    if config is None and jax.config.read("jax_platforms") != "cpu":  # the command line decides for itself
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if config is None and platforms != "cpu":  # the command line decides for itself
         # The accelerators belong to the workers: this process must not take their memory if it looks at one.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     setup = SearchSetup(
