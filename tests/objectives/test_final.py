@@ -129,7 +129,7 @@ def test_the_card_says_what_was_measured_and_how_to_load(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seeds", [-1, 1.0, True, None])
 def test_bad_seeds(tmp_path: Path, seeds: Any) -> None:
-    with pytest.raises(l2l.InputError, match=r"^final\.seeds must be a integer of at least 0, got .*\.$"):
+    with pytest.raises(l2l.InputError, match=r"^final\.seeds must be an integer of at least 0, got .*\.$"):
         Final(Trained(SPACE, TASK), tmp_path / "best", seeds=seeds)
 
 
