@@ -165,9 +165,7 @@ def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.Monkey
     model: Any = l2l.load(folder / "run/best", space=mine.space())
     scores, metrics = l2l.evaluate(model, TASK), (found.best.outcome or Outcome()).metrics
     assert scores["accuracy"] == metrics["accuracy"]
-    assert scores["loss"] == pytest.approx(
-        metrics["loss"], rel=1e-6
-    )  # summed in another program: float32's last digits
+    assert scores["loss"] == pytest.approx(metrics["loss"], rel=1e-6)  # another program has summed it
     np.testing.assert_array_equal(model(TASK.load("test")[0][:4].astype(np.uint8)).shape, (4, 10))
     assert type(model.model.drop) is nnx.Dropout
     assert model.model.drop.rate == found.best.candidate.values["rate"]
