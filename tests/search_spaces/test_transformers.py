@@ -223,7 +223,7 @@ def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
     assert len(text) == 20
     assert set(text) <= set("once upon a time there was a fox. ")
     (tmp_path / "other.txt").write_text("another story. " * 90)
-    with pytest.raises(InputError, match="the model has an alphabet of 18 symbols and 'other' another one, of 11"):
+    with pytest.raises(InputError, match="a vocabulary of 18 tokens, but task 'other' has another one, of 11 tokens"):
         l2l.evaluate(model, Text(tmp_path / "other.txt", context=12))
 
 
