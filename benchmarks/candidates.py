@@ -109,18 +109,18 @@ class Bench:
         import workloads
 
         script = str(Path(__file__).parent / "quality.py")
-        ours: list[dict[int, float | None]] = []
-        theirs: list[Mapping[int, Any]] = []
+        l2l_runs: list[dict[int, float | None]] = []
+        flax_runs: list[Mapping[int, Any]] = []
         for offset in range(seeds):
             seed = self.seed + offset
             workloads.write_orders(self.workload, trials, seed, self.folder)
-            theirs.append(self.peer("flax", str(offset)).accuracies)
+            flax_runs.append(self.peer("flax", str(offset)).accuracies)
             numbers = map(str, (self.count, self.batch, self.seed, seed))
             command = [sys.executable, script, str(self.folder), name, *numbers]
             time_commands([command], self.folder, **self.cache("l2l", cold=False))
             accuracies = json.loads((self.folder / "l2l-seed.json").read_text())
-            ours.append({int(number): accuracy for number, accuracy in accuracies.items()})
-        return quality.compare_accuracies(ours, theirs)
+            l2l_runs.append({int(number): accuracy for number, accuracy in accuracies.items()})
+        return quality.compare_accuracies(l2l_runs, flax_runs)
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ from table import find_lost
 
 
 def compare_accuracies(
-    ours: Sequence[Mapping[int, float | None]], theirs: Sequence[Mapping[int, float | None]]
+    l2l_runs: Sequence[Mapping[int, float | None]], flax_runs: Sequence[Mapping[int, float | None]]
 ) -> dict[str, Any]:
     """Mean accuracies by seed, over the candidates that neither lost under any seed, and the paired difference."""
-    sides = {"l2l": ours, "flax": theirs}
+    sides = {"l2l": l2l_runs, "flax": flax_runs}
     lost_by = {name: find_lost(runs) for name, runs in sides.items()}
-    numbers = [number for number in theirs[0] if number not in lost_by["l2l"] | lost_by["flax"]]
+    numbers = [number for number in flax_runs[0] if number not in lost_by["l2l"] | lost_by["flax"]]
     means = {
         name: [statistics.mean(float(accuracies[number] or 0.0) for number in numbers) for accuracies in runs]
         for name, runs in sides.items()
@@ -32,7 +32,7 @@ def compare_accuracies(
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
     mean = statistics.mean(means["l2l"])
     return {
-        "seeds": len(ours),
+        "seeds": len(l2l_runs),
         "candidates": len(numbers),
         "lost": {name: len(accuracies) for name, accuracies in lost_by.items()},
         "mean_accuracy": means,

@@ -80,7 +80,7 @@ def compute_ratios(results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
             if peer == "l2l" or (temperature, state) == ("cold", "warm"):
                 continue
             pairs = zip(runs, results[f"l2l {temperature}"], strict=False)
-            quotients = [theirs.seconds / ours.seconds for theirs, ours in pairs]
+            quotients = [peer_run.seconds / l2l_run.seconds for peer_run, l2l_run in pairs]
             key = f"{temperature} to {peer}" if state in ("", temperature) else f"{temperature} to {state} {peer}"
             speedups[key] = {"median": statistics.median(quotients), "all": quotients}
     return speedups

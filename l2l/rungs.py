@@ -40,7 +40,7 @@ class Halving:
                 f"here: let batch and trials be {self.eta} or more, or choose rungs=asha."
             )
 
-    def borders(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total: int) -> list[int]:
         """`first`, and `eta` times as many each time."""
         return _list_powers(self.first, self.eta, total)
 
@@ -82,14 +82,14 @@ class Hyperband(Asha):
     algorithm 1; brackets that run asynchronously as in Li et al. 2020, section 3.3.
     """
 
-    def bracket(self, number: int, total: int) -> int:
+    def find_bracket(self, number: int, total: int) -> int:
         """The index, among the rungs of `Asha`, of this trial's first rung."""
         cycle = _list_brackets(len(_list_powers(self.first, self.eta, total)), self.eta)
         return cycle[number % len(cycle)]
 
-    def borders(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total: int) -> list[int]:
         """Those of `Asha`, from the bracket's first one on."""
-        return _list_powers(self.first, self.eta, total)[self.bracket(number, total) :]
+        return _list_powers(self.first, self.eta, total)[self.find_bracket(number, total) :]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Median:
                 f"rungs=median compares one number, the reward has {objectives}; choose rungs=asha or rungs=halving."
             )
 
-    def borders(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total: int) -> list[int]:
         """Every `every` epochs from `first` on."""
         return list(range(self.first, total, self.every))
 

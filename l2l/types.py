@@ -112,7 +112,7 @@ class Trial:
     """One number per objective, larger is better: of a complete trial, or of a pruned one at its last rung."""
     scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
     """The reward after each epoch, counted from 1, as far as the trial has passed."""
-    until: int | None = None
+    stop_epoch: int | None = None
     """The epoch to train up to; None: to the end. The objective obeys it; it is not stored."""
 
 
@@ -226,7 +226,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Staged(Objective, Protocol):
-    """An objective that obeys `Trial.until`: it stops after that epoch and continues from there at the next call."""
+    """An objective that obeys `Trial.stop_epoch`: it stops there and continues at the next call."""
 
     @property
     def total(self) -> int:
@@ -250,7 +250,7 @@ class Rungs(Protocol):
         """Rejects numbers of epochs, objectives or trials in a batch that it cannot handle. Raises: InputError."""
         ...
 
-    def borders(self, number: int, total: int) -> Sequence[int]:
+    def list_rungs(self, number: int, total: int) -> Sequence[int]:
         """The rungs of a trial: the epochs, ascending and below `total`, after which it is compared with others."""
         ...
 

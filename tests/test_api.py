@@ -57,13 +57,13 @@ SPACE = SearchSpace({"rate": Categorical(options=(0.1, 1e38), traced=True)}, bui
 class Watched(Random):
     """Random search that keeps what it is told."""
 
-    told: list[Trial] = field(default_factory=list[Trial], compare=False)
+    trials: list[Trial] = field(default_factory=list[Trial], compare=False)
 
     def ask(self, state: Any, key: Any, count: int) -> Sequence[Candidate]:
         return [SPACE.candidate({"rate": rate}) for rate in (1e38, 0.1, 1e38, 0.1)][:count]
 
     def tell(self, state: Any, trials: Sequence[Trial]) -> Any:
-        self.told.extend(trials)
+        self.trials.extend(trials)
         return super().tell(state, trials)
 
 
@@ -81,20 +81,20 @@ def test_there_are_at_most_twenty_public_names() -> None:
 
 def test_the_package_imports_nothing_until_it_is_used() -> None:
     program = "import sys; before = set(sys.modules); import l2l; print(sorted(set(sys.modules) - before - {'l2l'}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert {name.split(".")[0] for name in eval(done.stdout)} <= {"l2l", *sys.stdlib_module_names}
-    assert not any(name.startswith("l2l.") for name in eval(done.stdout))
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in eval(process.stdout)} <= {"l2l", *sys.stdlib_module_names}
+    assert not any(name.startswith("l2l.") for name in eval(process.stdout))
 
 
 def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
     setups: list[SearchSetup] = []
     monkeypatch.setattr(api, "run_search", setups.append)
     l2l.search(SPACE)
-    given = vars(setups[0])
-    assert set(given) == set(inspect.signature(api.search).parameters)
+    arguments = vars(setups[0])
+    assert set(arguments) == set(inspect.signature(api.search).parameters)
     schema = config.SearchConfig()
     for name in ("trials", "batch", "seed", "out", "group"):
-        assert given[name] == getattr(schema, name)
+        assert arguments[name] == getattr(schema, name)
     chosen = {
         group: yaml.safe_load((config.find_folder() / group / f"{name}.yaml").read_text())
         for entry in yaml.safe_load((config.find_folder() / "search.yaml").read_text())["defaults"]
@@ -104,22 +104,22 @@ def test_the_function_is_the_command_without_hydra(monkeypatch: pytest.MonkeyPat
     }
     assert set(chosen) == set(config.GROUPS)
     assert chosen["rungs"] == {"rungs": None}
-    assert given["rungs"] is None
+    assert arguments["rungs"] is None
     for group in set(chosen) - {"space", "tracker", "rungs"}:
-        part = given[group] if inspect.isclass(given[group]) else type(given[group])
+        part = arguments[group] if inspect.isclass(arguments[group]) else type(arguments[group])
         assert find_public_name(part) == chosen[group]["_target_"]
-    assert {name: type(each).__name__ for name, each in given["tracker"].items()} == {
+    assert {name: type(tracker).__name__ for name, tracker in arguments["tracker"].items()} == {
         name: node["_target_"].rsplit(".", 1)[1] for name, node in chosen["tracker"].items()
     }
 
 
 def test_a_run_that_diverges_fails_and_nobody_learns_from_it(tmp_path: Path) -> None:
     watched = Watched()
-    found = l2l.search(SPACE, TASK, watched, trials=4, batch=4, out=tmp_path / "run", **OPTIONS)
-    assert [trial.status for trial in found.trials] == [Status.FAILED, Status.COMPLETE] * 2
-    told = watched.told[-4:]  # after what a search rehearses before it begins
-    assert told == list(found.trials)
-    for trial in told:
+    result = l2l.search(SPACE, TASK, watched, trials=4, batch=4, out=tmp_path / "run", **OPTIONS)
+    assert [trial.status for trial in result.trials] == [Status.FAILED, Status.COMPLETE] * 2
+    trials = watched.trials[-4:]  # after what a search rehearses before it begins
+    assert trials == list(result.trials)
+    for trial in trials:
         assert trial.outcome is not None
         if trial.status is Status.FAILED:
             assert trial.reward is None
@@ -127,8 +127,8 @@ def test_a_run_that_diverges_fails_and_nobody_learns_from_it(tmp_path: Path) -> 
         else:
             assert trial.reward is not None
             assert all(map(math.isfinite, trial.reward))
-    assert found.best is not None
-    assert found.best.candidate.values == {"rate": 0.1}
+    assert result.best is not None
+    assert result.best.candidate.values == {"rate": 0.1}
     record = json.loads((tmp_path / "run/result.json").read_text())
     assert record["trials"] == {"complete": 2, "failed": 2, "pruned": 0}
     assert record["test"] is None
@@ -251,9 +251,9 @@ def test_a_users_own_reward_sees_real_runs_alone(tmp_path: Path) -> None:
 def test_a_part_that_is_none_is_refused_before_anything_is_written(
     tmp_path: Path, wrong: dict[str, Any], words: str
 ) -> None:
-    given = {"space": SPACE, "task": TASK, "searcher": Watched(), **OPTIONS, **wrong}
+    arguments = {"space": SPACE, "task": TASK, "searcher": Watched(), **OPTIONS, **wrong}
     with pytest.raises(l2l.InputError, match=words):
-        l2l.search(**given, trials=2, batch=2, out=tmp_path / "run")
+        l2l.search(**arguments, trials=2, batch=2, out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -124,21 +124,21 @@ def test_a_quantile_between_two_edges_has_that_code(space: SearchSpace[None], bi
 def test_places_lie_inside_their_codes_and_keep_the_order(space: SearchSpace[None], seed: int, bins: int) -> None:
     encoding, draw = Encoding(space, bins), random.Random(seed)
     candidates = [space.sample(draw) for _ in range(4)]
-    places, (codes, masks) = encoding.quantiles(candidates), encoding.encode(candidates)
-    assert places.dtype == np.float32
-    rows = np.arange(places.shape[1])
+    quantiles, (codes, masks) = encoding.quantiles(candidates), encoding.encode(candidates)
+    assert quantiles.dtype == np.float32
+    rows = np.arange(quantiles.shape[1])
     low, high = encoding.domain.edges[rows, codes], encoding.domain.edges[rows, codes + 1]
-    assert ((places >= low) & (places < high))[masks].all()
-    assert not places[~masks].any()
+    assert ((quantiles >= low) & (quantiles < high))[masks].all()
+    assert not quantiles[~masks].any()
     for column, decision in enumerate(encoding.decisions):
         pairs = [
-            (float(value), place)
-            for candidate, place in zip(candidates, places[:, column], strict=True)
+            (float(value), quantile)
+            for candidate, quantile in zip(candidates, quantiles[:, column], strict=True)
             if encoding.domain.ordinal[column] and (value := candidate.values.get(decision.name)) is not None
         ]
-        assert sorted(place for _, place in pairs) == [place for _, place in sorted(pairs)]
+        assert sorted(quantile for _, quantile in pairs) == [quantile for _, quantile in sorted(pairs)]
         if encoding.domain.exact[column]:
-            assert np.allclose(places[:, column], (low + high)[:, column] / 2 * masks[:, column])
+            assert np.allclose(quantiles[:, column], (low + high)[:, column] / 2 * masks[:, column])
 
 
 def test_every_value_of_a_long_parent_has_a_code() -> None:
@@ -160,9 +160,9 @@ def test_a_grain_is_another_value(low: int, size: int, log: bool, uniform: float
     choice = Integer(low=low, high=low + size, log=log)
     encoding = Encoding(space(n=choice))
     value = choice.value_at(uniform)
-    place = choice.quantile(value)
+    quantile = choice.quantile(value)
     grain = float(encoding.domain.min_moves[0, encoding.decisions[0].code(value)]) + 1e-6
-    for other in (place - grain, place + grain):
+    for other in (quantile - grain, quantile + grain):
         assert not 0 <= other < 1 or choice.value_at(other) != value
 
 

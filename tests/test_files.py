@@ -46,7 +46,7 @@ def test_replace_writes_the_whole_text_or_keeps_the_old_one(tmp_path: Path) -> N
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "new \ud800")
     assert path.read_bytes() == "a\nü\r\n".encode()
-    assert [each.name for each in tmp_path.iterdir()] == ["trials.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["trials.csv"]
 
 
 def test_a_commit_is_durable_and_readers_do_not_wait(tmp_path: Path) -> None:

@@ -29,17 +29,17 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> N
     def beaten(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
-    found = find_front(points)
-    assert {points[place] for place in found} == {p for p in points if not any(beaten(p, q) for q in points)}
-    assert len({points[place] for place in found}) == len(found)
-    assert [points[place][0] for place in found] == sorted((points[place][0] for place in found), reverse=True)
-    assert all(points.index(points[place]) == place for place in found)
+    front = find_front(points)
+    assert {points[index] for index in front} == {p for p in points if not any(beaten(p, q) for q in points)}
+    assert len({points[index] for index in front}) == len(front)
+    assert [points[index][0] for index in front] == sorted((points[index][0] for index in front), reverse=True)
+    assert all(points.index(points[index]) == index for index in front)
 
 
 @given(POINTS)
 def test_the_volume_is_that_of_its_cells(points: list[tuple[int, ...]]) -> None:
     assert hypervolume(points, [0] * len(points[0])) == cells(points)
-    assert hypervolume([points[place] for place in find_front(points)], [0] * len(points[0])) == cells(points)
+    assert hypervolume([points[index] for index in find_front(points)], [0] * len(points[0])) == cells(points)
 
 
 @given(POINTS, st.data())
@@ -53,8 +53,8 @@ def test_many_objectives_take_no_hours() -> None:
     draw = np.random.RandomState(0)
     points = draw.randn(64, 5)
     points = 1.0 + points / np.linalg.norm(points, axis=1, keepdims=True)
-    drawn = draw.rand(20_000, 5) * 2
-    hit = (drawn[:, None] <= points[None]).all(-1).any(1).mean() * 2**5
+    samples = draw.rand(20_000, 5) * 2
+    hit = (samples[:, None] <= points[None]).all(-1).any(1).mean() * 2**5
     assert hypervolume(points.tolist(), [0.0] * 5) == pytest.approx(hit, rel=0.05)
 
 

@@ -57,8 +57,8 @@ def test_metric() -> None:
     assert complete_reward(Metric("accuracy"), "loss", maximise=False)(MEASURED) == (0.5,)
     assert complete_reward(Metric(maximise=True), "loss", maximise=False)(MEASURED) == (2.0,)
     assert complete_reward(LatencyPenalised(target=4.0, cost="accuracy"), "loss", maximise=False).maximise is False
-    own = Returns((1.0,))
-    assert complete_reward(own, "accuracy") is own
+    reward = Returns((1.0,))
+    assert complete_reward(reward, "accuracy") is reward
 
 
 def test_a_missing_metric_is_named_with_those_there_are() -> None:
@@ -146,7 +146,7 @@ def test_the_gate_keeps_everything_else_out(value: Any) -> None:
         assert (trial.status, trial.reward) == (Status.FAILED, None)
         assert trial.outcome is not None
         assert trial.outcome.error
-        assert all(type(each) is float for each in trial.outcome.metrics.values())
+        assert all(type(metric) is float for metric in trial.outcome.metrics.values())
 
 
 @settings(max_examples=1000)
@@ -211,18 +211,18 @@ def test_best_is_the_first_of_the_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "made"),
+    ("name", "reward"),
     [
         ("metric", Metric()),
         ("latency_penalised", LatencyPenalised(target=1e5)),
         ("constrained", Constrained(limit=1e5)),
     ],
 )
-def test_the_yaml_says_what_the_constructor_says(name: str, made: Any) -> None:
+def test_the_yaml_says_what_the_constructor_says(name: str, reward: Any) -> None:
     text = (Path(__file__).parents[1] / "conf" / "reward" / f"{name}.yaml").read_text()
     arguments = yaml.safe_load(text.replace("???", "1.0e+5"))
-    assert arguments.pop("_target_") == f"l2l.reward.{type(made).__name__}"
-    assert type(made)(**arguments) == made
+    assert arguments.pop("_target_") == f"l2l.reward.{type(reward).__name__}"
+    assert type(reward)(**arguments) == reward
 
 
 def test_a_metric_that_no_run_has_is_refused_at_once() -> None:
@@ -267,5 +267,5 @@ def test_what_several_refuses(metrics: Any, words: str) -> None:
 def test_where_less_is_better_the_price_is_on_the_reciprocal() -> None:
     priced = LatencyPenalised(target=1.0, cost="accuracy", name="loss", below=-1.0, maximise=False)
     assert priced(MEASURED)[0] == pytest.approx(1.0)  # 1 / 2 at half the cost
-    held = Constrained(limit=0.25, cost="accuracy", name="loss", maximise=False)
-    assert held(MEASURED)[0] == pytest.approx(-3.0)
+    reward = Constrained(limit=0.25, cost="accuracy", name="loss", maximise=False)
+    assert reward(MEASURED)[0] == pytest.approx(-3.0)

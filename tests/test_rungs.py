@@ -20,13 +20,13 @@ POINTS = st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3), min_size=1, ma
 
 def trial(number: int, *scores: float | tuple[float, ...], status: Status = Status.RUNNING) -> Trial:
     """A trial with these scores after its first epochs."""
-    found = {epoch: each if isinstance(each, tuple) else (each,) for epoch, each in enumerate(scores, 1)}
-    return Trial(number, Candidate({}), (0, 99), (number,), status, scores=found)
+    scores_by_epoch = {epoch: score if isinstance(score, tuple) else (score,) for epoch, score in enumerate(scores, 1)}
+    return Trial(number, Candidate({}), (0, 99), (number,), status, scores=scores_by_epoch)
 
 
 def at(rung: int, *scores: float, first: int = 0) -> list[Trial]:
     """Trials that differ in their score at one rung."""
-    return [trial(first + place, *[0.0] * (rung - 1), score) for place, score in enumerate(scores)]
+    return [trial(first + index, *[0.0] * (rung - 1), score) for index, score in enumerate(scores)]
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -35,12 +35,12 @@ def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 @given(POINTS)
 def test_fronts_are_what_is_left_when_those_before_are_taken_away(points: list[tuple[float, ...]]) -> None:
-    left, front, found = set(range(len(points))), 0, dict[int, int]()
+    left, front, ranks = set(range(len(points))), 0, dict[int, int]()
     while left:
         best = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
-        found |= dict.fromkeys(best, front)
+        ranks |= dict.fromkeys(best, front)
         left, front = left - best, front + 1
-    assert rank_fronts(points) == [found[place] for place in range(len(points))]
+    assert rank_fronts(points) == [ranks[index] for index in range(len(points))]
 
 
 def test_of_one_front_the_ends_and_then_the_least_crowded_come_first() -> None:
@@ -54,7 +54,7 @@ def test_of_one_front_the_ends_and_then_the_least_crowded_come_first() -> None:
 @given(POINTS)
 def test_one_objective_is_a_ranking(points: list[tuple[float, ...]]) -> None:
     values = [(point[0],) for point in points]
-    assert sort_best_first(values) == sorted(range(len(values)), key=lambda place: -values[place][0])
+    assert sort_best_first(values) == sorted(range(len(values)), key=lambda index: -values[index][0])
 
 
 def test_halving_keeps_the_best_of_its_batch() -> None:
@@ -91,17 +91,17 @@ def test_hyperband_has_a_bracket_for_every_first_rung_with_about_as_many_epochs_
     rule = Hyperband()
     ladder = Asha().borders(0, total)
     size = 1
-    while [rule.bracket(number, total) for number in range(size)] != [
-        rule.bracket(number, total) for number in range(size, 2 * size)
+    while [rule.find_bracket(number, total) for number in range(size)] != [
+        rule.find_bracket(number, total) for number in range(size, 2 * size)
     ]:
         size += 1
-    found = [rule.borders(number, total) for number in range(size)]
-    assert {len(each) for each in found} == set(range(len(ladder) + 1))
-    assert all(each == ladder[len(ladder) - len(each) :] for each in found)
-    counts = [len([each for each in found if len(each) == left]) for left in range(len(ladder), -1, -1)]
+    borders = [rule.list_rungs(number, total) for number in range(size)]
+    assert {len(rungs) for rungs in borders} == set(range(len(ladder) + 1))
+    assert all(rungs == ladder[len(ladder) - len(rungs) :] for rungs in borders)
+    counts = [len([rungs for rungs in borders if len(rungs) == left]) for left in range(len(ladder), -1, -1)]
     assert counts == sorted(counts, reverse=True)
     # Any batch of that size has some of every bracket.
-    assert {rule.bracket(number, total) for number in range(7, 7 + size)} == set(range(len(ladder) + 1))
+    assert {rule.find_bracket(number, total) for number in range(7, 7 + size)} == set(range(len(ladder) + 1))
 
 
 def test_the_median_rule_compares_the_best_so_far_with_averages_of_complete_trials() -> None:
@@ -120,12 +120,12 @@ def test_the_unit_of_the_scores_decides_nothing(rule: Any, seed: int) -> None:
     draw = random.Random(seed)
     scores = [round(draw.random(), 1) for _ in range(12)]
     earlier, batch = at(2, *scores[:6]), at(2, *scores[6:], first=6)
-    kept = rule.keep(2, batch, earlier)
-    assert kept == rule.keep(
+    survivors = rule.keep(2, batch, earlier)
+    assert survivors == rule.keep(
         2, at(2, *(4 * score for score in scores[6:]), first=6), at(2, *(4 * s for s in scores[:6]))
     )
-    assert kept <= {each.number for each in batch}
-    better = [n for n in range(6) if n + 6 not in kept and any(scores[6 + n] > scores[k] for k in kept)]
+    assert survivors <= {trial.number for trial in batch}
+    better = [n for n in range(6) if n + 6 not in survivors and any(scores[6 + n] > scores[k] for k in survivors)]
     assert better == [] or isinstance(rule, Median)
 
 

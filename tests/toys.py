@@ -73,7 +73,7 @@ class Curved(Hashed):
 
     def outcome(self, trial: Trial) -> Outcome:
         """What a trial measures up to its epoch."""
-        until = trial.until or self.epochs
+        until = trial.stop_epoch or self.epochs
         if until > 1 and trial.number % 5 == 3:
             return Outcome(error="crashed: this one does")
         last = super().outcome(trial)

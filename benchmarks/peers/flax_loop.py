@@ -85,11 +85,11 @@ def optimizer_of(values: dict[str, Any], steps: int) -> optax.GradientTransforma
     warm = values["warmup"] * steps
 
     def rate(count: Any) -> Any:
-        done = jnp.asarray(count, jnp.float32)
-        share = jnp.clip((done - warm) / max(steps - warm, 1.0), 0.0, 1.0)
+        step = jnp.asarray(count, jnp.float32)
+        share = jnp.clip((step - warm) / max(steps - warm, 1.0), 0.0, 1.0)
         left = {"constant": 1.0, "linear": 1.0 - share, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * share))}
         peak = values[f"{values['optimizer']}_learning_rate"]
-        return peak * jnp.minimum((done + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
+        return peak * jnp.minimum((step + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
 
     rules: dict[str, Any] = {
         "adamw": lambda: optax.scale_by_adam(eps=1e-5),

@@ -149,9 +149,11 @@ def print_table(rows: Mapping[str, Sequence[Curve]]) -> None:
     print("|---|---|---|---|---|---|---|")
     ends = rows["ppo"][0]["evaluations"]
     for index in sorted({ends.index(end) for end in (100, 200, 500, 1000, 2000, ends[-1]) if end in ends}):
-        ours, theirs = (np.array([curve["best"][index] for curve in rows[name]]) for name in ("ppo", "random"))
-        low, high = compute_student_interval(ours - theirs)
-        difference = f"{(ours - theirs).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+        ppo_rewards, random_rewards = (
+            np.array([curve["best"][index] for curve in rows[name]]) for name in ("ppo", "random")
+        )
+        low, high = compute_student_interval(ppo_rewards - random_rewards)
+        difference = f"{(ppo_rewards - random_rewards).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
         for name, curves in rows.items():
             means = {key: statistics.fmean(curve[key][index] for curve in curves) for key in curves[0]}
             cells = [f"{means[key]:.3f}" for key in ("mean", "best", "report")]

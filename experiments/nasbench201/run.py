@@ -200,8 +200,8 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
     from l2l.searchers.gp.earlier_searches import TRIAL_LIMIT, EarlierTrials
     from l2l.searchers.gp.gaussian_process import compute_normal_scores
 
-    target, kind, seeds = job
-    ours, theirs = (load_benchmark(name) for name in (target, *(name for name in SETS if name != target)))
+    data_set, kind, seeds = job
+    target, source = (load_benchmark(name) for name in (data_set, *(name for name in SETS if name != data_set)))
     searcher, keys = GpCritic(), jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
 
     def run(benchmark: BenchmarkTable, sources: Any) -> np.ndarray:
@@ -209,9 +209,9 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
         return np.asarray(run_searches(searcher, benchmark.encoding, *arrays, keys, 100, earlier=sources))
 
     if kind == "cold":
-        return ours.rewards[run(ours, None)]
-    domain, rows = ours.encoding.domain, run(theirs, None)  # a search of its own, of 100 trials
-    rewards = theirs.rewards[rows]
+        return target.rewards[run(target, None)]
+    domain, rows = target.encoding.domain, run(source, None)  # a search of its own, of 100 trials
+    rewards = source.rewards[rows]
     if kind == "negated":
         rewards = -rewards
     elif kind == "noise":
@@ -222,15 +222,15 @@ def run_informed(job: tuple[str, str, tuple[int, ...]]) -> np.ndarray:
         rewards = -read(PATH, [LATENCY])[LATENCY][rows].astype(np.float64)
     assert rows.shape[1] <= TRIAL_LIMIT
     codes = np.zeros((*rows.shape, len(domain.valid)), np.int32)
-    order = np.argsort(ours.rows)  # the place of each row among all codes
-    codes[:] = np.stack(np.unravel_index(order[rows], [len(options) for options in ours.encoding.decisions]), -1)
+    order = np.argsort(target.rows)  # the index of each row among all codes
+    codes[:] = np.stack(np.unravel_index(order[rows], [len(options) for options in target.encoding.decisions]), -1)
 
     def create_earlier(codes: Any, scores: Any) -> EarlierTrials:
         points = make_points(domain, codes, jnp.zeros(codes.shape))
         targets = compute_normal_scores(scores, jnp.ones(len(codes), bool))
         return EarlierTrials(points, targets, jnp.ones(len(codes), jnp.int32))
 
-    return ours.rewards[run(ours, jax.vmap(create_earlier)(jnp.asarray(codes), jnp.asarray(rewards, jnp.float32)))]
+    return target.rewards[run(target, jax.vmap(create_earlier)(jnp.asarray(codes), jnp.asarray(rewards, jnp.float32)))]
 
 
 LATENCY = "latency_1080ti_1"

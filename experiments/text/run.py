@@ -127,10 +127,10 @@ def main() -> None:
         print(f"\n{name}: bits per character on the test split, mean over further seeds\n")
         print("| seed | search | default | search, seconds | parameters, search | default |\n|---|---|---|---|---|---|")
         for row in rows:
-            ours, theirs = row["searched"], row["default"]
+            winner, default = row["searched"], row["default"]
             print(
-                f"| {row['seed']} | {ours['mean']:.3f} | {theirs['mean']:.3f} | {ours['seconds']:.0f} | "
-                f"{ours['parameters']:.0f} | {theirs['parameters']:.0f} |"
+                f"| {row['seed']} | {winner['mean']:.3f} | {default['mean']:.3f} | {winner['seconds']:.0f} | "
+                f"{winner['parameters']:.0f} | {default['parameters']:.0f} |"
             )
         interval = f", 95 % interval of Student [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
         print(f"\ngain {gains.mean():.3f}{interval}", flush=True)

@@ -1,4 +1,4 @@
-"""`l2l compare`: compares searchers, each a row of the comparison, with equal budgets and paired seeds."""
+"""`l2l compare`: compares searchers with equal budgets and paired seeds."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def compare(words: list[str]) -> None:
     """Compares the searchers of searcher=[NAME,NAME] and prints the report. Raises: InputError."""
     for word in words:
         if word in SWEEP_FLAGS:
-            raise InputError(f"compare takes no {word}: its rows are searcher=[NAME,NAME], in one comparison.")
+            raise InputError(f"compare takes no {word}: give the searchers as searcher=[NAME,NAME], in one comparison.")
         if word.lstrip("+~").startswith(("searcher.", "searcher/")):
             raise InputError(
-                f"{word} does not say which row it applies to: give a row its arguments, "
+                f"{word} does not say which searcher it applies to: give a searcher its arguments, "
                 "'searcher=[\"NAME KEY=VALUE\"]'."
             )
     lists = [re.sub(r"^searcher=([^\[].*)", r"searcher=[\1]", word) for word in words]
-    overrides = [re.sub(r"^searcher=", "rows=", word) for word in lists]
+    overrides = [re.sub(r"^searcher=", "searchers=", word) for word in lists]
     run_jobs("compare", overrides, functools.partial(_run_comparison, f"l2l compare {shlex.join(words)}".strip()))
 
 
 def _run_comparison(command: str, plain: dict[str, Any]) -> None:
     """Runs the comparison of a configuration and prints its report up to its costs; `command` goes into the report."""
-    rows = plain.pop("rows")
-    if repeated := [row for index, row in enumerate(rows) if row in rows[:index]]:
-        raise InputError(f"the row {repeated[0]!r} is given twice; a searcher runs once with each seed.")
-    plain["searcher"] = {row: _compose_row(row) for row in rows}
+    searchers = plain.pop("searchers")
+    if repeated := [text for index, text in enumerate(searchers) if text in searchers[:index]]:
+        raise InputError(f"the searcher {repeated[0]!r} is given twice; each runs once with each seed.")
+    plain["searcher"] = {text: _compose_searcher(text) for text in searchers}
     os.environ.update(compilation_cache())  # before JAX is imported
     config.check(plain, config.CompareConfig)
     import jax
@@ -52,11 +52,11 @@ def _run_comparison(command: str, plain: dict[str, Any]) -> None:
     print(f"recommended: {comparison.recommended or 'none, since none is better than random'}\nresults: {folder}")
 
 
-def _compose_row(row: str) -> dict[str, Any]:
-    """The searcher of a row: a name, and arguments such as `population=10` or `searcher/policy=lstm`."""
-    name, *words = row.split() or [""]
+def _compose_searcher(text: str) -> dict[str, Any]:
+    """The configuration of a searcher from a name, and arguments such as `population=10` or `searcher/policy=lstm`."""
+    name, *words = text.split() or [""]
     for word in words:
         if "=" not in word or word.partition("=")[0] in ("trials", "batch", "seed", "seeds"):
-            raise InputError(f"the row {row!r} may have only arguments of its searcher, got {word}.")
+            raise InputError(f"the searcher {text!r} may have only arguments of its own, got {word}.")
     overrides = [w if w.startswith("searcher/") else f"++searcher.{w.removeprefix('searcher.')}" for w in words]
     return compose_part(f"searcher/{name}", overrides)

@@ -41,7 +41,7 @@ class SearchConfig:
 
 @dataclass
 class CompareConfig:
-    """The root of `conf/compare.yaml`: the arguments of `l2l.compare.compare`, with `rows` for the searchers' names."""
+    """The root of `conf/compare.yaml`: the arguments of `l2l.compare.compare`, with the names as `searchers`."""
 
     _target_: str = "l2l.compare.compare"
     _partial_: bool = True
@@ -51,7 +51,7 @@ class CompareConfig:
     seed: int = 0
     workers: int | None = None
     out: str = "comparison"
-    rows: list[str] = field(default_factory=list[str])
+    searchers: list[str] = field(default_factory=list[str])
     space: dict[str, Any] = field(default_factory=dict[str, Any])
     task: dict[str, Any] = field(default_factory=dict[str, Any])
     objective: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -94,7 +94,7 @@ def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
         value of the wrong type.
     """
     keys = [field.name for field in fields(schema)]
-    is_comparison = "rows" in keys
+    is_comparison = "searchers" in keys
     for key in config:
         if key not in keys and not (is_comparison and key == "searcher"):
             raise InputError(f"the key {key!r} is unknown: {suggest_names(key, keys[2:])}")
@@ -103,7 +103,7 @@ def check(config: Mapping[str, Any], schema: type = SearchConfig) -> None:
             continue
         node: Any = config.get(group)
         if group == ("searcher" if is_comparison else "tracker") and isinstance(node, Mapping):
-            label = "the row {!r}: searcher" if is_comparison else "tracker.{}"
+            label = "the searcher {!r}: searcher" if is_comparison else "tracker.{}"
             parts = {label.format(name): part for name, part in node.items()}
         else:
             parts = {group: node}

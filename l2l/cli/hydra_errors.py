@@ -82,7 +82,7 @@ def explain_hydra_error(error: BaseException, command: str, words: Sequence[str]
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             lines = [override.input_line for override in overrides if override.key_or_group == cause.full_key]
-            line = str((lines or [cause.full_key])[-1]).replace("rows=", "searcher=")
+            line = str((lines or [cause.full_key])[-1]).replace("searchers=", "searcher=")
             return f"{line} does not fit: {str(cause).splitlines()[0].rstrip('.')}."
     # Hydra does not say which override it could not use but in its message, where its name stands.
     nested = [name for override in overrides if "/" in (name := override.key_or_group)]
@@ -121,7 +121,7 @@ def _explain_override(override: Override, command: str, has_sweep: bool) -> str 
     """What is wrong with one override, if that can be seen without composing."""
     schema = CompareConfig if command == "compare" else SearchConfig
     keys = [field.name for field in fields(schema) if not field.name.startswith("_")]
-    shown_keys = ["searcher" if key == "rows" else key for key in keys]
+    shown_keys = ["searcher" if key == "searchers" else key for key in keys]
     line = str(override.input_line)
     if override.is_sweep_override():
         if has_sweep:

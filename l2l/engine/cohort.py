@@ -59,7 +59,7 @@ def plan_calls(
         for trial, companions in zip(cohort.trials, cohort.companions, strict=True):
             begin = last_epoch(trial.number)
             group = name_program(trial, cohort.lanes) if begin else index
-            groups.setdefault((group, cohort.lanes, begin, trial.until), []).append((trial, companions))
+            groups.setdefault((group, cohort.lanes, begin, trial.stop_epoch), []).append((trial, companions))
     calls: list[Cohort] = []
     for (_, lanes, begin, _), pairs in groups.items():
         for first in range(0, len(pairs), lanes):

@@ -235,20 +235,20 @@ class Trained:
                 yield replace(trial, outcome=self._add_costs(trial.candidate, self.make_outcome(fit, shares)))
 
     def _load_stage(self, cohort: Cohort) -> Stage:
-        """What a cohort is to train. Raises: DamagedCheckpoint if a state that it goes on from is lost."""
-        until, checkpoints = cohort.trials[0].until, self._checkpoints
+        """What a cohort is to train. Raises: DamagedCheckpoint if a state that it continues from is lost."""
+        stop_epoch, checkpoints = cohort.trials[0].stop_epoch, self._checkpoints
         if checkpoints is None or not cohort.begin:
-            return Stage(end=until)
+            return Stage(end=stop_epoch)
         states = [
             checkpoints.load(trial.number, cohort.begin, self._name_checkpoint(trial, cohort.lanes))
             for trial in cohort.trials
         ]
-        return Stage(cohort.begin, until, states)
+        return Stage(cohort.begin, stop_epoch, states)
 
     def _save(self, trial: Trial, lanes: int, fit: Fit) -> None:
-        if fit.state is not None and self._checkpoints is not None and trial.until is not None:
+        if fit.state is not None and self._checkpoints is not None and trial.stop_epoch is not None:
             name = self._name_checkpoint(trial, lanes)
-            self._checkpoints.save(trial.number, trial.until, name, flatten_state(fit.state))
+            self._checkpoints.save(trial.number, trial.stop_epoch, name, flatten_state(fit.state))
 
     def _name_checkpoint(self, trial: Trial, lanes: int) -> str:
         """Which training a checkpoint belongs to."""

@@ -39,7 +39,7 @@ class EarlyStopping:
         """
         first, size = opened[0].batch
         batch = range(first, first + size)
-        borders = functools.cache(lambda number: tuple(self.rungs.borders(number, self.objective.total)))
+        list_rungs = functools.cache(lambda number: tuple(self.rungs.list_rungs(number, self.objective.total)))
         for turn in itertools.count():
             running = [trial for trial in log.trials()[first:] if trial.status is Status.RUNNING]
             # A trial that has passed no rung has no checkpoint; one of its number may be another study's.
@@ -47,10 +47,10 @@ class EarlyStopping:
             if not running:
                 return
             goals = {
-                number: rungs[turn] for number in range(batch.stop) if turn < len(rungs := borders(number))
+                number: rungs[turn] for number in range(batch.stop) if turn < len(rungs := list_rungs(number))
             }  # the rung that each trial so far reaches in this turn
-            staged = [replace(trial, until=goals.get(trial.number)) for trial in running]
-            run([trial for trial in staged if trial.until is None or trial.until not in trial.scores])
+            staged = [replace(trial, stop_epoch=goals.get(trial.number)) for trial in running]
+            run([trial for trial in staged if trial.stop_epoch is None or trial.stop_epoch not in trial.scores])
             trials = log.trials()
             for rung in sorted({goals[number] for number in batch if number in goals}):
                 scored = [trials[number] for number in goals if goals[number] == rung and rung in trials[number].scores]

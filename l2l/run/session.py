@@ -92,10 +92,10 @@ class Session:
             if ended.status is Status.COMPLETE:
                 epochs = compute_epoch_rewards(ended.outcome or Outcome(), self.reward)
                 ended = replace(ended, scores={**ended.scores, **epochs})
-            if ended.status is not Status.COMPLETE or trial.until is None:
+            if ended.status is not Status.COMPLETE or trial.stop_epoch is None:
                 self.close(ended)
             else:
-                scores = {**ended.scores, trial.until: ended.reward or ()}
+                scores = {**ended.scores, trial.stop_epoch: ended.reward or ()}
                 self.log.reach(replace(ended, status=Status.RUNNING, reward=None, scores=scores))
 
     def close(self, trial: Trial) -> None:

@@ -35,7 +35,7 @@ def test_a_row_is_of_all_its_candidates(population: Population) -> None:
     assert row["gflops"] == pytest.approx(row["flops"] / row["run_seconds"]["median"] / 1e9)
 
 
-def row(devices: int, seconds: list[float]) -> dict[str, Any]:
+def make_row(devices: int, seconds: list[float]) -> dict[str, Any]:
     """A made-up row of the benchmark."""
     figures = {"median": seconds[0], "all": seconds}
     return {
@@ -46,12 +46,12 @@ def row(devices: int, seconds: list[float]) -> dict[str, Any]:
 
 
 def test_devices_are_compared_process_by_process() -> None:
-    speedups = lanes.compute_speedups([row(1, [4.0, 6.0]), row(2, [2.0, 4.0])])
+    speedups = lanes.compute_speedups([make_row(1, [4.0, 6.0]), make_row(2, [2.0, 4.0])])
     assert speedups == {"C mlp, 16 lanes, 2 to 1": {"median": 1.75, "all": [2.0, 1.5]}}
 
 
 def test_a_table_of_lanes() -> None:
-    lines = lanes.format_rows([row(1, [4.0])], peak=100.0).splitlines()
+    lines = lanes.format_rows([make_row(1, [4.0])], peak=100.0).splitlines()
     assert lines[2] == "| C | mlp | 1 | 16 | 240 | 4.000 | 2 % | 1.0 | - |"
     assert len({line.count("|") for line in lines}) == 1
 

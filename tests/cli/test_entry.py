@@ -25,12 +25,12 @@ def test_help_and_version_need_nothing(run: Run) -> None:
         ended = run(*words)
         assert (ended.code, ended.out, ended.err) == (0, entry.HELP, "")
     assert run("--version") == (0, f"l2l {l2l.__version__}\n", "")
-    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    process = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_installed_command(folder: Path) -> None:
     script = Path(sys.executable).with_name("l2l")
-    done = subprocess.run([script, "serch"], capture_output=True, text=True, env=dict(os.environ))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "l2l: there is no command 'serch': did you mean 'search'?\n"
+    process = subprocess.run([script, "serch"], capture_output=True, text=True, env=dict(os.environ))
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == "l2l: there is no command 'serch': did you mean 'search'?\n"

@@ -1,4 +1,4 @@
-"""`l2l compare` from the command line: rows with arguments, its output, and one sentence for bad input."""
+"""`l2l compare` from the command line: searchers with arguments, its output, and one sentence for bad input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
     assert "core-seconds" in report
     assert "of the space)" in report
     figure = Path("o/compare.svg").read_text()
-    assert figure.count("fill-opacity: 0.2") >= 3  # a band for each row
+    assert figure.count("fill-opacity: 0.2") >= 3  # a band for each searcher
     assert "recommended: " in ended.out
 
 
@@ -58,18 +58,18 @@ def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
         (("searcher=['']",), "searcher has no value '': expected one of "),
         (
             ("searcher.population=10",),
-            "searcher.population=10 does not say which row it applies to: give a row its arguments",
+            "searcher.population=10 does not say which searcher it applies to: give a searcher its arguments",
         ),
-        (("searcher=['evolution trials=3']",), "the row 'evolution trials=3' may have only arguments of its searcher"),
+        (("searcher=['evolution trials=3']",), "the searcher 'evolution trials=3' may have only arguments of its own"),
         (
             ("store=memory",),
             "compare takes no store: it has trials, batch, seeds, seed, workers, out, ",
         ),
         (("seeds=2,3",), "seeds=2,3 gives several values: write a list as KEY=[A,B]."),
-        (("seeds=2,3", "-m"), "compare takes no -m: its rows are searcher=[NAME,NAME], in one comparison."),
+        (("seeds=2,3", "-m"), "compare takes no -m: give the searchers as searcher=[NAME,NAME], in one comparison."),
         (
             ("searcher=['evolution pop=3']",),
-            "the row 'evolution pop=3': searcher.pop is unknown: l2l.",
+            "the searcher 'evolution pop=3': searcher.pop is unknown: l2l.",
         ),
         (("searcher=[evolution population=4]",), "special characters in quotes, and those in others for the shell: "),
         (("experiment=nasbench201",), "compare takes no experiment: it has trials, "),

@@ -342,7 +342,7 @@ def test_those_that_end_in_the_same_step_are_run_in_one_call() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_can_be_played_by_many(name: str) -> None:
     _, ended = pairs(3, 40, 2, space=SPACES[name], objective=Toy(digest))
-    assert {place for places in ended for place in places} == {0, 1, 2}
+    assert {index for indices in ended for index in indices} == {0, 1, 2}
 
 
 def test_many_refuse_together_and_fail_apart() -> None:

@@ -159,16 +159,16 @@ def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "my_space", raising=False)
     mine = importlib.import_module("my_space")
     options: dict[str, Any] = {"executor": Inline(), "tracker": {}, "trials": 2, "batch": 2, "out": folder / "run"}
-    found = l2l.search(mine.space(), TASK, Random(), final=partial(Final, seeds=0), **options)
-    assert found.record.test.reproduced is True
-    assert found.best is not None
+    result = l2l.search(mine.space(), TASK, Random(), final=partial(Final, seeds=0), **options)
+    assert result.record.test.reproduced is True
+    assert result.best is not None
     model: Any = l2l.load(folder / "run/best", space=mine.space())
-    scores, metrics = l2l.evaluate(model, TASK), (found.best.outcome or Outcome()).metrics
+    scores, metrics = l2l.evaluate(model, TASK), (result.best.outcome or Outcome()).metrics
     assert scores["accuracy"] == metrics["accuracy"]
     assert scores["loss"] == pytest.approx(metrics["loss"], rel=1e-6)  # another program has summed it
     np.testing.assert_array_equal(model(TASK.load("test")[0][:4].astype(np.uint8)).shape, (4, 10))
     assert type(model.model.drop) is nnx.Dropout
-    assert model.model.drop.rate == found.best.candidate.values["rate"]
+    assert model.model.drop.rate == result.best.candidate.values["rate"]
 
     with pytest.raises(l2l.InputError, match=r"the space 'mine', which is not built in; pass your own: l2l\.load"):
         l2l.load(folder / "run/best")

@@ -41,7 +41,7 @@ MADE = make_landscape(3, 4, seed=1)
 
 
 def trials(candidates: Sequence[Candidate]) -> list[Trial]:
-    return [Trial(n, each, (0, len(candidates)), (n,)) for n, each in enumerate(candidates)]
+    return [Trial(n, candidate, (0, len(candidates)), (n,)) for n, candidate in enumerate(candidates)]
 
 
 def metrics(objective: Any, candidates: Sequence[Candidate]) -> list[Any]:
@@ -68,15 +68,15 @@ def objective(path: Path, of: SearchSpace[Any] | None = None, **changed: Any) ->
 
 
 def test_every_candidate_has_the_metrics_of_its_row(toy: Path) -> None:
-    made = objective(toy, report="test")
+    tabular = objective(toy, report="test")
     assert (
-        made.space.describe()
+        tabular.space.describe()
         == SearchSpace({f"codes{n}": Categorical(options=(0, 1, 2, 3)) for n in range(3)}, lambda *_: None).describe()
     )
-    assert made.check() == {"reward", "test"}
-    found = metrics(made, list(list_candidates(made.space)))
-    assert found == [{"reward": value, "test": -value} for value in MADE.rewards.tolist()]
-    assert metrics(objective(toy), list(list_candidates(made.space))) == [
+    assert tabular.check() == {"reward", "test"}
+    trial_metrics = metrics(tabular, list(list_candidates(tabular.space)))
+    assert trial_metrics == [{"reward": value, "test": -value} for value in MADE.rewards.tolist()]
+    assert metrics(objective(toy), list(list_candidates(tabular.space))) == [
         {"reward": value} for value in MADE.rewards.tolist()
     ]
 
@@ -101,26 +101,25 @@ def test_rows_follow_the_mixed_radix_of_whole_searches(toy: Path) -> None:
 
 def test_columns_of_numbers_text_and_names(folder: Path) -> None:
     grid = list(itertools.product([2, 5], ["sgd", "adam"], [0.1, 0.01], [False, True], [1, 0]))
-    depth, rule, rate, norm, op = (np.array(each) for each in zip(*grid, strict=True))
+    depth, rule, rate, norm, op = (np.array(column) for column in zip(*grid, strict=True))
     arrays = {"depth": depth, "rule": rule, "rate": rate, "norm": norm, "reward": np.arange(32)}
     np.savez("mixed.npz", **arrays, op=op[:, None].astype(np.uint8), op_names=np.array(["none", "conv", "pool"]))
-    made = space("mixed.npz", "depth,rule, rate,norm")
-    assert {name: choice.options for name, choice in made.choices.items() if isinstance(choice, Categorical)} == {
+    choices = space("mixed.npz", "depth,rule, rate,norm").choices
+    assert {name: choice.options for name, choice in choices.items() if isinstance(choice, Categorical)} == {
         "depth": (2, 5), "rule": ("adam", "sgd"), "rate": (0.01, 0.1), "norm": (False, True),
     }  # fmt: skip
-    made = space("mixed.npz", "op", "op_names")
-    assert made.choices == {"op0": Categorical(options=("none", "conv"))}
+    assert space("mixed.npz", "op", "op_names").choices == {"op0": Categorical(options=("none", "conv"))}
     np.savez("mixed.npz", **arrays, op=op)
     codes = ["rule", "op", "norm", "depth", "rate"]
-    found = metrics(objective(Path("mixed.npz"), codes=codes), list(list_candidates(space("mixed.npz", codes))))
-    assert sorted(each["reward"] for each in found) == list(range(32))
+    trial_metrics = metrics(objective(Path("mixed.npz"), codes=codes), list(list_candidates(space("mixed.npz", codes))))
+    assert sorted(scores["reward"] for scores in trial_metrics) == list(range(32))
     (last,) = metrics(objective(Path("mixed.npz"), codes=codes), [space("mixed.npz", codes).candidate(
         {"rule": "adam", "op": 0, "norm": True, "depth": 5, "rate": 0.01})])  # fmt: skip
     assert last == {"reward": 31.0}
 
 
 def test_a_users_own_space_may_be_smaller_ordered_otherwise_or_integer(toy: Path) -> None:
-    own = SearchSpace(
+    user_space = SearchSpace(
         {
             "codes2": Integer(low=1, high=3, step=2),
             "codes0": Categorical(options=(3, 0)),
@@ -128,13 +127,13 @@ def test_a_users_own_space_may_be_smaller_ordered_otherwise_or_integer(toy: Path
         },
         lambda *_: None,
     )
-    made = objective(toy, own, report="test")
-    made.check()
-    found = metrics(made, list(list_candidates(own)))
-    assert len(found) == 8
+    tabular = objective(toy, user_space, report="test")
+    tabular.check()
+    trial_metrics = metrics(tabular, list(list_candidates(user_space)))
+    assert len(trial_metrics) == 8
     expected = [MADE.rewards[16 * a + 4 * b + c] for c in (1, 3) for a in (3, 0) for b in (0, 2)]
-    assert [each["reward"] for each in found] == expected
-    assert made.benchmark.best_reward == max(expected)
+    assert [scores["reward"] for scores in trial_metrics] == expected
+    assert tabular.benchmark.best_reward == max(expected)
 
 
 def conditional(rewards: Sequence[float] = (5, 6, 7, 8)) -> SearchSpace[Any]:
@@ -153,15 +152,16 @@ def conditional(rewards: Sequence[float] = (5, 6, 7, 8)) -> SearchSpace[Any]:
 def test_a_conditional_space(folder: Path, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not dense:
         monkeypatch.setattr(tables, "DENSE", 3)
-    own = conditional()
-    made = objective(Path("some.npz"), own, codes=["kind", "width"])
-    assert [each["reward"] for each in metrics(made, list(list_candidates(own)))] == [6, 7, 8, 5]
+    search_space = conditional()
+    tabular = objective(Path("some.npz"), search_space, codes=["kind", "width"])
+    assert [scores["reward"] for scores in metrics(tabular, list(list_candidates(search_space)))] == [6, 7, 8, 5]
     if dense:  # whatever a sampler has drawn for the inactive width
-        assert made.benchmark.rows.tolist() == [1, 2, 3, 0, 0, 0]  # pyright: ignore[reportAttributeAccessIssue]
+        assert tabular.benchmark.rows.tolist() == [1, 2, 3, 0, 0, 0]  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        assert made.benchmark.rows == {0: 1, 1: 2, 2: 3, 3: 0}
+        assert tabular.benchmark.rows == {0: 1, 1: 2, 2: 3, 3: 0}
     conditional([math.nan, 1, 2, 3])
-    smaller = SearchSpace({"kind": Categorical(options=("conv",)), "width": own.choices["width"]}, lambda *_: None)
+    choices = {"kind": Categorical(options=("conv",)), "width": search_space.choices["width"]}
+    smaller = SearchSpace(choices, lambda *_: None)
     assert load_benchmark("some.npz", ["kind", "width"], "reward", space=smaller).best_reward == 3
 
 
@@ -171,8 +171,8 @@ def test_numbers_beyond_64_bits(folder: Path) -> None:
     np.savez("long.npz", codes=codes, reward=[1, 2, 3])
     switch = {"codes0": Categorical(options=(0, 1)), "codes1": Categorical(options=(0, 1), when={"codes0": 1})}
     others = {f"codes{n}": Categorical(options=(0,)) for n in range(2, 70)}
-    own = SearchSpace(switch | others, lambda *_: None)
-    assert load_benchmark("long.npz", ["codes"], "reward", space=own).best_reward == 3
+    search_space = SearchSpace(switch | others, lambda *_: None)
+    assert load_benchmark("long.npz", ["codes"], "reward", space=search_space).best_reward == 3
     wide = {f"codes{n}": Categorical(options=(0, 1), when={"codes0": 1}) for n in range(1, 70)}
     more = np.eye(70, dtype=int)
     np.savez("long.npz", codes=np.vstack([codes, more[1:] + more[:1]]), reward=[0.0] * 72)
@@ -187,7 +187,7 @@ def saved(**changed: Any) -> Callable[[Path], None]:
 
     def write_(folder: Path) -> None:
         columns = {"codes": MADE.codes, "reward": MADE.rewards, **changed}
-        np.savez(folder / "toy.npz", **{name: each for name, each in columns.items() if each is not None})
+        np.savez(folder / "toy.npz", **{name: column for name, column in columns.items() if column is not None})
 
     return write_
 
@@ -206,8 +206,8 @@ def cut(folder: Path) -> None:
 def garbled(folder: Path) -> None:
     write_landscape(folder / "toy.npz", MADE)
     content = (folder / "toy.npz").read_bytes()
-    place = content.index(b"NUMPY") + 200
-    (folder / "toy.npz").write_bytes(content[:place] + bytes(20) + content[place + 20 :])
+    offset = content.index(b"NUMPY") + 200
+    (folder / "toy.npz").write_bytes(content[:offset] + bytes(20) + content[offset + 20 :])
 
 
 def put(content: bytes) -> Callable[[Path], None]:
@@ -297,9 +297,9 @@ SPACES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("changed", "words"), SPACES.values(), ids=SPACES)
 def test_a_space_that_is_not_the_tables_is_refused(toy: Path, changed: dict[str, Any], words: str) -> None:
     choices = {**space(toy, "codes").choices, **changed}
-    own = SearchSpace({name: each for name, each in choices.items() if each is not None}, lambda *_: None)
+    user_space = SearchSpace({name: choice for name, choice in choices.items() if choice is not None}, lambda *_: None)
     with pytest.raises(InputError, match=words) as caught:
-        objective(toy, own).check()
+        objective(toy, user_space).check()
     assert one_sentence(caught.value)
 
 
@@ -331,7 +331,7 @@ def test_a_search_in_a_table(toy: Path) -> None:
     ended = run(toy, "run")
     rewards = [trial.reward for trial in ended.trials if trial.status is Status.COMPLETE]
     assert len(rewards) == 20
-    assert ended.best.reward == max(each for each in rewards if each)
+    assert ended.best.reward == max(reward for reward in rewards if reward)
     best = ended.record.to_json()["best"]
     assert best["metrics"] == {"reward": best["reward"], "test": -best["reward"]}
     assert (ended.record.task, ended.record.space) == ("toy", "tabular")
@@ -360,26 +360,27 @@ def test_what_a_table_cannot_do_is_refused_at_once(toy: Path) -> None:
 
 
 def test_it_travels_to_workers_without_its_rows(toy: Path) -> None:
-    made = objective(toy)
-    found = metrics(made, list(list_candidates(made.space)))
-    copy: Tabular = pickle.loads(pickle.dumps(Tabular(**{**vars_of(made), "space": space(toy, "codes")})))
+    tabular = objective(toy)
+    trial_metrics = metrics(tabular, list(list_candidates(tabular.space)))
+    copy: Tabular = pickle.loads(pickle.dumps(Tabular(**{**vars_of(tabular), "space": space(toy, "codes")})))
     assert copy._benchmark is None
-    assert metrics(copy, list(list_candidates(made.space))) == found
+    assert metrics(copy, list(list_candidates(tabular.space))) == trial_metrics
 
 
-def vars_of(made: Tabular) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in ("space", "task", "path", "codes", "reward")}
+def vars_of(tabular: Tabular) -> dict[str, Any]:
+    return {name: getattr(tabular, name) for name in ("space", "task", "path", "codes", "reward")}
 
 
 def test_landscapes_have_one_known_optimum() -> None:
     for ruggedness in (0, 2, 4):
-        made = make_landscape(5, 3, seed=7, ruggedness=ruggedness)
-        assert made.codes.shape == (243, 5)
-        assert (made.rewards.min(), made.rewards[made.best_row], (made.rewards == 1).sum()) == (0, 1, 1)
-        assert made.codes[made.best_row].tolist() == max(zip(made.rewards, made.codes.tolist(), strict=True))[1]
+        landscape = make_landscape(5, 3, seed=7, ruggedness=ruggedness)
+        codes, rewards = landscape.codes, landscape.rewards
+        assert codes.shape == (243, 5)
+        assert (rewards.min(), rewards[landscape.best_row], (rewards == 1).sum()) == (0, 1, 1)
+        assert codes[landscape.best_row].tolist() == max(zip(rewards, codes.tolist(), strict=True))[1]
         # Without ruggedness every local optimum is the optimum.
-        near = (made.codes[:, None] != made.codes[None]).sum(-1) == 1
-        peaks = (np.where(near, made.rewards, 0).max(1) < made.rewards).sum()
+        near = (codes[:, None] != codes[None]).sum(-1) == 1
+        peaks = (np.where(near, rewards, 0).max(1) < rewards).sum()
         assert (peaks == 1) == (ruggedness == 0)
     assert (make_landscape(seed=3).rewards == make_landscape(seed=3).rewards).all()
     assert not (make_landscape(seed=3).rewards == make_landscape(seed=4).rewards).all()
@@ -401,7 +402,7 @@ def test_nas_bench_201(data: str, best: float, row: int) -> None:
     table: BenchmarkTable = load_benchmark(path, ["ops"], f"{data}_test_acc_200ep", f"{data}_val_acc_12ep", "op_names")
     assert (round(table.best_reward, 4), table.winner) == (best, row)
     assert table.space.count() == 15_625 == len(set(np.asarray(table.rows).tolist()))
-    assert {len(each) for each in table.encoding.decisions} == {5}
-    with np.load(DATA) as found:
-        values = {f"ops{n}": str(found["op_names"][op]) for n, op in enumerate(found["ops"][4711])}
+    assert {len(decision) for decision in table.encoding.decisions} == {5}
+    with np.load(DATA) as archive:
+        values = {f"ops{n}": str(archive["op_names"][op]) for n, op in enumerate(archive["ops"][4711])}
     assert table.find_rows([table.space.candidate(values)]) == [4711]

@@ -293,8 +293,8 @@ def test_reasons_are_one_line(error: Exception, words: str) -> None:
     assert explain_error(error) == words
 
 
-def make_trial(number: int, until: int | None, cohort: tuple[int, ...], candidate: Candidate) -> Trial:
-    return Trial(number, candidate, (0, 6), cohort, until=until)
+def make_trial(number: int, stop_epoch: int | None, cohort: tuple[int, ...], candidate: Candidate) -> Trial:
+    return Trial(number, candidate, (0, 6), cohort, stop_epoch=stop_epoch)
 
 
 def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     whole = {trial.number: get_outcome(trial) for trial in objective(batch)}
 
     staged = objective.with_checkpoints(tmp_path / "rungs")
-    begun = list(staged([replace(trial, until=1) for trial in batch]))
+    begun = list(staged([replace(trial, stop_epoch=1) for trial in batch]))
     assert [len(get_outcome(trial).curve["loss"]) for trial in begun] == [1] * 6
     staged.retain([0, 2, 4])
     assert sorted(path.name for path in (tmp_path / "rungs").iterdir()) == ["0-1", "2-1", "4-1"]
@@ -324,7 +324,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
         return train(members, bucket, lanes, stage)
 
     staged.population.train = count_calls  # pyright: ignore
-    left = [replace(trial, until=2) for trial in batch if trial.number in (0, 2, 4)]
+    left = [replace(trial, stop_epoch=2) for trial in batch if trial.number in (0, 2, 4)]
     middle = {trial.number: get_outcome(trial) for trial in staged(left)}
     assert staged._name_program(batch[0], 4) == staged._name_program(batch[4], 4)
     assert calls == [(3, 1)]
@@ -332,7 +332,7 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     torn = tmp_path / "rungs" / "4-2"
     torn.write_bytes(torn.read_bytes()[:-1])
     arrived = pickle.loads(cloudpickle.dumps(staged))
-    ended = {trial.number: get_outcome(trial) for trial in arrived([replace(trial, until=None) for trial in left])}
+    ended = {trial.number: get_outcome(trial) for trial in arrived([replace(trial, stop_epoch=None) for trial in left])}
     for number in (0, 2, 4):
         for part in (middle, ended):
             curve, length = part[number].curve, 2 if part is middle else 3

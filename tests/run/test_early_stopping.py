@@ -45,19 +45,19 @@ def climb(out: Path, **changed: Any) -> Result:
 
 def timeless(trials: Any) -> list[str]:
     """All of the trials but their seconds."""
-    return [describe_bits(replace(each, outcome=replace(each.outcome or Outcome(), seconds={}))) for each in trials]
+    return [describe_bits(replace(trial, outcome=replace(trial.outcome or Outcome(), seconds={}))) for trial in trials]
 
 
 def test_who_is_stopped_keeps_the_reward_of_its_rung(tmp_path: Path) -> None:
     recorder = Recorder()
-    found = climb(tmp_path / "run", tracker={"r": recorder}, rungs=Halving())
-    counts = found.record.trials
+    result = climb(tmp_path / "run", tracker={"r": recorder}, rungs=Halving())
+    counts = result.record.trials
     assert counts.pruned > counts.complete > 0
     assert counts.failed > 0
-    assert found.best.status is Status.COMPLETE
-    assert found.best.reward == max(trial.reward for trial in found.trials if trial.status is Status.COMPLETE)
+    assert result.best.status is Status.COMPLETE
+    assert result.best.reward == max(trial.reward for trial in result.trials if trial.status is Status.COMPLETE)
     rows = table(tmp_path / "run")
-    for trial, row in zip(found.trials, rows, strict=True):
+    for trial, row in zip(result.trials, rows, strict=True):
         assert trial.outcome is not None
         epochs = len(trial.outcome.curve["accuracy"])
         assert int(row["epochs"]) == epochs
@@ -69,19 +69,19 @@ def test_who_is_stopped_keeps_the_reward_of_its_rung(tmp_path: Path) -> None:
         if trial.status is Status.FAILED:
             assert (trial.reward, list(trial.scores)) == (None, list(range(1, max(trial.scores) + 1)))
     # Of the eight of the first batch two are left after an epoch, however many of the others would have failed.
-    assert sum(len(trial.scores) > 1 or trial.status is Status.FAILED for trial in found.trials[:8]) == 2
-    told = [event for event in recorder.events if event[0] == "tell"]
-    assert sorted(event[1] for event in told) == list(range(20))
+    assert sum(len(trial.scores) > 1 or trial.status is Status.FAILED for trial in result.trials[:8]) == 2
+    tell_events = [event for event in recorder.events if event[0] == "tell"]
+    assert sorted(event[1] for event in tell_events) == list(range(20))
 
 
 def test_optuna_sees_the_curves(tmp_path: Path) -> None:
-    found = climb(tmp_path / "run")
+    result = climb(tmp_path / "run")
     climb(tmp_path / "whole", rungs=None)
     for name in ("run", "whole"):
         study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / name}/study.db")
         assert all(trial.intermediate_values for trial in study.trials if trial.state.name == "COMPLETE")
         if name == "run":
-            for trial, row in zip(found.trials, study.trials, strict=True):
+            for trial, row in zip(result.trials, study.trials, strict=True):
                 assert row.intermediate_values == {epoch: score[0] for epoch, score in trial.scores.items()}
                 assert (row.values, row.state.name[:4]) == (
                     None if trial.reward is None else [*trial.reward], trial.status.name[:4]
@@ -104,8 +104,8 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
 
         return broken
 
-    for each in ("reach", "close"):
-        monkeypatch.setattr(StudyLog, each, breaking(getattr(StudyLog, each), late=each == "reach"))
+    for method in ("reach", "close"):
+        monkeypatch.setattr(StudyLog, method, breaking(getattr(StudyLog, method), late=method == "reach"))
     few = {"rungs": RULES[name], "trials": 12, "batch": 6}
     whole = climb(tmp_path / "whole", **few)
     total = next(calls)
@@ -168,13 +168,14 @@ class Doomed(Curved):
     """Nobody of the second batch gets to the second rung."""
 
     def outcome(self, trial: Trial) -> Outcome:
-        return Outcome(error="gone") if (trial.until or 5) > 1 and 8 <= trial.number < 16 else super().outcome(trial)
+        is_gone = (trial.stop_epoch or 5) > 1 and 8 <= trial.number < 16
+        return Outcome(error="gone") if is_gone else super().outcome(trial)
 
 
 def test_a_rung_that_nobody_reaches_decides_nothing(tmp_path: Path) -> None:
-    found = climb(tmp_path / "run", objective=functools.partial(Doomed, rounds=1), rungs=Halving())
-    assert {trial.status for trial in found.trials[8:16]} == {Status.FAILED, Status.PRUNED}
-    assert found.trials[16:]
+    result = climb(tmp_path / "run", objective=functools.partial(Doomed, rounds=1), rungs=Halving())
+    assert {trial.status for trial in result.trials[8:16]} == {Status.FAILED, Status.PRUNED}
+    assert result.trials[16:]
 
 
 def test_worker_processes_decide_alike(tmp_path: Path) -> None:

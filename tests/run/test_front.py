@@ -38,44 +38,44 @@ def trial(number: int, *reward: float, status: Status = Status.COMPLETE) -> Tria
     return Trial(number, Candidate({"x": number}), (0, 9), (number,), status, outcome, reward or None)
 
 
-def found() -> list[Trial]:
+def make_trials() -> list[Trial]:
     rewards = [(0.5, -9.0), (0.9, -100.0), (0.9, -120.0), (0.8, -20.0), (0.1, -8.0), (0.9, -100.0)]
     ended = [trial(number, *reward) for number, reward in enumerate(rewards)]
     return [*ended, trial(6, status=Status.FAILED), trial(7, 0.99, -1.0, status=Status.PRUNED)]
 
 
 def test_members_are_complete_trials_that_none_beats_best_first() -> None:
-    assert [each.number for each in front.select_members(found())] == [1, 3, 0, 4]
+    assert [member.number for member in front.select_members(make_trials())] == [1, 3, 0, 4]
     assert front.select_members([trial(0, status=Status.FAILED)]) == []
 
 
 def test_the_record_has_values_knee_and_volume() -> None:
-    made = front.describe_front(found(), front.select_members(found())).to_json()
-    assert [each["number"] for each in made["members"]] == [1, 3, 0, 4]
-    assert made["members"][1] == {
+    record = front.describe_front(make_trials(), front.select_members(make_trials())).to_json()
+    assert [member["number"] for member in record["members"]] == [1, 3, 0, 4]
+    assert record["members"][1] == {
         "number": 3, "reward": [0.8, -20.0], "values": {"x": 3}, "metrics": {"accuracy": 0.8, "flops": 20.0},
     }  # fmt: skip
-    assert made["knee"] == 3
+    assert record["knee"] == 3
     # In units of the box from (0.1, -120) to (0.9, -8): by hand, slice by slice.
     boxes = [(1.0, 20 / 112), (7 / 8, 100 / 112), (0.5, 111 / 112)]
     by_hand = sum((wide - before) * high for (wide, before), (_, high) in zip(
         [(1.0, 7 / 8), (7 / 8, 0.5), (0.5, 0.0)], boxes, strict=True
     ))  # fmt: skip
-    assert made["hypervolume"] == pytest.approx(by_hand)
-    assert json.loads(json.dumps(made)) == made
+    assert record["hypervolume"] == pytest.approx(by_hand)
+    assert json.loads(json.dumps(record)) == record
 
 
 def test_a_single_trial_is_its_own_front() -> None:
-    made = front.describe_front([trial(0, 1.0, -1.0)], front.select_members([trial(0, 1.0, -1.0)]))
-    assert (made.knee, made.hypervolume) == (0, 0.0)
+    record = front.describe_front([trial(0, 1.0, -1.0)], front.select_members([trial(0, 1.0, -1.0)]))
+    assert (record.knee, record.hypervolume) == (0, 0.0)
     ElementTree.fromstring(front.draw_front([trial(0, 1.0, -1.0)], [trial(0, 1.0, -1.0)], REWARD))
 
 
 def test_the_figure_names_what_was_measured_and_is_the_same_each_time() -> None:
-    drawn = front.draw_front(found(), front.select_members(found()), REWARD)
-    texts = [each.text for each in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    figure = front.draw_front(make_trials(), front.select_members(make_trials()), REWARD)
+    texts = [element.text for element in ElementTree.fromstring(figure).iter("{http://www.w3.org/2000/svg}text")]
     assert {"accuracy", "flops", "front", "knee: trial 3"} <= set(texts)
-    assert drawn == front.draw_front(found(), front.select_members(found()), REWARD)
+    assert figure == front.draw_front(make_trials(), front.select_members(make_trials()), REWARD)
 
 
 def test_objectives_without_names_are_counted() -> None:
@@ -105,17 +105,16 @@ def test_every_member_loads_and_costs_what_is_said(tmp_path: Path) -> None:
     assert len(members) > 1
     assert result.best.number == members[0]["number"] == record["best"]["number"]
     assert record["test"]["reproduced"]
-    assert record["front"]["knee"] in [each["number"] for each in members]
+    assert record["front"]["knee"] in [member["number"] for member in members]
     x = Digits().load("validation")[0]
-    for each in members:
-        assert each["reproduced"]
-        model: Any = l2l.load(tmp_path / "run" / each["folder"])
-        assert l2l.evaluate(model, Digits(), "validation")["accuracy"] == each["metrics"]["accuracy"]
-        assert (
-            sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == each["metrics"]["parameters"]
-        )
+    for member in members:
+        assert member["reproduced"]
+        model: Any = l2l.load(tmp_path / "run" / member["folder"])
+        assert l2l.evaluate(model, Digits(), "validation")["accuracy"] == member["metrics"]["accuracy"]
+        parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        assert parameters == member["metrics"]["parameters"]
         flops = counted(model, x)
-        assert flops == each["metrics"]["flops"]
+        assert flops == member["metrics"]["flops"]
         measured = jax.jit(lambda x, m=model: m(x)).lower(x[:1]).compile().cost_analysis()["flops"]
         assert flops <= measured <= 1.5 * flops + 2000  # what is elementwise is not in our formula
     again = searched(tmp_path / "run")
@@ -130,8 +129,8 @@ def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> N
     (tmp_path / "run/front/0097").symlink_to(tmp_path)
     searched(tmp_path / "run", 6, 0)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
-    kept = sorted(each.name for each in (tmp_path / "run/front").iterdir())
-    assert kept == sorted(["0097", "mine", *(Path(each["folder"]).name for each in record["front"]["members"])])
+    names = sorted(path.name for path in (tmp_path / "run/front").iterdir())
+    assert names == sorted(["0097", "mine", *(Path(member["folder"]).name for member in record["front"]["members"])])
 
 
 def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) -> None:
@@ -143,10 +142,10 @@ def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) 
         final=functools.partial(Final, seeds=0), trials=3, batch=3, out=tmp_path / "run",
     )  # fmt: skip
     x = Digits().load("validation")[0]
-    for each in result.record.to_json()["front"]["members"]:
-        assert each["reproduced"]
-        model: Any = l2l.load(tmp_path / "run" / each["folder"])
-        metrics = each["metrics"]
+    for member in result.record.to_json()["front"]["members"]:
+        assert member["reproduced"]
+        model: Any = l2l.load(tmp_path / "run" / member["folder"])
+        metrics = member["metrics"]
         assert l2l.evaluate(model, Digits(), "validation")["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
         assert counted(model, x) == metrics["flops"] == metrics["train_flops"] / (3 * len(Digits().load("train")[0]))
         assert 0 < metrics["active_parameters"] <= metrics["parameters"]
@@ -166,11 +165,11 @@ def test_a_member_that_was_lost_is_handed_over_again(tmp_path: Path) -> None:
 
     searched(tmp_path / "run", 4, 0)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
-    place = tmp_path / "run" / record["front"]["members"][-1]["folder"]
-    before = (place / "weights.safetensors").read_bytes()
-    shutil.rmtree(place)
+    folder = tmp_path / "run" / record["front"]["members"][-1]["folder"]
+    before = (folder / "weights.safetensors").read_bytes()
+    shutil.rmtree(folder)
     searched(tmp_path / "run", 4, 0)
-    assert (place / "weights.safetensors").read_bytes() == before
-    (place / "weights.safetensors").write_bytes(before[:-1])
+    assert (folder / "weights.safetensors").read_bytes() == before
+    (folder / "weights.safetensors").write_bytes(before[:-1])
     searched(tmp_path / "run", 4, 0)
-    assert (place / "weights.safetensors").read_bytes() == before
+    assert (folder / "weights.safetensors").read_bytes() == before

@@ -67,9 +67,9 @@ class Chained:
         return [Candidate(state[0].sample(draw).values, {"draw": draw.random()}) for _ in range(count)]
 
     def tell(self, state: tuple[SearchSpace[Any], str], trials: Sequence[Trial]) -> tuple[SearchSpace[Any], str]:
-        timeless = [replace(each, outcome=replace(each.outcome or Outcome(), seconds={})) for each in trials]
-        told = [state[1], *map(describe_bits, timeless)]
-        return state[0], hashlib.sha256("\n".join(told).encode()).hexdigest()
+        timeless = [replace(trial, outcome=replace(trial.outcome or Outcome(), seconds={})) for trial in trials]
+        lines = [state[1], *map(describe_bits, timeless)]
+        return state[0], hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def summary(self, state: tuple[SearchSpace[Any], str]) -> Mapping[str, float]:
         return {"digest": int(state[1][:12], 16)} if state[1] != "nothing" else {}
@@ -112,9 +112,9 @@ class Stopping(Inline):
 
 
 def test_the_record_says_what_was_found_and_what_it_took(tmp_path: Path) -> None:
-    found = run(tmp_path / "run", seed=3)
+    result = run(tmp_path / "run", seed=3)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert record == found.record.to_json()
+    assert record == result.record.to_json()
     assert list(record) == [
         "version", "space", "task", "searcher", "seed", "trials", "best", "test", "seconds", "environment"
     ]  # fmt: skip
@@ -125,12 +125,12 @@ def test_the_record_says_what_was_found_and_what_it_took(tmp_path: Path) -> None
     assert {"python", "machine", "jax", "flax", "optuna", "executor"} <= set(record["environment"])
     rows = table(tmp_path / "run")
     top = max(rows, key=lambda row: float(row["reward"]))
-    assert found.best is not None
-    assert record["best"]["number"] == int(top["number"]) == found.best.number
+    assert result.best is not None
+    assert record["best"]["number"] == int(top["number"]) == result.best.number
     assert record["best"]["reward"] == float(top["reward"]) == record["best"]["metrics"]["accuracy"]
-    assert record["best"]["values"] == dict(found.best.candidate.values)
+    assert record["best"]["values"] == dict(result.best.candidate.values)
     assert [int(row["number"]) for row in rows] == list(range(10))
-    assert found.trials[9].batch == (8, 2)
+    assert result.trials[9].batch == (8, 2)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["result.json", "study.db", "trials.csv"]
 
 
@@ -250,18 +250,18 @@ class Mixed(Hashed):
 
     def outcome(self, trial: Trial) -> Outcome:
         """One of four fates."""
-        made = super().outcome(trial)
-        fates = [made, replace(made, metrics={"accuracy": 9.0}, error="too good")]
-        fates += [replace(made, metrics={"accuracy": math.nan}), replace(made, metrics={"score": 9.0})]
+        outcome = super().outcome(trial)
+        fates = [outcome, replace(outcome, metrics={"accuracy": 9.0}, error="too good")]
+        fates += [replace(outcome, metrics={"accuracy": math.nan}), replace(outcome, metrics={"score": 9.0})]
         return fates[trial.number % 4]
 
 
 def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
-    found = run(tmp_path / "run", objective=functools.partial(Mixed, rounds=1))
-    assert found.record.trials == TrialCounts(complete=3, failed=7)
-    assert found.best is not None
-    assert found.best.number % 4 == 0
-    assert all(trial.reward is None for trial in found.trials if trial.status is Status.FAILED)
+    result = run(tmp_path / "run", objective=functools.partial(Mixed, rounds=1))
+    assert result.record.trials == TrialCounts(complete=3, failed=7)
+    assert result.best is not None
+    assert result.best.number % 4 == 0
+    assert all(trial.reward is None for trial in result.trials if trial.status is Status.FAILED)
     errors = [row["error"] for row in table(tmp_path / "run")][1:4]
     assert errors[0] == "too good"
     assert "diverged" in errors[1]
@@ -287,7 +287,7 @@ class Hanging(Recorder):
 def test_trackers_that_break_or_hang_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     trackers = {"broken": Broken(), "hanging": BackgroundTracker(Hanging(), patience=0.05), "good": recorder}
-    found = run(tmp_path / "run", tracker=trackers)
+    result = run(tmp_path / "run", tracker=trackers)
     Hanging.gate.set()
     run(tmp_path / "quiet")
     assert table(tmp_path / "run") == table(tmp_path / "quiet")
@@ -295,7 +295,7 @@ def test_trackers_that_break_or_hang_change_nothing(tmp_path: Path, caplog: pyte
     assert "tracker Hanging was left behind" in caplog.text
     assert [event[0] for event in recorder.events].count("tell") == 10
     assert recorder.events[1] == ("tell", 0, Status.COMPLETE, sorted(["total", *LEDGER]))
-    assert recorder.events[-1] == ("finish", found.record.to_json())
+    assert recorder.events[-1] == ("finish", result.record.to_json())
 
 
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def test_a_winner_is_reproduced_if_its_training_is_and_its_module_scores_the_sam
     again: float, loaded: float | None, reproduced: bool
 ) -> None:
     scores = {"validation": again, "test": 2.6} | ({} if loaded is None else {"loaded": loaded})
-    found = summarise_test("bits", trial(2.5), scores)
-    assert found.reproduced is reproduced
-    assert (found.trial, found.mean, found.seeds) == (2.6, None, 0)
+    summary = summarise_test("bits", trial(2.5), scores)
+    assert summary.reproduced is reproduced
+    assert (summary.trial, summary.mean, summary.seeds) == (2.6, None, 0)
 
 
 def test_a_share_of_examples_is_reproduced_exactly() -> None:

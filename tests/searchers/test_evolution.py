@@ -47,13 +47,13 @@ def mutants(space: SearchSpace[None], parent: Candidate, seed: int, count: int, 
     return encoding.decode(np.asarray(children.codes), np.asarray(uniforms))
 
 
-def alone(choice: Choice) -> SearchSpace[None]:
+def make_space(choice: Choice) -> SearchSpace[None]:
     return SearchSpace({"x": choice}, lambda values, spec: None)
 
 
 def reached(choice: Choice, value: float | str, count: int, step: float) -> Sequence[object]:
     """The values that mutations of one choice lead to."""
-    return [child.values["x"] for child in mutants(alone(choice), Candidate({"x": value}), 0, count, step)]
+    return [child.values["x"] for child in mutants(make_space(choice), Candidate({"x": value}), 0, count, step)]
 
 
 @settings(deadline=None)

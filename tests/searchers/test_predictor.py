@@ -40,11 +40,11 @@ def test_it_does_better_than_chance_on_a_landscape() -> None:
     landscape = make_landscape(6, 3, seed=2)
     rows, rewards = jnp.arange(3**6), jnp.asarray(landscape.rewards, jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
-    ours, chance = (
+    predictor_rows, random_rows = (
         np.asarray(run_searches(searcher, Encoding(CELL), rows, rewards, keys, 50))
         for searcher in (Predictor(), Random())
     )
-    assert landscape.rewards[ours].max(1).mean() > landscape.rewards[chance].max(1).mean()
+    assert landscape.rewards[predictor_rows].max(1).mean() > landscape.rewards[random_rows].max(1).mean()
 
 
 def test_more_are_asked_for_than_it_would_mutate() -> None:

@@ -98,7 +98,7 @@ def test_replayed_tells_give_the_same_asks() -> None:
 def test_the_front_is_reached_from_end_to_end() -> None:
     _, trials = run_search(Preferences(count=5))
     late = [concave(trial.candidate.values["x"]) for trial in trials[160:]]  # pyright: ignore
-    assert len({late[place] for place in find_front(late)}) >= 5
+    assert len({late[index] for index in find_front(late)}) >= 5
 
 
 def test_what_an_earlier_search_told_is_part_of_it() -> None:

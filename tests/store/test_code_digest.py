@@ -68,7 +68,7 @@ FILES = {"own.py": OWN, "layers.py": LAYERS, "deep/__init__.py": "", "deep/parts
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def source_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     forget()
@@ -80,19 +80,19 @@ def forget() -> None:
     importlib.invalidate_caches()
 
 
-def found(place: Path, name: str = "build", old: str = "", new: str = "") -> str | None:
+def compute_digest(folder: Path, name: str = "build", old: str = "", new: str = "") -> str | None:
     """The digest after one edit."""
     assert any(old in text for text in FILES.values())
     for file, text in FILES.items():
-        (place / file).parent.mkdir(exist_ok=True)
-        (place / file).write_text(text.replace(old, new) if old else text)
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(text.replace(old, new) if old else text)
     forget()
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     try:
-        own = importlib.import_module("own")
+        module = importlib.import_module("own")
     finally:
         sys.dont_write_bytecode = before
-    return code_digest.digest(own.space() if name == "space" else getattr(own, name))
+    return code_digest.digest(module.space() if name == "space" else getattr(module, name))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def found(place: Path, name: str = "build", old: str = "", new: str = "") -> str
         ("def unused(): return 0", "def unused(): return 1"),
     ],
 )
-def test_what_the_model_does_not_use_may_change(place: Path, old: str, new: str) -> None:
-    assert found(place, old=old, new=new) == found(place) is not None
+def test_what_the_model_does_not_use_may_change(source_folder: Path, old: str, new: str) -> None:
+    assert compute_digest(source_folder, old=old, new=new) == compute_digest(source_folder) is not None
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,21 @@ def test_what_the_model_does_not_use_may_change(place: Path, old: str, new: str)
         ("x + 1\n", "x + 2\n"),
     ],
 )
-def test_what_it_uses_may_not(place: Path, old: str, new: str) -> None:
-    assert found(place, old=old, new=new) != found(place)
+def test_what_it_uses_may_not(source_folder: Path, old: str, new: str) -> None:
+    assert compute_digest(source_folder, old=old, new=new) != compute_digest(source_folder)
 
 
-def test_a_local_function_is_known_by_the_one_that_makes_it(place: Path) -> None:
+def test_a_local_function_is_known_by_the_one_that_makes_it(source_folder: Path) -> None:
     """Its cell for `add` is empty, which is no reason to fall over."""
-    assert found(place, "space", "def add(x): return x", "def add(x): return -x") != found(place, "space")
-    assert found(place, "space", "(32, 64)", "(64, 128)") != found(place, "space")
+    edited_digest = compute_digest(source_folder, "space", "def add(x): return x", "def add(x): return -x")
+    assert edited_digest != compute_digest(source_folder, "space")
+    assert compute_digest(source_folder, "space", "(32, 64)", "(64, 128)") != compute_digest(source_folder, "space")
 
 
 def test_without_a_file_there_is_no_digest() -> None:
-    made: dict[str, object] = {"__name__": "nowhere"}
-    exec("def build(values, spec): return 1", made)
-    assert code_digest.digest(made["build"]) is None
+    namespace: dict[str, object] = {"__name__": "nowhere"}
+    exec("def build(values, spec): return 1", namespace)
+    assert code_digest.digest(namespace["build"]) is None
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f.__get__(3), lambda f: __import__("functools").partial(f, 1)])

@@ -29,22 +29,22 @@ def test_only_a_users_own_space_is_known_by_its_code() -> None:
 
 
 def test_a_partials_arguments_are_named_without_their_addresses() -> None:
-    made = partial(build, act=partial(build, 1), sizes={"c", "a", "b"})
-    assert fingerprint.describe_builder(SearchSpace(CHOICES, made))["space.build.arguments"] == (
+    builder = partial(build, act=partial(build, 1), sizes={"c", "a", "b"})
+    assert fingerprint.describe_builder(SearchSpace(CHOICES, builder))["space.build.arguments"] == (
         f"[['act', {__name__}.build([1])], ['sizes', ['a', 'b', 'c']]]"
     )
 
 
 def test_where_a_side_has_no_code_there_is_nothing_to_compare() -> None:
-    wanted = fingerprint.make_fingerprint(
+    reference = fingerprint.make_fingerprint(
         fingerprint.describe_builder(SearchSpace(CHOICES, build)), SearchSpace(CHOICES, build), 1
     )
-    settings = dict(wanted["settings"])
+    settings = dict(reference["settings"])
     with pytest.raises(InputError, match=r"space\.code"):
-        fingerprint.check_fingerprint({**wanted, "settings": {**settings, "space.code": "other"}}, wanted, "RUN")
+        fingerprint.check_fingerprint({**reference, "settings": {**settings, "space.code": "other"}}, reference, "RUN")
     del settings["space.code"]
-    fingerprint.check_fingerprint({**wanted, "settings": settings}, wanted, "RUN")
-    fingerprint.check_fingerprint(wanted, {**wanted, "settings": settings}, "RUN")
+    fingerprint.check_fingerprint({**reference, "settings": settings}, reference, "RUN")
+    fingerprint.check_fingerprint(reference, {**reference, "settings": settings}, "RUN")
 
 
 def test_another_process_finds_the_same(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_another_process_finds_the_same(tmp_path: Path) -> None:
         "def space(): return SearchSpace({'rate': Real(low=0, high=1)}, build)\n"
     )
     program = "import own; from l2l.store import fingerprint; print(fingerprint.describe_builder(own.space()))"
-    found = {
+    outputs = {
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
         for _ in range(2)
     }
-    assert len(found) == 1
-    assert "space.code" in found.pop()
+    assert len(outputs) == 1
+    assert "space.code" in outputs.pop()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ _scalars = st.one_of(
 _ends = st.tuples(*[st.floats(-1e9, 1e9)] * 2).map(sorted)
 _positive = st.tuples(*[st.floats(1e-9, 1e9)] * 2).map(sorted)
 _choices = st.one_of(
-    st.lists(_scalars, min_size=1, max_size=5, unique_by=repr).map(lambda each: Categorical(options=tuple(each))),
+    st.lists(_scalars, min_size=1, max_size=5, unique_by=repr).map(lambda options: Categorical(options=tuple(options))),
     st.builds(lambda low, n, step: Integer(low=low, high=low + n, step=step), *[st.integers(1, 1 << 62)] * 3),
     st.builds(lambda low, n: Integer(low=low, high=low + n, log=True), *[st.integers(1, 1 << 62)] * 2),
     _ends.map(lambda ends: Real(low=ends[0], high=ends[1])),
@@ -84,7 +84,7 @@ def test_any_space_comes_back_as_it_was(
     candidates = [space.sample(random.Random(seed)) for seed in range(3)]
     folder = tmp_path_factory.mktemp("any")
     with OptunaStore().attach(folder, space, {}) as log:
-        opened = log.open([Candidate(each.values, note) for each in candidates])
+        opened = log.open([Candidate(candidate.values, note) for candidate in candidates])
         for trial, candidate in zip(opened, candidates, strict=True):
             assert repr(trial.candidate.values) == repr(candidate.values)
     with OptunaStore().attach(folder, space, {}) as log:
@@ -358,6 +358,6 @@ def test_the_tables_hold_what_optunas_own_calls_write(
     finally:
         monkeypatch.undo()
         time.tzset()
-    for ours, theirs in zip(*written, strict=True):
-        ours.datetime_start, ours.datetime_complete = theirs.datetime_start, theirs.datetime_complete
-        assert ours == theirs
+    for trial, optuna_trial in zip(*written, strict=True):
+        trial.datetime_start, trial.datetime_complete = optuna_trial.datetime_start, optuna_trial.datetime_complete
+        assert trial == optuna_trial

@@ -163,8 +163,8 @@ def test_damage_is_one_sentence(tmp_path: Path, lines: list[str], words: str) ->
 def test_the_test_file_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"adult\.test: line 2 has 1 fields"):
         Adult(write(tmp_path, test=["|", "no"]), validation=4).check()
-    place = write(tmp_path / "zipped", zipped=True) / "adult.test.gz"
-    place.write_bytes(place.read_bytes()[:-9])
+    path = write(tmp_path / "zipped", zipped=True) / "adult.test.gz"
+    path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"adult\.test\.gz: expected a whole gzip file"):
         Adult(tmp_path / "zipped", validation=4).check()
 
@@ -194,5 +194,5 @@ def test_adult_is_the_published_set(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (rows[:, 5:].sum(1) == 7).all()  # the test rows have no value of their own
     assert [*x[0, :2], *x[0, 3:5]] == [39, 13, 0, 40]
     assert x[0, 2] == pytest.approx(np.log1p(2174))
-    # The sum of the labels by place: a split that moved by one row would change it.
+    # The sum of the labels by index: a split that moved by one row would change it.
     assert int((vy * np.arange(len(vy))).sum()) == 5_130_927

@@ -280,5 +280,5 @@ def test_fashion_mnist_is_the_published_set(monkeypatch: pytest.MonkeyPatch) -> 
     pixels = np.concatenate([x, vx]) / np.float32(255)
     assert pixels.mean(dtype=np.float64) == pytest.approx(0.28604, abs=5e-6)
     assert pixels.std(dtype=np.float64) == pytest.approx(0.35302, abs=5e-6)
-    # The sum of the labels by place: a split that moved by one example would change it.
+    # The sum of the labels by index: a split that moved by one example would change it.
     assert int((vy * np.arange(len(vy))).sum()) == 224_905_313

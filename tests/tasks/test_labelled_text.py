@@ -20,9 +20,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 EXAMPLES = [("even" if n % 2 == 0 else "odd", f"number {n}") for n in range(50)]
 
 
-def write(place: Path, content: str | bytes) -> Path:
-    place.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return place
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 @pytest.fixture

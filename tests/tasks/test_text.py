@@ -18,9 +18,9 @@ ALPHABET = "abcdefghij\n"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    place = tmp_path / "story.txt"
-    place.write_text("".join(ALPHABET[n * n % 11] for n in range(1000)), encoding="utf-8")
-    return place
+    path = tmp_path / "story.txt"
+    path.write_text("".join(ALPHABET[n * n % 11] for n in range(1000)), encoding="utf-8")
+    return path
 
 
 def test_targets_are_what_follows(file: Path) -> None:

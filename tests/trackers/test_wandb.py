@@ -88,18 +88,18 @@ def records(path: Path) -> Iterator[Any]:
     """The records of a .wandb file: blocks of 32 KiB, each record in pieces with a header of seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
-    data, place, whole = path.read_bytes(), 7, b""
+    data, position, whole = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
-    while place + 7 <= len(data):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
+    while position + 7 <= len(data):
+        if (left := 32768 - position % 32768) < 7:
+            position += left
             continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        if kind == 0 or place + 7 + length > len(data):
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        if kind == 0 or position + 7 + length > len(data):
             break
-        piece = data[place + 7 : place + 7 + length]
+        piece = data[position + 7 : position + 7 + length]
         whole = piece if kind in (1, 2) else whole + piece
-        place += 7 + length
+        position += 7 + length
         if kind in (1, 4):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(whole)
@@ -284,7 +284,7 @@ sys.path.insert(0, sys.argv[1])
 from test_wandb import *
 
 class Fatal(list):
-    def __getitem__(self, place):
+    def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGKILL)
 
 tracker = Wandb()

@@ -96,8 +96,8 @@ def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
     for name, changed in changes.items():
         assert np.abs(scored(POLICY, params, codes, changed)[0] - before).max() > 1e-3, name
     # Only what is a reward's and a choice's: an advantage without bounds is read like a large one.
-    large, larger = (past._replace(advantages=jnp.full(5, each)) for each in (3.0, 1e9))
-    assert np.array_equal(*(scored(POLICY, params, codes, each)[0] for each in (large, larger)))
+    large, larger = (past._replace(advantages=jnp.full(5, advantage)) for advantage in (3.0, 1e9))
+    assert np.array_equal(*(scored(POLICY, params, codes, history)[0] for history in (large, larger)))
 
 
 def test_it_reads_no_further_back_than_its_context() -> None:

@@ -164,7 +164,7 @@ def test_two_tasks_are_as_similar_as_their_correlation_says() -> None:
     np.testing.assert_allclose(
         compute_kernel(features, other, setting), 0.7 * compute_kernel(features, features, setting), atol=1e-6
     )
-    several_tasks, one_task = (create_process(encoding.domain, 1, several_tasks=several) for several in (True, False))
+    several_tasks, one_task = (create_process(encoding.domain, 1, several_tasks=flag) for flag in (True, False))
     assert len(several_tasks.settings) > len(one_task.settings)
 
 
