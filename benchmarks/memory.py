@@ -98,7 +98,7 @@ def run_search(trials: int, low: int, high: int) -> dict[str, Any]:
     from l2l.errors import SearchError
     from l2l.executors.inline import Inline
     from l2l.objectives.trained import Trained
-    from l2l.searchers.random import Random
+    from l2l.searchers.random_search import Random
     from l2l.tasks.digits import Digits
 
     scale, figures = Scale(), dict[str, Any]()

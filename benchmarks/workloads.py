@@ -17,7 +17,7 @@ from l2l.api import search
 from l2l.engine import data as engine_data
 from l2l.engine.fit import ORDER
 from l2l.executors.inline import Inline
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import SearchSpace
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from l2l.lazy import make_lazy_names
 
 if TYPE_CHECKING:
     from l2l.api import search as search
@@ -25,25 +26,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public name to the module that holds it: loaded at first use, so that `import l2l` is free.
-_HOMES = {
-    **dict.fromkeys(("Candidate", "Categorical", "Integer", "Real", "SearchSpace"), "l2l.space"),
-    **dict.fromkeys(("Learner", "Outcome", "Spec", "Status", "Trial"), "l2l.types"),
-    "search": "l2l.api",
-    "evaluate": "l2l.engine.evaluate",
-    "load": "l2l.export.module",
-    "ControllerSampler": "l2l.optuna_sampler.sampler",
-    **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
-}
-
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'l2l' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*_HOMES, "__version__"]
+__getattr__, __dir__, __all__ = make_lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Candidate", "Categorical", "Integer", "Real", "SearchSpace"), "l2l.space"),
+        **dict.fromkeys(("Learner", "Outcome", "Spec", "Status", "Trial"), "l2l.types"),
+        "search": "l2l.api",
+        "evaluate": "l2l.engine.evaluate",
+        "load": "l2l.export.module",
+        "ControllerSampler": "l2l.optuna_sampler.sampler",
+        **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
+    },
+)

@@ -147,12 +147,14 @@ def test_every_value_of_a_long_parent_has_a_code() -> None:
 
 def test_kinds_of_decisions_are_told_apart() -> None:
     domain = Encoding(SPACES["numbers"]).domain
-    assert domain.ordinal.tolist() == [True] * 5
-    # rate, mix, fixed, units and size: a Real of one value and a short Integer have no bins worth the name.
-    assert domain.exact.tolist() == [False, False, True, False, True]
-    assert domain.min_moves.any(1).tolist() == [False, False, False, True, False]
+    assert domain.ordinal.tolist() == [True] * 4
+    # rate, mix, units and size: a short Integer has no bins worth the name.
+    assert domain.exact.tolist() == [False, False, False, True]
+    assert domain.min_moves.any(1).tolist() == [False, False, True, False]
     plain = Encoding(SPACES["plain"]).domain
-    assert (plain.ordinal.tolist(), plain.exact.tolist()) == ([False, False], [True, True])
+    # flag, off, fixed and share: nor has a Real of one value.
+    assert plain.ordinal.tolist() == [False, False, True, True]
+    assert plain.exact.tolist() == [True, True, True, False]
 
 
 @given(low=st.integers(1, 50), size=st.integers(65, 3000), log=st.booleans(), uniform=st.floats(0, 1, exclude_max=True))

@@ -28,7 +28,7 @@ from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.predictor import Predictor
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.testing import make_landscape
 

@@ -41,7 +41,7 @@ from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.optuna_samplers import Tpe
 from l2l.searchers.predictor import Predictor
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.tasks.tabular import Lookup
 from l2l.types import Searcher
 

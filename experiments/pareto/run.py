@@ -28,7 +28,7 @@ from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.optuna_samplers import Nsga2, Tpe
 from l2l.searchers.preferences import Preferences
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Outcome, Status, Trial
 

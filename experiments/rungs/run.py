@@ -26,7 +26,7 @@ from l2l.executors.local import Local
 from l2l.objectives.trained import Trained
 from l2l.run.result import describe_environment
 from l2l.rungs import Asha
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.tasks.digits import Digits
 from l2l.types import Rungs
 from search_spaces import mixed

@@ -23,7 +23,7 @@ from l2l.objectives.benchmark_table import BenchmarkTable, HasBenchmark
 from l2l.reward import Metric
 from l2l.run.result import Result, describe_environment
 from l2l.run.setup import rehearse
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import SearchSpace
 from l2l.store.fingerprint import collect_settings, describe_builder
 from l2l.types import Executor, Objective, Reward, Searcher, Task, Trial

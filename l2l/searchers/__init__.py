@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from l2l.searchers.optuna_samplers import Tpe as Tpe
     from l2l.searchers.predictor import Predictor as Predictor
     from l2l.searchers.preferences import Preferences as Preferences
-    from l2l.searchers.random import Random as Random
+    from l2l.searchers.random_search import Random as Random
 
-__getattr__, __all__ = make_lazy_names(
+__getattr__, __dir__, __all__ = make_lazy_names(
     __name__,
     {
         "Controller": "l2l.searchers.controllers.controller",
@@ -28,7 +28,7 @@ __getattr__, __all__ = make_lazy_names(
         "LocalSearch": "l2l.searchers.local_search",
         "Predictor": "l2l.searchers.predictor",
         "Preferences": "l2l.searchers.preferences",
-        "Random": "l2l.searchers.random",
+        "Random": "l2l.searchers.random_search",
         "Tpe": "l2l.searchers.optuna_samplers",
         "Nsga2": "l2l.searchers.optuna_samplers",
         "Qmc": "l2l.searchers.optuna_samplers",

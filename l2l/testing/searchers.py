@@ -34,7 +34,12 @@ SPACES: Mapping[str, SearchSpace[None]] = {
     for space in (
         SearchSpace({"only": Categorical(options=("one",))}, _build, "single"),
         SearchSpace(
-            {"flag": Categorical(options=(True, 1, 1.5, None, "x")), "off": Categorical(options=(None, False))},
+            {
+                "flag": Categorical(options=(True, 1, 1.5, None, "x")),
+                "off": Categorical(options=(False, 0)),
+                "fixed": Real(low=0.5, high=0.5),
+                "share": Real(low=0, high=1),
+            },
             _build,
             "plain",
         ),
@@ -42,7 +47,6 @@ SPACES: Mapping[str, SearchSpace[None]] = {
             {
                 "rate": Real(low=1e-5, high=1e-1, log=True),
                 "mix": Real(low=-1, high=1),
-                "fixed": Real(low=0.5, high=0.5),
                 "units": Integer(low=1, high=5000, log=True),
                 "size": Integer(low=16, high=64, step=16),
             },
@@ -53,7 +57,7 @@ SPACES: Mapping[str, SearchSpace[None]] = {
             {
                 "optimizer": Categorical(options=("sgd", "adam")),
                 "momentum": Real(low=0, high=0.99, when={"optimizer": "sgd"}),
-                "layers": Integer(low=1, high=16),  # as many codes as `TOY` has: the two share compiled programs
+                "layers": Integer(low=1, high=16),
                 "second": Integer(low=8, high=128, log=True, when={"layers": list(range(2, 17))}),
             },
             _build,
@@ -72,7 +76,7 @@ SPACES: Mapping[str, SearchSpace[None]] = {
         ),
     )
 }
-"""Every kind of choice and condition, by name."""
+"""Every kind of choice and condition, by name; those of four decisions share the compiled programs of `TOY`."""
 
 BEST = {"a": 2, "b": "y", "c": 3, "d": 0.7}
 """The optimum of `TOY`, with reward 1."""
@@ -200,7 +204,7 @@ class RewardContract(abc.ABC):
     def test_learns_from_pruned_trials(self, stopped: str) -> None:
         searcher, key = self.searcher(), jax.random.key(0)
         state = failed = searcher.init(TOY, key)
-        for first in range(0, 80, 8):
+        for first in range(0, 64, 8):
             asked = list(searcher.ask(state, jax.random.fold_in(key, first), 8))
             ended = finish_trials(asked, first, _reward)
             state = searcher.tell(state, [prune(t) if stopped == "all" or t.number % 4 else t for t in ended])

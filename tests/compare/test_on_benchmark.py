@@ -12,7 +12,7 @@ from l2l.compare.on_benchmark import Budget, Job, run_job, search_alone
 from l2l.executors.inline import Inline
 from l2l.objectives.tabular import Tabular, benchmark_space
 from l2l.searchers.gp.gp_critic import GpCritic
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.tasks.tabular import Lookup
 
 

@@ -22,7 +22,7 @@ from l2l.reward import Metric
 from l2l.searchers.evolution import Evolution
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.optuna_samplers import Tpe
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.tasks.tabular import Lookup

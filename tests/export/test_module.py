@@ -27,7 +27,7 @@ from l2l.nn.blocks import Standardised, Statistic
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
 from l2l.run.result import Result
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Learner, Spec

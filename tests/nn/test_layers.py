@@ -43,11 +43,16 @@ def test_convolution_equals_lax(size, kernel, stride, padding) -> None:
     def convolve(x, w):
         return convolve_patches(x, w, (stride, stride), padding, dimension_numbers=numbers)
 
-    np.testing.assert_allclose(convolve(x, w), reference(x, w), atol=1e-4)
-    weight = jnp.sin(jnp.arange(reference(x, w).size, dtype=jnp.float32)).reshape(reference(x, w).shape)
-    for argument in (0, 1):
-        left = jax.grad(lambda *a: jnp.sum(convolve(*a) * weight), argument)(x, w)
-        right = jax.grad(lambda *a: jnp.sum(reference(*a) * weight), argument)(x, w)
+    @jax.jit  # one program for each example
+    def outputs_and_gradients(x, w):
+        outputs, pull = jax.vjp(convolve, x, w)
+        expected, pull_reference = jax.vjp(reference, x, w)
+        weight = jnp.sin(jnp.arange(expected.size, dtype=jnp.float32)).reshape(expected.shape)
+        return (outputs, expected), tuple(zip(pull(weight), pull_reference(weight), strict=True))
+
+    (outputs, expected), gradients = outputs_and_gradients(x, w)
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
+    for left, right in gradients:
         np.testing.assert_allclose(left, right, atol=1e-3)
 
 

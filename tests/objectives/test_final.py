@@ -19,7 +19,7 @@ import l2l
 from l2l.executors.inline import Inline
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Candidate, SearchSpace
 from l2l.tasks.digits import Digits
 from l2l.types import Outcome, Trial

@@ -29,7 +29,7 @@ from l2l.reward import Metric
 from l2l.run.result import Result
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.evolution import Evolution
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Candidate, Categorical, Integer, Real, SearchSpace
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits

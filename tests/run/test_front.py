@@ -23,7 +23,7 @@ from l2l.objectives.trained import Trained
 from l2l.reward import COSTS, Several
 from l2l.run import front
 from l2l.run.result import Result
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Candidate
 from l2l.store.optuna_store import OptunaStore
 from l2l.tasks.digits import Digits
@@ -83,9 +83,15 @@ def test_objectives_without_names_are_counted() -> None:
     assert front.objective_axes(REWARD, 2) == [("accuracy", 1.0), ("flops", -1.0)]
 
 
+SPACE = mlp.space(
+    depth=(1, 2), widths=(8, 32), activations=("relu",), normalisations=("none",), optimizers=("adamw",),
+    batch_sizes=(64,),
+)  # fmt: skip
+
+
 def searched(out: Path, trials: int = 6, seeds: int = 1) -> Result:
     return search(
-        space=mlp.space(depth=(1, 2), widths=(8, 32)), task=Digits(), searcher=Random(),
+        space=SPACE, task=Digits(), searcher=Random(),
         objective=functools.partial(Trained, epochs=2, costs=("flops", "active_parameters")), reward=REWARD,
         executor=Inline(), store=OptunaStore(), tracker={}, final=functools.partial(Final, seeds=seeds), trials=trials,
         batch=3, out=out,
@@ -134,7 +140,11 @@ def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> N
 
 
 def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) -> None:
-    space = transformer.space(depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), windows=(4,), batch_sizes=(32,))
+    space = transformer.space(
+        depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), attentions=("global",), positions=("learned", "rotary"),
+        mlp_ratios=(1,), experts=(4,), expert_ratios=(1,), routers=("noisy",), activations=("relu",),
+        optimizers=("adamw",), batch_sizes=(32,),
+    )  # fmt: skip
     objective = functools.partial(Trained, epochs=1, costs=COSTS, latency_batch=4)
     reward = Several({"loss": False, "flops": False})
     result = search(

@@ -21,6 +21,12 @@ from search_spaces import cnn, mixed, mlp, recipe
 
 class TestMlp(SpaceContract):
     def space(self) -> SearchSpace[Learner]:
+        return mlp.space(depth=(1, 2), widths=(16, 32))
+
+
+@pytest.mark.slow
+class TestDefaultMlp(SpaceContract):
+    def space(self) -> SearchSpace[Learner]:
         return mlp.space()
 
 
@@ -53,7 +59,9 @@ class TestOneByOne(SpaceContract):
     spec = Spec(inputs=(1, 1, 1), outputs=2, examples=128, epochs=1)
 
     def space(self) -> SearchSpace[Learner]:
-        return cnn.space(depth=(2, 2), filters=(1, 2), kernels=(4,), activations=("elu", "leaky_relu"))
+        return cnn.space(
+            depth=(2, 2), filters=(1, 2), kernels=(4,), activations=("elu", "leaky_relu"), optimizers=("sgd",)
+        )
 
 
 class Own(nnx.Module):

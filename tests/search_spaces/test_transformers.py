@@ -34,7 +34,7 @@ from l2l.nn.text import generate
 from l2l.nn.transformer import FeedForward
 from l2l.objectives.final import Final
 from l2l.objectives.trained import Trained
-from l2l.searchers.random import Random as RandomSearch
+from l2l.searchers.random_search import Random as RandomSearch
 from l2l.space import SearchSpace
 from l2l.tasks.text import Text
 from l2l.testing import SpaceContract
@@ -44,6 +44,31 @@ from search_spaces import attention, moe, transformer
 TEXT = Spec(inputs=(12,), outputs=7, examples=96, epochs=2, tokens=7, targets=(12,))
 
 
+class TestAttention(SpaceContract):
+    """Every kind of attention and position in layers that may be skipped, on text."""
+
+    spec = TEXT
+
+    def space(self) -> SearchSpace[Learner]:
+        return transformer.space(
+            depth=(1, 2), widths=(8, 16), heads=(1, 4), head_sizes=(2, 4), windows=(4,), forward=("dense",),
+            mlp_ratios=(1, 2), activations=("gelu",), optimizers=("adamw",), batch_sizes=(32,),
+        )  # fmt: skip
+
+
+class TestExperts(SpaceContract):
+    """Dense parts and experts, with routers that may look ahead, on images."""
+
+    spec = Spec(inputs=(9, 8, 2), outputs=4, examples=130, epochs=1)
+
+    def space(self) -> SearchSpace[Learner]:
+        return transformer.space(
+            depth=(1, 1), widths=(8, 16), heads=(2,), head_sizes=(4,), attentions=("global",), positions=("learned",),
+            mlp_ratios=(2,), routers=("softmax", "expert_choice"), optimizers=("lion",), batch_sizes=(32, 64),
+        )  # fmt: skip
+
+
+@pytest.mark.slow
 class TestOnImages(SpaceContract):
     spec = Spec(inputs=(9, 8, 2), outputs=4, examples=130, epochs=1)
 
@@ -64,6 +89,7 @@ class TestOnLabelledText(SpaceContract):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 class TestOnText(SpaceContract):
     spec = TEXT
 
@@ -78,7 +104,7 @@ def called(model: Any, x: jax.Array) -> jax.Array:
 
 
 def test_text_is_read_from_left_to_right() -> None:
-    space = transformer.space(depth=(1, 3), widths=(8,), batch_sizes=(32,))
+    space = transformer.space(depth=(1, 2), widths=(8,), batch_sizes=(32,))
     for seed in range(6):
         model: Any = space.build(space.sample(random.Random(seed)).values, TEXT).model(nnx.Rngs(seed))
         model.eval()
@@ -92,7 +118,7 @@ def test_text_is_read_from_left_to_right() -> None:
 def test_what_a_text_is_filled_up_with_changes_nothing(seed: int) -> None:
     short = Spec(inputs=(7,), outputs=3, examples=96, epochs=1, tokens=9)
     space = transformer.space(
-        depth=(2, 3), widths=(8,), windows=(3,), positions=("none", "rotary", "alibi"), capacities=(8.0,)
+        depth=(1, 2), widths=(8,), windows=(3,), positions=("none", "rotary", "alibi"), capacities=(8.0,)
     )
     values = space.sample(random.Random(seed)).values
     narrow: Any = space.build(values, short).model(nnx.Rngs(seed))
@@ -187,8 +213,8 @@ def tale(folder: Path) -> Text:
 def small() -> SearchSpace[Learner]:
     return transformer.space(
         depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), windows=(4,), experts=(4,), mlp_ratios=(2,),
-        expert_ratios=(1,), batch_sizes=(32,), attentions=("global",), routers=("softmax",), optimizers=("adamw",),
-        activations=("gelu",),
+        expert_ratios=(1,), batch_sizes=(32,), attentions=("global",), positions=("learned", "rotary"),
+        routers=("softmax",), optimizers=("adamw",), activations=("gelu",),
     )  # fmt: skip
 
 

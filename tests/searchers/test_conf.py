@@ -23,7 +23,7 @@ from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.searchers.predictor import Predictor
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 
 FOLDER = config.find_folder() / "searcher"
 EXPECTED: dict[str, Any] = {

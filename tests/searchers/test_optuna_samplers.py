@@ -17,7 +17,7 @@ from l2l.searchers import optuna_replay
 from l2l.searchers.optuna_replay import OptunaState
 from l2l.searchers.optuna_samplers import CmaEs, Nsga2, Qmc, Tpe
 from l2l.space import Candidate, Categorical, Real, SearchSpace
-from l2l.testing import SPACES, TOY, SearcherContract, finish_trials, toy_reward
+from l2l.testing import TOY, SearcherContract, finish_trials, toy_reward
 
 OptunaWrapper = Tpe | Nsga2 | Qmc | CmaEs
 ALL = pytest.mark.parametrize("searcher", [Tpe(), Nsga2(population=8), Qmc(), CmaEs()], ids=lambda s: type(s).__name__)
@@ -131,8 +131,9 @@ def test_tpe_avoids_what_fails() -> None:
 
 
 def test_true_and_one_are_different_options() -> None:
-    state = Tpe().init(SPACES["plain"], jax.random.key(0))
-    candidates = [Candidate({"flag": flag, "off": None}) for flag in (True, 1, 1.5, None, "x")] * 4
+    flags = (True, 1, 1.5, None, "x")
+    state = Tpe().init(SearchSpace({"flag": Categorical(options=flags)}, lambda v, s: None), jax.random.key(0))
+    candidates = [Candidate({"flag": flag}) for flag in flags] * 4
     for first in range(0, 20, 5):
         batch = finish_trials(
             candidates[first : first + 5], first, lambda candidate: float(candidate.values["flag"] is True)

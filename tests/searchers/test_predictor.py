@@ -14,7 +14,7 @@ from l2l.errors import InputError
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.core.points import locate_points
 from l2l.searchers.predictor import Predictor, encode_points, predict_rewards
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.testing import SearcherContract, make_landscape
 

@@ -16,7 +16,7 @@ from l2l.pareto import find_front
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.preferences import Preferences, compute_weights
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Outcome, Status, Trial
 

@@ -191,7 +191,7 @@ def test_a_search_compiles_once(searcher: Controller, caplog: pytest.LogCaptureF
 
 def test_optuna_is_not_imported() -> None:
     controllers = [f"controllers.{name}" for name in ("controller", "lstm", "transformer", "ppo", "baseline")]
-    names = (*controllers, "evolution", "local_search", "random", "core.compiled_search")
+    names = (*controllers, "evolution", "local_search", "random_search", "core.compiled_search")
     code = f"import sys, {', '.join(f'l2l.searchers.{name}' for name in names)}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"optuna", "hydra", "wandb", "flax"} & set(modules)

@@ -22,7 +22,7 @@ from l2l.searchers.evolution import Evolution
 from l2l.searchers.gp.gp_critic import GpCritic
 from l2l.searchers.local_search import LocalSearch
 from l2l.searchers.predictor import Predictor
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Candidate, Categorical, Integer, SearchSpace
 from l2l.testing import finish_trials
 from l2l.types import ASK, Array
@@ -47,6 +47,8 @@ SEARCHERS = {
     "gp_critic": GpCritic(first=8),
 }
 SLOW = ("predictor", "gp_critic")
+COSTLY = (*SLOW, "local", "ppo")
+"""These take long to compile."""
 GOLDEN = Path(__file__).with_name("golden.json")
 """The rows that one search of each found when this was written; whoever changes what a searcher does changes these."""
 
@@ -81,8 +83,14 @@ def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list
     return rows
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        pytest.param(name, batch, marks=[pytest.mark.slow] * (batch == 1 and name in COSTLY))
+        for name in SEARCHERS
+        for batch in (1, 8)
+    ],
+)
 def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
     rows, rewards, _ = table()
     searcher, trials = SEARCHERS[name], 84 if batch == 8 else 70

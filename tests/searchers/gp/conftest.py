@@ -10,7 +10,7 @@ import pytest
 from l2l.api import search
 from l2l.executors.inline import Inline
 from l2l.objectives.tabular import Tabular, benchmark_space
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.tasks.tabular import Lookup
 from l2l.testing import make_landscape, write_landscape
 

@@ -150,7 +150,7 @@ def test_kernels_are_those_of_the_docstring(kernel: int) -> None:
 
 def test_numbers_are_near_where_their_quantiles_are() -> None:
     encoding = Encoding(SPACES["numbers"])
-    quantiles = np.full((3, 5), 0.5, np.float32)
+    quantiles = np.full((3, 4), 0.5, np.float32)
     quantiles[:, 0] = [0.1, 0.2, 0.9]
     features = compute_features(encoding.domain, locate_points(encoding.domain, jnp.asarray(quantiles)))
     matrix = compute_kernel(features, features, create_process(encoding.domain, 1).settings[0])

@@ -18,7 +18,7 @@ from l2l.errors import InputError
 from l2l.searchers.core.base import ArraySearcherState
 from l2l.searchers.core.compiled_search import run_searches
 from l2l.searchers.gp.gp_critic import GpCritic, compute_log_improvement
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.testing import TOY, SearcherContract, finish_trials, make_landscape, toy_reward
 from l2l.types import Trial

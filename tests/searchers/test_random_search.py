@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from l2l.errors import InputError
-from l2l.searchers.random import Random
+from l2l.searchers.random_search import Random
 from l2l.space import SearchSpace
 from l2l.testing import SPACES, SearcherContract
 
