@@ -26,7 +26,7 @@ settings.load_profile("l2l")
 
 TESTS = Path(__file__).parent
 FEW_OPTIMISATIONS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-FULLY_OPTIMISED = ("engine", "nn", "search_spaces", "objectives", "export")
+FULLY_OPTIMISED = ("engine", "search_spaces", "objectives", "export")
 """Folders whose tests compare numbers that programs compute to the last digit, as the programs of a search do."""
 MAPS = Path("/proc/self/maps")
 SLOWEST = (
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _few_programs() -> Generator[None]:
     """Drops compiled programs now and then: each takes some fifty mappings, of which Linux gives a process 65,530."""
     yield
-    if next(_ran) % 20 == 0 and "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
+    if next(_ran) % 5 == 0 and "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 45_000:
         from l2l.engine import jax_caches
 
         jax_caches.clear()

@@ -74,6 +74,7 @@ def test_a_trial_that_changes_or_goes_is_lost(usual: Whole, tmp_path: Path) -> N
     assert report.lost == 24
 
 
+@pytest.mark.slow
 def test_real_trainings_are_killed_too(tmp_path: Path, server: Server, calm: Server) -> None:
     search = Search(tmp_path, [*REAL, "space.depth=[1,1]", "objective.lanes=2"], 8, 4, server)
     usual = run_whole(search._replace(server=calm))

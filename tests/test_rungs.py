@@ -79,17 +79,17 @@ def test_several_objectives_are_promoted_by_front_and_crowding() -> None:
     assert Asha(eta=2).keep(1, batch[3:], batch[:1]) == {3}
 
 
-def test_borders_are_powers_of_eta() -> None:
-    assert Halving().borders(0, 30) == [1, 3, 9, 27]
-    assert Asha(eta=2, first=3).borders(5, 24) == [3, 6, 12]
-    assert Median(first=2, every=3).borders(0, 9) == [2, 5, 8]
-    assert Halving().borders(0, 1) == []
+def test_rungs_are_powers_of_eta() -> None:
+    assert Halving().list_rungs(0, 30) == [1, 3, 9, 27]
+    assert Asha(eta=2, first=3).list_rungs(5, 24) == [3, 6, 12]
+    assert Median(first=2, every=3).list_rungs(0, 9) == [2, 5, 8]
+    assert Halving().list_rungs(0, 1) == []
 
 
 @pytest.mark.parametrize("total", [2, 5, 9, 10, 81])
 def test_hyperband_has_a_bracket_for_every_first_rung_with_about_as_many_epochs_each(total: int) -> None:
     rule = Hyperband()
-    ladder = Asha().borders(0, total)
+    ladder = Asha().list_rungs(0, total)
     size = 1
     while [rule.find_bracket(number, total) for number in range(size)] != [
         rule.find_bracket(number, total) for number in range(size, 2 * size)

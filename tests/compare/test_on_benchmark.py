@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from l2l.api import search
 from l2l.compare.on_benchmark import Budget, Job, run_job, search_alone
@@ -16,6 +17,7 @@ from l2l.searchers.random_search import Random
 from l2l.tasks.tabular import Lookup
 
 
+@pytest.mark.slow
 def test_on_a_benchmark_too_earlier_searches_are_known(table: Path, tmp_path: Path) -> None:
     space, task = benchmark_space(table, "codes"), Lookup(table, "reward")
     objective = functools.partial(Tabular, path=table, codes="codes", reward="reward")

@@ -300,6 +300,7 @@ def test_what_is_left_behind_is_of_training() -> None:
     np.testing.assert_allclose(jnp.sum(layer.expert_load[...]), 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_experts_on_four_devices_give_what_they_give_together() -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -129,7 +129,7 @@ def test_a_study_of_odd_ranges_and_objects() -> None:
         trial.suggest_int("one", 3, 3)
         return float(options.index(trial.suggest_categorical("option", options)))  # pyright: ignore[reportArgumentType]
 
-    study = optuna.create_study(sampler=ControllerSampler(seed=1, startup=2))
+    study = optuna.create_study(sampler=ControllerSampler(SMALL, seed=1, startup=2))
     with pytest.warns(UserWarning, match="Choices for a categorical distribution"):
         study.optimize(objective, n_trials=5, catch=())
     assert len({trial.params["x0"] for trial in study.trials}) == 5
@@ -167,6 +167,7 @@ def test_a_conditional_space_is_learnt(searcher: Any) -> None:
     assert late_mean(searcher) < 0.8 * late_mean(Random())
 
 
+@pytest.mark.slow
 def test_the_critic_comes_nearer_to_the_best_than_random_search() -> None:
     def mean_minimum(searcher: Any) -> float:
         return statistics.fmean(min(trial.value or 0.0 for trial in run(searcher, 50, seed=seed)) for seed in range(3))

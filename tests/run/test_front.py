@@ -142,7 +142,7 @@ def test_a_longer_search_leaves_nothing_of_an_earlier_front(tmp_path: Path) -> N
 def test_the_front_of_transformers_loads_and_costs_what_is_said(tmp_path: Path) -> None:
     space = transformer.space(
         depth=(1, 2), widths=(8,), heads=(2,), head_sizes=(4,), attentions=("global",), positions=("learned", "rotary"),
-        mlp_ratios=(1,), experts=(4,), expert_ratios=(1,), routers=("noisy",), activations=("relu",),
+        mlp_ratios=(1,), experts=(4,), expert_ratios=(1,), routers=("softmax",), activations=("relu",),
         optimizers=("adamw",), batch_sizes=(32,),
     )  # fmt: skip
     objective = functools.partial(Trained, epochs=1, costs=COSTS, latency_batch=4)

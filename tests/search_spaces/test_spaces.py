@@ -37,6 +37,7 @@ class TestCnn(SpaceContract):
         return cnn.space(depth=(1, 2))
 
 
+@pytest.mark.slow
 class TestPooling(SpaceContract):
     """Every layer pools, so that none of them can be skipped."""
 
@@ -53,6 +54,7 @@ class TestMixed(SpaceContract):
         return mixed.space()
 
 
+@pytest.mark.slow
 class TestOneByOne(SpaceContract):
     """An image of a single pixel: no pooling and no kernel may be too large for it."""
 

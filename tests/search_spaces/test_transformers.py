@@ -44,6 +44,16 @@ from search_spaces import attention, moe, transformer
 TEXT = Spec(inputs=(12,), outputs=7, examples=96, epochs=2, tokens=7, targets=(12,))
 
 
+class TestSmall(SpaceContract):
+    """One kind of attention, dense parts and experts, layers that may be skipped; the slow ones have every option."""
+
+    spec = TEXT
+
+    def space(self) -> SearchSpace[Learner]:
+        return small()
+
+
+@pytest.mark.slow
 class TestAttention(SpaceContract):
     """Every kind of attention and position in layers that may be skipped, on text."""
 
@@ -56,6 +66,7 @@ class TestAttention(SpaceContract):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 class TestExperts(SpaceContract):
     """Dense parts and experts, with routers that may look ahead, on images."""
 

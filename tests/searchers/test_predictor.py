@@ -12,8 +12,8 @@ import pytest
 from l2l.encoding import Encoding
 from l2l.errors import InputError
 from l2l.searchers.core.compiled_search import run_searches
-from l2l.searchers.core.points import locate_points
-from l2l.searchers.predictor import Predictor, encode_points, predict_rewards
+from l2l.searchers.core.points import Points, locate_points
+from l2l.searchers.predictor import Predictor, PredictorState, encode_points, predict_rewards
 from l2l.searchers.random_search import Random
 from l2l.space import Categorical, SearchSpace
 from l2l.testing import SearcherContract, make_landscape
@@ -26,12 +26,18 @@ class TestPredictor(SearcherContract):
         return Predictor(first=8, ensemble=3, steps=4, mutations=32)
 
 
+def learn(searcher: Predictor, encoding: Encoding, points: Points, scores: jax.Array) -> PredictorState:
+    """The state that has learnt the scores of these points."""
+    domain = encoding.domain
+    return jax.jit(lambda key: searcher.learn(searcher.start(domain, key), domain, points, scores))(jax.random.key(1))
+
+
 def test_the_networks_learn_what_they_are_told() -> None:
     encoding, searcher = Encoding(CELL), Predictor(steps=20)
     domain = encoding.domain
     points = locate_points(domain, jax.random.uniform(jax.random.key(0), (48, 6)))
     scores = (points.codes[:, 0] == 2) + 0.5 * (points.codes[:, 3] == 1)
-    inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, scores.astype(jnp.float32))
+    inner = learn(searcher, encoding, points, scores.astype(jnp.float32))
     predictions = np.asarray(predict_rewards(inner.networks, encode_points(domain, points)).mean(0))
     assert np.corrcoef(predictions, np.asarray(scores))[0, 1] > 0.9
 
@@ -51,8 +57,8 @@ def test_more_are_asked_for_than_it_would_mutate() -> None:
     encoding, searcher = Encoding(CELL), Predictor(first=1, mutations=4, parents=1000, steps=1)
     domain = encoding.domain
     points = locate_points(domain, jax.random.uniform(jax.random.key(0), (8, 6)))
-    inner = searcher.learn(searcher.start(domain, jax.random.key(1)), domain, points, jnp.arange(8, dtype=jnp.float32))
-    codes = np.asarray(searcher.propose(inner, domain, jax.random.key(2), 20).codes)
+    inner = learn(searcher, encoding, points, jnp.arange(8, dtype=jnp.float32))
+    codes = np.asarray(jax.jit(searcher.propose, static_argnums=3)(inner, domain, jax.random.key(2), 20).codes)
     assert len(np.unique(codes, axis=0)) > 15
 
 

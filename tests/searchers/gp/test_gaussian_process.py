@@ -9,20 +9,21 @@ import pytest
 
 from l2l.encoding import Encoding
 from l2l.searchers.core.points import Points, locate_points, sample_points, zero_inactive
-from l2l.searchers.gp.gaussian_process import (
-    Features,
-    add_observations,
-    compute_features,
-    compute_kernel,
-    compute_normal_scores,
-    create_process,
-    fit_posterior,
-    predict,
-    widen_process,
-)
+from l2l.searchers.gp import gaussian_process
+from l2l.searchers.gp.gaussian_process import Features, compute_normal_scores, create_process, widen_process
 from l2l.space import Categorical, Real, SearchSpace
 from l2l.testing import SPACES
 
+add_observations, compute_features, compute_kernel, fit_posterior, predict = map(
+    jax.jit,
+    (
+        gaussian_process.add_observations,
+        gaussian_process.compute_features,
+        gaussian_process.compute_kernel,
+        gaussian_process.fit_posterior,
+        gaussian_process.predict,
+    ),
+)
 CELL = SearchSpace({f"edge{n}": Categorical(options=("a", "b", "c")) for n in range(4)}, lambda values, spec: None)
 
 
@@ -84,7 +85,11 @@ def test_settings_are_sampled_as_often_as_they_are_likely() -> None:
     targets = np.cos(np.arange(12) * 1.7)
     process = add_observations(create_process(encoding.domain, 12), seen)
     keys = jax.random.split(jax.random.key(0), 4000)
-    samples = jax.vmap(lambda key: fit_posterior(process, jnp.asarray(targets, jnp.float32), 1, key).setting)(keys)
+
+    def sample_setting(key: jax.Array) -> jax.Array:
+        return gaussian_process.fit_posterior(process, jnp.asarray(targets, jnp.float32), 1, key).setting
+
+    samples = jax.jit(jax.vmap(sample_setting))(keys)
     settings = np.asarray(process.settings)
     likelihoods = np.where(settings[:, 1] == 1, log_likelihoods(seen, settings, targets), -np.inf)
     expected = np.exp(likelihoods - likelihoods.max()) / np.exp(likelihoods - likelihoods.max()).sum()

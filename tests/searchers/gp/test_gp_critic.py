@@ -150,6 +150,7 @@ def test_the_policy_starts_from_what_an_earlier_search_preferred(tmp_path: Path)
     assert (np.asarray(samples.codes) == 3).mean() > 0.35
 
 
+@pytest.mark.slow
 def test_an_earlier_search_that_misleads_is_left_after_a_few_trials(earlier_run: Path) -> None:
     encoding, seeds = Encoding(CELL), 32
     opposite, keys = -make_landscape(4, 4, seed=3).rewards, jax.vmap(jax.random.key)(jnp.arange(seeds))
