@@ -33,7 +33,6 @@ ONLY = {
         *("l2l/optuna_sampler/sampler.py", "l2l/optuna_sampler/inferred_space.py"),
     },
     "wandb": {"l2l/trackers/wandb.py"},
-    "ray": {"l2l/executors/ray.py"},
     "hydra": {f"l2l/cli/{name}.py" for name in ("compose", "config", "hydra_errors", "search")},
     "omegaconf": {"l2l/cli/compose.py", "l2l/cli/hydra_errors.py"},
     "sqlalchemy": {"l2l/store/optuna_store.py", "l2l/store/optuna_tables.py", "l2l/store/database.py"},
