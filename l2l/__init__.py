@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         **dict.fromkeys(("Candidate", "Categorical", "Integer", "Real", "SearchSpace"), "l2l.space"),
@@ -38,3 +38,7 @@ __getattr__, __dir__, __all__ = make_lazy_names(
         **dict.fromkeys(("InputError", "SearchError"), "l2l.errors"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def make_lazy_names(
-    package: str, modules: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """A package's `__getattr__`, `__dir__` and `__all__`; `modules` says for each public name where it is defined."""
+def make_lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """The `__getattr__` of a package, and its `__all__`; `modules` says for each public name where it is defined."""
 
     def load_name(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(modules[name]), name)
 
-    names = sorted(modules)
-    return load_name, names.copy, names
+    return load_name, sorted(modules)

@@ -18,14 +18,14 @@ from l2l.machine import compilation_cache, cores
 # Before any test imports JAX: its programs come from the cache of earlier runs, and of the other processes of this one.
 os.environ.update(compilation_cache())
 os.environ.setdefault("WANDB_MODE", "offline")
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+FEW_OPTIMISATIONS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+os.environ[FEW_OPTIMISATIONS] = "0"
 
 # An example that is the first to need a program waits for the compiler, beside the other processes.
 settings.register_profile("l2l", deadline=None)
 settings.load_profile("l2l")
 
 TESTS = Path(__file__).parent
-FEW_OPTIMISATIONS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 FULLY_OPTIMISED = ("engine", "search_spaces", "objectives", "export")
 """Folders whose tests compare numbers that programs compute to the last digit, as the programs of a search do."""
 MAPS = Path("/proc/self/maps")
@@ -66,7 +66,7 @@ def _few_programs() -> Generator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _compile_quickly(request: pytest.FixtureRequest) -> None:
-    """Programs that no test reads digits of are compiled with few optimisations, in half the time."""
+    """Compiles with few optimisations, in half the time, where no test compares last digits."""
     few = str(int(request.path.relative_to(TESTS).parts[0] not in FULLY_OPTIMISED))
     if os.environ[FEW_OPTIMISATIONS] == few:
         return

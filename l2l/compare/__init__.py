@@ -9,7 +9,7 @@ from l2l.lazy import make_lazy_names
 if TYPE_CHECKING:
     from l2l.compare.runner import compare as compare
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "compare": "l2l.compare.runner",

@@ -9,4 +9,4 @@ from l2l.lazy import make_lazy_names
 if TYPE_CHECKING:
     from l2l.engine.limits import Limits as Limits
 
-__getattr__, __dir__, __all__ = make_lazy_names(__name__, {"Limits": "l2l.engine.limits"})
+__getattr__, __all__ = make_lazy_names(__name__, {"Limits": "l2l.engine.limits"})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from l2l.executors.inline import Inline as Inline
     from l2l.executors.local import Local as Local
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Inline": "l2l.executors.inline",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from l2l.objectives.tabular import benchmark_space as benchmark_space
     from l2l.objectives.trained import Trained as Trained
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Trained": "l2l.objectives.trained",

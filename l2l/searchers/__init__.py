@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from l2l.searchers.preferences import Preferences as Preferences
     from l2l.searchers.random_search import Random as Random
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Controller": "l2l.searchers.controllers.controller",

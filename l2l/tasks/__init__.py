@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from l2l.tasks.text import Text as Text
     from l2l.tasks.text import TinyShakespeare as TinyShakespeare
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Digits": "l2l.tasks.digits",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from l2l.trackers.console import Console as Console
     from l2l.trackers.wandb import Wandb as Wandb
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Console": "l2l.trackers.console",

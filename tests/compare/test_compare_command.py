@@ -26,7 +26,7 @@ def _table(folder: Path) -> None:
     write_landscape(folder / "table.npz", make_landscape(4, 3))
 
 
-def test_rows_have_arguments_and_random_search_is_one(run: Run) -> None:
+def test_searchers_have_arguments_and_random_search_is_one(run: Run) -> None:
     ended = run(
         "compare", *QUICK, "searcher=['evolution population=4 tournament=2','ppo searcher/policy=lstm']", "out=o"
     )

@@ -127,7 +127,7 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
         Controller(),
         Evolution(population=4, tournament=2),
         LocalSearch(first=4),
-        # Their contracts replay tells and pruned trials, too; each compiles as long as all others together.
+        # These take longest to compile, and their contracts replay tells and pruned trials, too.
         pytest.param(Predictor(first=4), marks=pytest.mark.slow),
         pytest.param(GpCritic(first=4), marks=pytest.mark.slow),
         pytest.param(Controller(policy=Transformer(), update=Ppo()), marks=pytest.mark.slow),

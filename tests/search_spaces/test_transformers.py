@@ -54,32 +54,6 @@ class TestSmall(SpaceContract):
 
 
 @pytest.mark.slow
-class TestAttention(SpaceContract):
-    """Every kind of attention and position in layers that may be skipped, on text."""
-
-    spec = TEXT
-
-    def space(self) -> SearchSpace[Learner]:
-        return transformer.space(
-            depth=(1, 2), widths=(8, 16), heads=(1, 4), head_sizes=(2, 4), windows=(4,), forward=("dense",),
-            mlp_ratios=(1, 2), activations=("gelu",), optimizers=("adamw",), batch_sizes=(32,),
-        )  # fmt: skip
-
-
-@pytest.mark.slow
-class TestExperts(SpaceContract):
-    """Dense parts and experts, with routers that may look ahead, on images."""
-
-    spec = Spec(inputs=(9, 8, 2), outputs=4, examples=130, epochs=1)
-
-    def space(self) -> SearchSpace[Learner]:
-        return transformer.space(
-            depth=(1, 1), widths=(8, 16), heads=(2,), head_sizes=(4,), attentions=("global",), positions=("learned",),
-            mlp_ratios=(2,), routers=("softmax", "expert_choice"), optimizers=("lion",), batch_sizes=(32, 64),
-        )  # fmt: skip
-
-
-@pytest.mark.slow
 class TestOnImages(SpaceContract):
     spec = Spec(inputs=(9, 8, 2), outputs=4, examples=130, epochs=1)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from l2l.searchers.controllers.reinforce import Reinforce as Reinforce
     from l2l.searchers.controllers.transformer import Transformer as Transformer
 
-__getattr__, __dir__, __all__ = make_lazy_names(
+__getattr__, __all__ = make_lazy_names(
     __name__,
     {
         "Controller": "l2l.searchers.controllers.controller",

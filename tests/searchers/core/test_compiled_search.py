@@ -46,9 +46,9 @@ SEARCHERS = {
     "predictor": Predictor(first=8),
     "gp_critic": GpCritic(first=8),
 }
-SLOW = ("predictor", "gp_critic")
-COSTLY = (*SLOW, "local", "ppo")
-"""These take long to compile."""
+FEW_TRIALS = ("predictor", "gp_critic")
+COSTLY = (*FEW_TRIALS, "local", "ppo")
+"""These take longest to compile; of them, one is not slow."""
 GOLDEN = Path(__file__).with_name("golden.json")
 """The rows that one search of each found when this was written; whoever changes what a searcher does changes these."""
 
@@ -94,7 +94,7 @@ def by_hand(searcher: ArraySearcher, seed: int, trials: int, batch: int) -> list
 def test_the_same_keys_give_the_same_candidates(name: str, batch: int) -> None:
     rows, rewards, _ = table()
     searcher, trials = SEARCHERS[name], 84 if batch == 8 else 70
-    if name in SLOW:
+    if name in FEW_TRIALS:
         trials = 40 if batch == 8 else 30  # no second program for the next size of arrays
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
     found_rows = np.asarray(run_searches(searcher, ENCODING, rows, rewards, keys, trials, batch))
