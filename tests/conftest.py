@@ -18,16 +18,17 @@ from l2l.machine import compilation_cache, cores
 # Before any test imports JAX: its programs come from the cache of earlier runs, and of the other processes of this one.
 os.environ.update(compilation_cache())
 os.environ.setdefault("WANDB_MODE", "offline")
-FEW_OPTIMISATIONS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-os.environ[FEW_OPTIMISATIONS] = "0"
+# What tests compile they run for a moment: a quarter of the time, compared with a search's own options, which
+# engine/test_search_options.py tests. XLA_FLAGS= (nothing) before the command compiles every test as a search does.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 # An example that is the first to need a program waits for the compiler, beside the other processes.
 settings.register_profile("l2l", deadline=None)
 settings.load_profile("l2l")
 
-TESTS = Path(__file__).parent
-FULLY_OPTIMISED = ("engine", "search_spaces", "objectives", "export")
-"""Folders whose tests compare numbers that programs compute to the last digit, as the programs of a search do."""
 MAPS = Path("/proc/self/maps")
 SLOWEST = (
     *("test_kill.py", "search_spaces/test_transformers.py", "search_spaces/test_spaces.py", "gp/test_gp_critic.py"),
@@ -62,22 +63,6 @@ def _few_programs() -> Generator[None]:
         from l2l.engine import jax_caches
 
         jax_caches.clear()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly(request: pytest.FixtureRequest) -> None:
-    """Compiles with few optimisations, in half the time, where no test compares last digits."""
-    few = str(int(request.path.relative_to(TESTS).parts[0] not in FULLY_OPTIMISED))
-    if os.environ[FEW_OPTIMISATIONS] == few:
-        return
-    os.environ[FEW_OPTIMISATIONS] = few  # for processes that a test starts
-    if "jax" in sys.modules:
-        import jax
-
-        from l2l.engine import jax_caches
-
-        jax_caches.clear()
-        jax.config.update(FEW_OPTIMISATIONS.lower(), few == "1")
 
 
 @pytest.fixture

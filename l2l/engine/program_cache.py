@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ PROGRAMS = 32
 """Programs in memory, each about 6 MiB of the host. Twice as many scatter the heap so much that it keeps growing."""
 CLEAR_INTERVAL = 10
 """Programs compiled between two clearings of JAX's caches: tracing a distinct program leaves about 25 MiB there."""
+OPTIMISATION_LEVEL = "xla_backend_optimization_level"
 
 
 class CompiledProgram(NamedTuple):
@@ -133,7 +135,10 @@ def _compiler_options() -> dict[str, Any]:
     """XLA's options: on a CPU, compile quickly, and for the one thread that calls the program."""
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_backend_optimization_level": 1, "xla_cpu_multi_thread_eigen": False}
+    options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
+    if OPTIMISATION_LEVEL not in os.environ.get("XLA_FLAGS", ""):  # what the user has set would be overridden
+        options[OPTIMISATION_LEVEL] = 1
+    return options
 
 
 def _check_memory(plan: Any) -> None:
