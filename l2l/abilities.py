@@ -23,6 +23,11 @@ class HasTitle(Protocol):
         ...
 
 
+def get_title(part: object) -> str:
+    """A part's short name: its title if it has one, else its class in lower case."""
+    return str(part.title) if isinstance(part, HasTitle) else type(part).__name__.lower()
+
+
 @runtime_checkable
 class HasSpace(Protocol):
     """A part that was made for one search space."""

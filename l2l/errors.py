@@ -82,18 +82,15 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_part(name: str, value: object, expected: str, kind: type | UnionType | str) -> None:
-    """Checks that `value` is a part of the right kind: an instance of `kind`, or an object with the method `kind`.
+def check_part(name: str, value: object, expected: str, kind: type | UnionType) -> None:
+    """Checks that `value` is a part of the right kind: an instance of `kind`, a class or a Protocol.
 
     `expected` says what belongs here, for example "a Searcher, such as l2l.searchers.Evolution()".
 
     Raises: InputError if it is not; a class in the place of its instance is refused too.
     """
-    if not isinstance(kind, str):
-        is_part = isinstance(value, kind)
-    else:
-        is_part = not isinstance(value, type) and callable(getattr(value, kind, None))
-    if not is_part:
+    # A class has the members that a Protocol asks of its instances.
+    if isinstance(value, type) or not isinstance(value, kind):
         raise InputError(f"{name} must be {expected}, got {value!r:.80}.")
 
 

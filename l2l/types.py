@@ -1,8 +1,8 @@
 """The words of l2l: its records and the duties of its parts. Imports no jax at run time.
 
-Read in this order: what a candidate is built from (`Spec`, `Learner`), what a run measures (`Outcome`, `Trial`), then
-the roles: data (`Task`), proposals (`Searcher`), training (`Objective`, `Staged`, `Rungs`, `Reward`, `Executor`) and
-what a search leaves behind (`Store`, `TrialLog`, `Tracker`). `l2l.abilities` has what some parts can do besides.
+Records first (`Spec`, `Learner`, `Outcome`, `Trial`), then roles: data (`Task`), proposals (`Searcher`), training
+(`Objective`, `Staged`, `Rungs`, `Reward`, `Executor`), and what a search leaves behind (`Store`, `TrialLog`).
+`l2l.abilities` has what some parts can do besides.
 """
 
 from __future__ import annotations
@@ -48,12 +48,6 @@ class Spec(NamedTuple):
     """Size of the vocabulary of inputs `[L]`, which a model gets as token ids from 0; 0: inputs are measurements."""
     targets: tuple[int, ...] = ()
     """Shape of one example's targets, each of which has logits `[C]`: `[L]` where every token has one."""
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Spec:
-        """Reads the JSON of a spec, with shapes as lists. Raises: KeyError or TypeError if it is none."""
-        spec = cls(**{name: record[name] for name in cls._fields})
-        return spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
 
     def steps(self, batch_size: Any) -> Any:
         """Optimiser steps T of a full training; an incomplete last batch is dropped."""
@@ -116,7 +110,7 @@ class Trial:
     """The epoch to train up to; None: to the end. The objective obeys it; it is not stored."""
 
 
-class Run(NamedTuple):
+class SearchInfo(NamedTuple):
     """What a tracker learns about a search when it starts."""
 
     name: str
@@ -128,6 +122,17 @@ class Run(NamedTuple):
     metric: str
 
 
+class SearchEnd(NamedTuple):
+    """What a tracker learns about a search when it has ended: figures as in `result.json`."""
+
+    best: Mapping[str, Any]
+    """Of the best trial; empty if none was completed."""
+    test: Mapping[str, Any]
+    """Of its final run; empty without one."""
+    seconds: Mapping[str, float]
+
+
+@runtime_checkable
 class Task(Protocol):
     """Data, loss and metric."""
 
@@ -208,15 +213,11 @@ class Searcher(Protocol[State]):
 class Objective(Protocol):
     """Runs trials, several in one call, so that it can train them as lanes of one program.
 
-    `SharesPrograms` and `LimitsLanes` say which trials run together. Without them those do that agree in every static
-    value, and a cohort goes to one worker as a whole.
+    Trials that agree in every static value run together, unless `SharesPrograms` and `LimitsLanes` say otherwise.
     """
 
     def check(self) -> Collection[str] | None:
-        """Rejects a space that cannot be run, before anything is written; the metrics of an outcome, where known.
-
-        Raises: InputError.
-        """
+        """The metrics of an outcome, where known. Raises: InputError for a space that cannot be run."""
         ...
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
@@ -257,8 +258,7 @@ class Rungs(Protocol):
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> Collection[int]:
         """The numbers of those trials of `batch`, which is not empty, that train on after epoch `rung`.
 
-        Every trial of both arguments has a score there and equally many rungs before it, so all are in one bracket;
-        `earlier` are those of the batches before, in number order.
+        All trials have a score there, and are in one bracket; `earlier` are those of the batches before, in order.
         """
         ...
 
@@ -277,6 +277,7 @@ class Reward(Protocol):
         ...
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs an objective somewhere."""
 
@@ -310,9 +311,8 @@ class Executor(Protocol):
 class TrialLog(Protocol):
     """The trials of one study, for its only writer.
 
-    Duties: a trial is read back as it was written, to the last bit, so that a searcher learns the same live and after
-    a resume. Each writing method is one step that a crash cannot split, and is durable when it returns. What cannot be
-    stored raises ValueError and writes nothing; a database that fails raises SearchError.
+    A trial is read back as it was written, to the last bit. Each writing method is one step that a crash cannot split,
+    durable when it returns. What cannot be stored raises ValueError and writes nothing; a failing database SearchError.
     """
 
     @property
@@ -356,6 +356,7 @@ class TrialLog(Protocol):
         ...
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where the trials of a search are stored."""
 
@@ -372,8 +373,7 @@ class Store(Protocol):
         """The trials of the search in `directory`, for one process at a time; a new study if there is none.
 
         `settings` are what the history depends on, as JSON values by name; `name` tells the studies of one server
-        apart. `begin` is called before a new study is written, when this process holds the lock and nothing has been
-        written; what it raises ends the attempt.
+        apart. `begin` is called under the lock before a new study is written; what it raises ends the attempt.
 
         Raises: InputError if another process uses the study, or it was made with other settings; nothing is written.
         """
@@ -383,7 +383,7 @@ class Store(Protocol):
 class Tracker(Protocol):
     """Watches a search; it can neither change nor stop one."""
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         """The search begins, or continues after these finished trials."""
         ...
 
@@ -395,6 +395,6 @@ class Tracker(Protocol):
         """The searcher has learnt from a batch; after a resume called again from the first batch on."""
         ...
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
-        """The search has ended with this content of `result.json`, or was interrupted (None)."""
+    def finish(self, end: SearchEnd | None) -> None:
+        """The search has ended, or was interrupted (None)."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_values_within_their_bounds_pass() -> None:
     check_number("x", 0.5, above=0, below=1)
     check_number("x", None, optional=True)
     check_part("x", [1], "a list", list)
-    check_part("x", [1], "a list", "append")
+    check_part("x", [1], "a list", Sequence)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_values_within_their_bounds_pass() -> None:
         (lambda: check_number("x", 1, high=0, optional=True), "x must be a number of at most 0 or null, got 1."),
         (lambda: check_part("x", 3, "a list, such as []", list), "x must be a list, such as [], got 3."),
         (lambda: check_part("x", list, "a list", list), "x must be a list, got <class 'list'>."),
-        (lambda: check_part("x", list, "a list", "append"), "x must be a list, got <class 'list'>."),
-        (lambda: check_part("x", "y" * 99, "a list", "append"), f"x must be a list, got {repr('y' * 99)[:80]}."),
+        (lambda: check_part("x", list, "a list", Sized), "x must be a list, got <class 'list'>."),
+        (lambda: check_part("x", "y" * 99, "a list", list), f"x must be a list, got {repr('y' * 99)[:80]}."),
     ],
 )
 def test_other_values_are_refused_in_one_sentence(check: Callable[[], None], sentence: str) -> None:

@@ -13,6 +13,7 @@ from l2l.cli.search import search
 from l2l.cli.show import show
 from l2l.cli.signals import EXIT_CODES, install_handlers, restore_handlers, signal_number
 from l2l.errors import InputError, SearchError, flatten_message, suggest_names
+from l2l.run.interrupts import SearchInterrupted
 
 HELP = """\
 l2l: search for neural architectures together with their training recipes
@@ -77,11 +78,12 @@ def _run_command(name: str, words: list[str]) -> int:
 
 
 def _describe_continuation(command: str, interrupt: KeyboardInterrupt) -> str:
-    """How to continue after an interrupt. `l2l.search` attaches its run folder to the exception as a note."""
+    """How to continue after an interrupt."""
     if command == "compare":
         return "the same command continues searches that train; those on a tabular benchmark start again."
-    folder = next(iter(getattr(interrupt, "__notes__", ())), None)
-    return f"nothing is lost: `l2l resume {folder}` continues." if folder else "no trial was running."
+    if isinstance(interrupt, SearchInterrupted):
+        return f"nothing is lost: `l2l resume {interrupt.directory}` continues."
+    return "no trial was running."
 
 
 def _exit(code: int) -> None:

@@ -1,4 +1,4 @@
-"""Explains Hydra's errors in one sentence: from their types and from the overrides, not from their prose."""
+"""Explains Hydra's errors in one sentence: from their types and the overrides first, from their prose last."""
 
 from __future__ import annotations
 

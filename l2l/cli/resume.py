@@ -8,6 +8,7 @@ from pathlib import Path
 
 from l2l.cli.search import run_configuration
 from l2l.errors import InputError, flatten_message
+from l2l.run.run_folder import CONFIG
 
 
 def resume(words: list[str]) -> None:
@@ -17,7 +18,7 @@ def resume(words: list[str]) -> None:
     if len(words) != 1 or words[0].startswith("-"):
         hint = " For more trials give the search's own command again, with trials=N and out=RUN." if words[1:] else ""
         raise InputError(f"resume takes one run folder: l2l resume RUN.{hint}")
-    path = Path(words[0]) / "config.yaml"
+    path = Path(words[0]) / CONFIG
     if not path.is_file():
         raise InputError(
             f"{path} is missing: expected the folder of a search that `l2l search` began; "

@@ -10,7 +10,7 @@ import traceback
 import types
 from typing import Any
 
-from l2l.run.interrupts import is_interruptible
+from l2l.run.interrupts import SearchInterrupted, is_interruptible
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 FINALIZERS = {"_xla_gc_callback", "__del__"}
@@ -28,7 +28,8 @@ class Interrupt(KeyboardInterrupt):
 
 def signal_number(interrupt: KeyboardInterrupt) -> signal.Signals:
     """The signal behind the exception; SIGINT for one that Python itself raised."""
-    return interrupt.number if isinstance(interrupt, Interrupt) else signal.SIGINT
+    cause = interrupt.__cause__ if isinstance(interrupt, SearchInterrupted) else interrupt
+    return cause.number if isinstance(cause, Interrupt) else signal.SIGINT
 
 
 def install_handlers() -> dict[signal.Signals, Any]:

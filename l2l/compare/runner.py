@@ -49,8 +49,8 @@ def compare(
     """Compares searchers, each with the seeds from `seed` on and `trials` trials a seed, and writes the comparison.
 
     `out` gets `compare.json`, `compare.md` and `compare.svg`. Candidates of a tabular benchmark, which is an
-    objective with a `table`, are looked up in `workers` processes (None: one a core, 0: this one). Any other objective
-    is searched by `l2l.search`, whose runs stay in `out/runs` and are continued by the same call; `say` gets a line for
+    objective with a `benchmark`, are looked up in `workers` processes (None: one a core, 0: this one). Any other is
+    searched by `l2l.search`, whose runs stay in `out/runs` and are continued by the same call; `say` gets a line for
     each search that has ended.
 
     Raises: InputError for bad input, such as one seed, a searcher that does not support the space, or a folder with
@@ -142,9 +142,6 @@ class _Runner:
             )  # fmt: skip
         except SearchError as error:
             raise SearchError(f"{name}, seed {seed}: {error}") from error
-        except KeyboardInterrupt as interrupt:
-            interrupt.__notes__ = []  # The notes name the run folder, but the command continues the comparison.
-            raise
         if len(result.trials) != self.trials:
             raise InputError(
                 f"{result.directory} has {len(result.trials)} trials and not {self.trials}: only equal budgets are "

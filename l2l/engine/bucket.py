@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 import jax.numpy as jnp
@@ -166,3 +166,21 @@ def make_own_values(space: SearchSpace[Any], candidate: Candidate, bucket: Bucke
         name: jnp.float32(value) if name in bucket.traced and not is_option(space.choices[name]) else value
         for name, value in candidate.values.items()
     }
+
+
+class TrackedValues(Mapping[str, Any]):
+    """Values that record which of them were read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self.read = values, set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._values[name]
+        self.read.add(name)  # only after the lookup: a missing value has not been read
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,15 @@ from l2l.types import Objective, Outcome, Reward, Status, Trial
 
 Observation: TypeAlias = npt.NDArray[np.float32]
 Mask: TypeAlias = npt.NDArray[np.int8]
-Run: TypeAlias = Callable[[Sequence[Trial]], Iterable[Trial]]
-"""An `Objective`, or any other function that gives trials back with their outcomes."""
+
+
+@runtime_checkable
+class RunTrials(Protocol):
+    """An `Objective`, or any other function that gives trials back with their outcomes."""
+
+    def __call__(self, trials: Sequence[Trial], /) -> Iterable[Trial]:
+        """The trials with their outcomes."""
+        ...
 
 
 @dataclass(eq=False)
@@ -37,7 +44,7 @@ class Rules:
     """
 
     space: SearchSpace[Any]
-    objective: Run
+    objective: RunTrials
     reward: Reward | None = None
     failed: float | None = None
     invalid: str = "refuse"
@@ -48,9 +55,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         check_part("space", self.space, "a SearchSpace", SearchSpace)
-        check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", "__call__")
+        check_part("objective", self.objective, "an Objective, such as Tabular(space=..., ...)", RunTrials)
         if self.reward is not None:
-            check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", "__call__")
+            check_part("reward", self.reward, "a Reward, such as l2l.reward.Metric()", Reward)
         other = self.objective.space if isinstance(self.objective, HasSpace) else None
         if isinstance(other, SearchSpace) and other.choices != self.space.choices:
             raise InputError(
@@ -63,8 +70,10 @@ class Rules:
         if self.invalid == "fail" and self.failed is None:
             raise InputError("invalid='fail' needs failed=NUMBER: what an episode is worth that ends so.")
         self.encoding, self.gauge = Encoding(self.space, self.bins), self.reward or Metric()
-        if (length := self.gauge.length if isinstance(self.gauge, Reward) else None) != 1:
-            raise InputError(f"an agent maximises one number, so the reward's length must be 1, got {length!r}.")
+        if self.gauge.length != 1:
+            raise InputError(
+                f"an agent maximises one number, so the reward's length must be 1, got {self.gauge.length!r}."
+            )
         names = self.objective.check() if isinstance(self.objective, Objective) else None
         known = sorted(names or ())
         if len(known) > 1 and isinstance(self.gauge, NamesMetric) and self.gauge.name is None:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from l2l.envs.episode import Episode, Observation, Rules, Run, make_info
+from l2l.envs.episode import Episode, Observation, Rules, RunTrials, make_info
 from l2l.errors import InputError
 from l2l.space import SearchSpace
 from l2l.types import Reward, Trial
@@ -33,7 +33,7 @@ class Search(gymnasium.Env[Observation, SupportsIndex]):
     def __init__(
         self,
         space: SearchSpace[Any],
-        objective: Run,
+        objective: RunTrials,
         reward: Reward | None = None,
         failed: float | None = None,
         invalid: str = "refuse",

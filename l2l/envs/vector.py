@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from l2l.envs.episode import Episode, Observation, Rules, Run, make_info
+from l2l.envs.episode import Episode, Observation, Rules, RunTrials, make_info
 from l2l.envs.search import make_spaces
 from l2l.errors import InputError, check_integer
 from l2l.space import SearchSpace
@@ -36,7 +36,7 @@ class VectorSearch(VectorEnv[Observation, npt.NDArray[Any], npt.NDArray[Any]]):
     def __init__(
         self,
         space: SearchSpace[Any],
-        objective: Run,
+        objective: RunTrials,
         reward: Reward | None = None,
         failed: float | None = None,
         invalid: str = "refuse",

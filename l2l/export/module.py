@@ -8,10 +8,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +19,14 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from l2l.engine.bucket import TrackedValues
 from l2l.engine.data import add_preprocessing
 from l2l.errors import InputError, suggest_names
 from l2l.nn.blocks import Statistic
 from l2l.nn.dropout import DropoutState
 from l2l.nn.moe import Measure, Penalty
 from l2l.space import SearchSpace
-from l2l.store.builtin_spaces import BUILT_IN
+from l2l.store.builtin_spaces import BUILT_IN, is_built_in
 from l2l.types import Learner, Spec
 
 VERSION = 1
@@ -41,6 +42,15 @@ _FIELDS = {
 }  # fmt: skip
 _LATER: dict[str, Any] = {"tokens": 0, "targets": []}
 """Optional fields of the file, and their defaults."""
+
+
+class Architecture(NamedTuple):
+    """The content of `architecture.json`."""
+
+    space: str
+    """Name of the search space."""
+    values: Mapping[str, Any]
+    spec: Spec
 
 
 def save(
@@ -79,14 +89,6 @@ def collect_variables(module: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): variable for path, variable in state if isinstance(variable, nnx.Variable)}
 
 
-def is_built_in(space: SearchSpace[Any]) -> bool:
-    """Whether the space comes with l2l, so that its name alone identifies it."""
-    if space.name not in BUILT_IN:
-        return False
-    # The builder is compared, since several spaces may share one.
-    return importlib.import_module(BUILT_IN[space.name]).build is space.build
-
-
 def load(
     path: str | os.PathLike[str],
     *,
@@ -104,24 +106,23 @@ def load(
     directory = Path(path)
     contents = read_verified(directory)
     architecture = _parse_architecture(directory, contents[ARCHITECTURE])
-    spec = Spec.read(architecture)
     build, values = _find_build(directory, architecture, space)
     tensors = _read_tensors(directory, contents[WEIGHTS])
 
     def build_module(streams: nnx.Rngs) -> nnx.Module:
-        return add_preprocessing(build(values, spec).model(streams), spec)
+        return add_preprocessing(build(values, architecture.spec).model(streams), architecture.spec)
 
     # Shapes alone first: memory is allocated only if the file's tensors have the sizes that its architecture needs.
     try:
         expected = collect_variables(nnx.eval_shape(lambda: build_module(nnx.Rngs(0))))
     except Exception as error:
         raise InputError(
-            f"{directory / ARCHITECTURE} does not describe a model of the space {architecture['space']!r} "
+            f"{directory / ARCHITECTURE} does not describe a model of the space {architecture.space!r} "
             f"({type(error).__name__}: {error}); was it written with another version of that space?"
         ) from error
-    if isinstance(values, _TrackedValues) and (unread := [name for name in values if name not in values.read]):
+    if isinstance(values, TrackedValues) and (unread := [name for name in values if name not in values.read]):
         raise InputError(
-            f"{directory / ARCHITECTURE} has a value for {unread[0]!r}, which the space {architecture['space']!r} does "
+            f"{directory / ARCHITECTURE} has a value for {unread[0]!r}, which the space {architecture.space!r} does "
             "not know: upgrade l2l to load it."
         )
     _check_tensors(directory, expected, tensors)
@@ -133,29 +134,12 @@ def load(
     return module
 
 
-def read_architecture(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads `architecture.json` of a found model: the name of its space, its values and the fields of its `Spec`.
+def read_architecture(path: str | os.PathLike[str]) -> Architecture:
+    """Reads `architecture.json` of a found model.
 
     Raises: InputError if a file of the folder is missing, altered, of a newer version or not of this kind.
     """
     return _parse_architecture(Path(path), read_verified(Path(path))[ARCHITECTURE])
-
-
-class _TrackedValues(Mapping[str, Any]):
-    """Values that record which of them were read."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self.read = values, set[str]()
-
-    def __getitem__(self, name: str) -> Any:
-        self.read.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 def _name_space(space: SearchSpace[Any]) -> str:
@@ -199,7 +183,7 @@ def _read_bytes(directory: Path, name: str) -> bytes:
         raise InputError(f"{path} cannot be read ({error.strerror}); copy the whole folder again.") from error
 
 
-def _parse_architecture(directory: Path, content: bytes) -> dict[str, Any]:
+def _parse_architecture(directory: Path, content: bytes) -> Architecture:
     """The checked content of `architecture.json`. Raises: InputError."""
     path = directory / ARCHITECTURE
     try:
@@ -229,7 +213,9 @@ def _parse_architecture(directory: Path, content: bytes) -> dict[str, Any]:
                 f"{path}: the value of {name!r} must be a number, a text, true, false or null, got "
                 f"{_describe_type(value)}."
             )
-    return fields
+    spec = Spec(**{name: fields[name] for name in Spec._fields})
+    spec = spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
+    return Architecture(fields["space"], fields["values"], spec)
 
 
 def _describe_type(value: object) -> str:
@@ -237,8 +223,8 @@ def _describe_type(value: object) -> str:
     return f"{type(value).__name__} {value}" if isinstance(value, bool | int | float) else type(value).__name__
 
 
-def _find_build(directory: Path, architecture: dict[str, Any], space: SearchSpace[Learner] | None) -> tuple[Any, Any]:
-    name, values = architecture["space"], architecture["values"]
+def _find_build(directory: Path, architecture: Architecture, space: SearchSpace[Learner] | None) -> tuple[Any, Any]:
+    name, values, _ = architecture
     if space is not None:
         try:
             return space.build, space.candidate(values).values
@@ -249,7 +235,7 @@ def _find_build(directory: Path, architecture: dict[str, Any], space: SearchSpac
             f"{directory} was found in the space {name!r}, which is not built in; pass your own: "
             f"l2l.load(path, space=my_space.space()); built in: {suggest_names('', BUILT_IN)}"
         )
-    return importlib.import_module(BUILT_IN[name]).build, _TrackedValues(values)
+    return importlib.import_module(BUILT_IN[name]).build, TrackedValues(values)
 
 
 def _read_tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:

@@ -15,9 +15,10 @@ from l2l.engine.cohort import group_cohorts
 from l2l.engine.evaluate import evaluate
 from l2l.engine.fit import Fit
 from l2l.errors import InputError, check_integer
-from l2l.export.module import is_built_in, load, read_verified, save
+from l2l.export.module import load, read_verified, save
 from l2l.objectives.trained import Trained
-from l2l.run.result import summarise_test
+from l2l.run.result import FinalScores, summarise_test
+from l2l.store.builtin_spaces import is_built_in
 from l2l.types import Key, Outcome, Trial
 
 SEEDS = 1 << 16
@@ -79,16 +80,14 @@ class Final:
         started = time.perf_counter()
         task, metric = self.objective.task, self.objective.task.metric
         tests = [evaluate(module, task, "test")[metric] for module in modules]
-        metrics = {
-            "validation": self.objective.make_outcome(fits[0], {}).metrics[metric],
-            "test": tests[0],
-            **{f"test_seed_{seed}": score for seed, score in enumerate(tests[1:])},
-        }
+        validation = self.objective.make_outcome(fits[0], {}).metrics[metric]
+        scores = FinalScores(validation, tests[0], test_seeds=tuple(tests[1:]))
         spec = self.objective.population.spec
         space = self.objective.space
         directory = self.directory / f"{trial.number:04d}" if self._numbered else self.directory
-        save(directory, space, trial.candidate.values, spec, modules[0], self._card(trial, metrics, directory))
-        metrics["loaded"] = evaluate(load(directory, space=space), task, "validation")[metric]
+        save(directory, space, trial.candidate.values, spec, modules[0], self._write_card(trial, scores, directory))
+        loaded = evaluate(load(directory, space=space), task, "validation")[metric]
+        metrics = scores._replace(loaded=loaded).to_metrics()
         return Outcome(metrics=metrics, seconds={**seconds, "evaluate": time.perf_counter() - started})
 
     def _train(self, trial: Trial, keys: Sequence[Key]) -> tuple[list[Fit], list[nnx.Module], dict[str, float]]:
@@ -104,9 +103,9 @@ class Final:
         population = self.objective.population
         return fits, [population.restore_module(trial.candidate, fit) for fit in fits], seconds
 
-    def _card(self, trial: Trial, metrics: dict[str, float], directory: Path) -> str:
+    def _write_card(self, trial: Trial, scores: FinalScores, directory: Path) -> str:
         task, spec = self.objective.task, self.objective.population.spec
-        test = summarise_test(task.metric, trial, metrics)
+        test = summarise_test(task.metric, trial, scores)
         further = f"{test.mean:.4f} ± {test.std:.4f}" if test.seeds else "not measured"
         values = "\n".join(f"| {name} | {value} |" for name, value in trial.candidate.values.items())
         argument = "" if is_built_in(self.objective.space) else ", space=my_space.space()"
@@ -121,8 +120,8 @@ Found by l2l as trial {trial.number} of a search with seed {self.objective.seed}
 
 | {task.metric} | |
 |---|---|
-| validation, this model | {metrics["validation"]:.4f} |
-| test, this model | {metrics["test"]:.4f} |
+| validation, this model | {scores.validation:.4f} |
+| test, this model | {scores.test:.4f} |
 | test, retrained under {test.seeds} other seeds | {further} |
 
 ## Load it

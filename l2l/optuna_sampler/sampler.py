@@ -82,7 +82,7 @@ class ControllerSampler(BaseSampler):
     def __init__(self, searcher: Searcher[Any] | None = None, *, seed: int | None = None, startup: int = 10) -> None:
         """`searcher=None` is `GpCritic()`; the first `startup` trials that do not fail are sampled uniformly."""
         searcher = GpCritic() if searcher is None else searcher
-        check_part("ControllerSampler's searcher", searcher, "a Searcher, such as GpCritic()", "ask")
+        check_part("ControllerSampler's searcher", searcher, "a Searcher, such as GpCritic()", Searcher)
         if isinstance(searcher, GpCritic) and searcher.prior:
             raise InputError(
                 "ControllerSampler's searcher may have no prior; give the study the earlier trials: "

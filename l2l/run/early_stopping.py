@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from l2l.errors import InputError
+from l2l.errors import InputError, check_part
 from l2l.types import Objective, Outcome, Rungs, Staged, Status, Trial, TrialLog
 
 
@@ -20,8 +20,7 @@ class EarlyStopping:
 
     def check(self, objectives: int, batch: int) -> None:
         """Rejects rungs that the training or the batch does not reach. Raises: InputError."""
-        if isinstance(self.rungs, type) or not isinstance(self.rungs, Rungs):
-            raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {self.rungs!r:.80}.")
+        check_part("rungs", self.rungs, "Rungs, such as l2l.rungs.Asha(), or none", Rungs)
         self.rungs.check(self.objective.total, objectives, batch)
 
     def run_batch(

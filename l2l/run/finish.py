@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2l.abilities import ChecksExport, ExportsFront
+from l2l.abilities import ChecksExport, ExportsFront, get_title
 from l2l.errors import SearchError
 from l2l.files import write_atomically
 from l2l.reward import find_best
 from l2l.run import front
 from l2l.run.result import (
     BestTrial,
+    FinalScores,
     FrontRecord,
     SearchRecord,
     TestScores,
@@ -22,7 +23,6 @@ from l2l.run.result import (
     describe_environment,
     find_common_reason,
     summarise_test,
-    title,
 )
 from l2l.run.run_folder import RESULT, TRIALS, delete_other_folders
 from l2l.run.session import Session
@@ -109,7 +109,7 @@ class Ending:
         record = SearchRecord(
             space=session.space.name,
             task=self.task.name,
-            searcher=title(session.searcher),
+            searcher=get_title(session.searcher),
             seed=self.seed,
             trials=ranking.counts,
             best=None if ranking.winner is None else BestTrial.from_trial(ranking.winner),
@@ -143,4 +143,4 @@ class Ending:
         if outcome is None or outcome.error is not None:
             reason = "its final run has no outcome" if outcome is None else outcome.error
             raise SearchError(f"trial {trial.number} could not be exported: {reason}; the trials are safe.")
-        return summarise_test(self.task.metric, trial, outcome.metrics)
+        return summarise_test(self.task.metric, trial, FinalScores.from_metrics(outcome.metrics))

@@ -1,10 +1,19 @@
-"""Says whether an interrupt can stop the current work in good order."""
+"""Interrupts: whether one can stop the current work in good order, and the one that a search passes on."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """A search was interrupted; its trials are safe in `directory`, and the same call continues it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"the search in {directory} was interrupted; the same call continues it")
+        self.directory = directory
 
 
 class _Depth(threading.local):

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import jax
 
+from l2l.abilities import get_title
 from l2l.run.early_stopping import EarlyStopping, require_staged
 from l2l.run.finish import Ending, Ranking
-from l2l.run.interrupts import interruptible
-from l2l.run.result import Result, SearchRecord, count_trials, title
+from l2l.run.interrupts import SearchInterrupted, interruptible
+from l2l.run.result import Result, count_trials
 from l2l.run.run_folder import begin_run_folder, choose_run_folder, write_config
 from l2l.run.session import Session
 from l2l.run.setup import SearchSetup, prepare_search, with_rungs
 from l2l.trackers.background import BackgroundTracker
-from l2l.types import Run, Status
+from l2l.types import SearchEnd, SearchInfo, Status
 
 
 def run_search(setup: SearchSetup) -> Result:
@@ -29,7 +30,7 @@ def run_search(setup: SearchSetup) -> Result:
     space, task = setup.space, setup.task
     if setup.final is not None:
         setup.final(objective=objective, directory=Path())  # checks its arguments before there is a folder
-    directory = choose_run_folder(setup.out, f"{space.name}-{task.name}-{title(setup.searcher)}")
+    directory = choose_run_folder(setup.out, f"{space.name}-{task.name}-{get_title(setup.searcher)}")
     objective = with_rungs(objective, setup.rungs, directory)
     final = setup.final(objective=objective, directory=directory.resolve() / "best") if setup.final else None
     early_stopping = EarlyStopping(setup.rungs, require_staged(objective)) if setup.rungs is not None else None
@@ -38,13 +39,13 @@ def run_search(setup: SearchSetup) -> Result:
     length, name = reward.length, directory.name
     with setup.store.attach(directory, space, settings, objectives=length, name=name, begin=begin) as log:
         trials = max(setup.trials, len(log.trials()))
-        run = Run(name, setup.group or name, directory.resolve(), settings, space, trials, task.metric)
+        info = SearchInfo(name, setup.group or name, directory.resolve(), settings, space, trials, task.metric)
         trackers = [BackgroundTracker(tracker) for tracker in setup.tracker.values()]
         key = jax.random.key(setup.seed)
         session = Session(
             space, setup.searcher, objective, reward, setup.executor, trackers, log, key, started, early_stopping
         )
-        shown: SearchRecord | None = None
+        end: SearchEnd | None = None
         try:
             if setup.config is not None and (
                 setup.trials > log.count() or ending.read_record(count_trials(log.trials())) is None
@@ -52,18 +53,18 @@ def run_search(setup: SearchSetup) -> Result:
                 write_config(directory, setup.config)
             setup.executor.start(directory)
             for tracker in trackers:
-                tracker.start(run, [trial for trial in log.trials() if trial.status is not Status.RUNNING])
+                tracker.start(info, [trial for trial in log.trials() if trial.status is not Status.RUNNING])
             with interruptible():
                 run_batches(session, setup.trials, setup.batch)
                 ranking = Ranking.of_trials(log.trials(), length)
-                record = shown = ending.finish(session, ranking)
-        except KeyboardInterrupt as stop:
-            stop.add_note(str(directory))
-            raise
+                record = ending.finish(session, ranking)
+                end = record.describe_end()
+        except KeyboardInterrupt as interrupt:
+            raise SearchInterrupted(directory) from interrupt
         finally:
             setup.executor.close()
             for tracker in trackers:
-                tracker.finish(None if shown is None else shown.to_json())
+                tracker.finish(end)
         return Result(directory, ranking.require_winner(), ranking.trials, record)
 
 

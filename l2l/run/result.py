@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from l2l.abilities import HasTitle
+from l2l.errors import SearchError
 from l2l.store.fingerprint import collect_settings
-from l2l.types import Executor, Outcome, Status, Trial
+from l2l.types import Executor, Outcome, SearchEnd, Status, Trial
 
 VERSION = 1
 ROUNDING = 1e-6
@@ -47,6 +47,35 @@ class TestScores:
     """How many further seeds there are."""
     reproduced: bool
     """Whether the final training repeated the trial bit by bit and the reloaded module scores the same."""
+
+
+class FinalScores(NamedTuple):
+    """What a final run measures, in the task's metric; it travels as the metrics of an outcome."""
+
+    validation: float
+    """Of the winner, trained again under its own key."""
+    test: float
+    """Of the same weights."""
+    loaded: float = math.nan
+    """Of the exported module, loaded again, on the validation split."""
+    test_seeds: tuple[float, ...] = ()
+    """Of trainings under further seeds, on the test split."""
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, float]) -> FinalScores:
+        """Reads what `to_metrics` wrote. Raises: SearchError if a score is missing."""
+        if missing := {"validation", "test"} - metrics.keys():
+            raise SearchError(
+                f"the final run measured no {' and no '.join(sorted(missing))} score; its outcome's metrics must be "
+                "those of FinalScores.to_metrics()."
+            )
+        further = tuple(value for name, value in metrics.items() if name.startswith("test_seed_"))
+        return cls(metrics["validation"], metrics["test"], metrics.get("loaded", math.nan), further)
+
+    def to_metrics(self) -> dict[str, float]:
+        """As metrics of an outcome."""
+        further = {f"test_seed_{seed}": value for seed, value in enumerate(self.test_seeds)}
+        return {"validation": self.validation, "test": self.test, **further, "loaded": self.loaded}
 
 
 @dataclass(frozen=True)
@@ -162,6 +191,11 @@ class SearchRecord:
             "environment": dict(self.environment),
         }
 
+    def describe_end(self) -> SearchEnd:
+        """What trackers learn of it."""
+        values = self.to_json()
+        return SearchEnd(values["best"] or {}, values["test"] or {}, self.seconds)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -179,11 +213,6 @@ def _select_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a record's fields, without those that only a newer l2l knows."""
     names = {one.name for one in fields(record)}
     return {name: value for name, value in values.items() if name in names}
-
-
-def title(part: object) -> str:
-    """A part's short name: its title if it has one, else its class in lower case."""
-    return str(part.title) if isinstance(part, HasTitle) else type(part).__name__.lower()
 
 
 def describe_environment(executor: Executor) -> dict[str, Any]:
@@ -206,15 +235,15 @@ def find_common_reason(reasons: Iterable[str | None]) -> str:
     return texts[kinds.index(collections.Counter(kinds).most_common(1)[0][0])]
 
 
-def summarise_test(metric: str, winner: Trial, scores: Mapping[str, float]) -> TestScores:
-    """The test scores from the metrics of a final run: `validation`, `test`, `loaded` and `test_seed_0` and so on.
+def summarise_test(metric: str, winner: Trial, scores: FinalScores) -> TestScores:
+    """The test scores of a trial after its final run.
 
-    A share of examples must be reproduced exactly, a loss to the last digits of float32.
+    It is reproduced if its own score is repeated exactly and the loaded module has it to the last digits of float32.
     """
-    others = [value for name, value in scores.items() if name.startswith("test_seed_")]
+    others = scores.test_seeds
     mean = statistics.fmean(others) if others else None
     std = (statistics.stdev(others) if len(others) > 1 else 0.0) if others else None
-    reproduced = scores["validation"] == (winner.outcome or Outcome()).metrics[metric] and math.isclose(
-        scores.get("loaded", math.nan), scores["validation"], rel_tol=ROUNDING
+    reproduced = scores.validation == (winner.outcome or Outcome()).metrics[metric] and math.isclose(
+        scores.loaded, scores.validation, rel_tol=ROUNDING
     )
-    return TestScores(metric, scores["test"], mean, std, len(others), reproduced)
+    return TestScores(metric, scores.test, mean, std, len(others), reproduced)

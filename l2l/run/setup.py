@@ -20,14 +20,14 @@ from l2l.store import fingerprint
 from l2l.types import Executor, Objective, Outcome, Reward, Rungs, Searcher, Status, Store, Task, Tracker, Trial
 
 _PARTS = {
-    "space": ("a SearchSpace", "sample"),
-    "task": ("a Task, such as l2l.tasks.Digits()", "load"),
-    "searcher": ("a Searcher, such as l2l.searchers.Random()", "ask"),
-    "reward": ("a Reward, such as l2l.reward.Metric()", "__call__"),
-    "executor": ("an Executor, such as l2l.executors.Local()", "run"),
-    "store": ("a Store, such as l2l.store.OptunaStore()", "attach"),
+    "space": ("a SearchSpace", SearchSpace),
+    "task": ("a Task, such as l2l.tasks.Digits()", Task),
+    "searcher": ("a Searcher, such as l2l.searchers.Random()", Searcher),
+    "reward": ("a Reward, such as l2l.reward.Metric()", Reward),
+    "executor": ("an Executor, such as l2l.executors.Local()", Executor),
+    "store": ("a Store, such as l2l.store.OptunaStore()", Store),
 }
-"""By name of a part: its role in words, and a method that tells it from other objects."""
+"""By name of a part: its role in words, and its Protocol."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def rehearse(searcher: Searcher[Any], space: SearchSpace[Any], size: int, length
 
 def _check_parts(setup: SearchSetup) -> None:
     """Rejects objects that cannot play their role, before they are called. Raises: InputError."""
-    for name, (role, method) in _PARTS.items():
-        check_part(name, getattr(setup, name), role, method)
+    for name, (role, protocol) in _PARTS.items():
+        check_part(name, getattr(setup, name), role, protocol)
 
 
 def _collect_settings(setup: SearchSetup, objective: Objective, reward: Reward) -> dict[str, Any]:

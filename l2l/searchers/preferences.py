@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from l2l.abilities import HasTitle, UsesEarlierSearches
+from l2l.abilities import UsesEarlierSearches, get_title
 from l2l.errors import InputError, check_integer, check_part
 from l2l.searchers.controllers.controller import Controller
 from l2l.space import Candidate, SearchSpace
@@ -50,14 +50,12 @@ class Preferences:
 
     def __post_init__(self) -> None:
         check_integer("Preferences' count", self.count, 2)
-        check_part("Preferences' searcher", self.searcher, "a Searcher, such as l2l.searchers.Controller()", "ask")
+        check_part("Preferences' searcher", self.searcher, "a Searcher, such as l2l.searchers.Controller()", Searcher)
 
     @property
     def title(self) -> str:
         """Its name in folders and reports: `preferences_` and that of its searcher."""
-        searcher = self.searcher
-        name = searcher.title if isinstance(searcher, HasTitle) else type(searcher).__name__.lower()
-        return f"preferences_{name}"
+        return f"preferences_{get_title(self.searcher)}"
 
     def init(self, space: SearchSpace[Any], key: Key) -> PreferencesState:
         """The copies before any trial."""

@@ -7,19 +7,21 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from l2l import files
 from l2l.errors import InputError
-from l2l.export.module import ARCHITECTURE, SUMS, load, read_architecture
+from l2l.export.module import ARCHITECTURE, SUMS, Architecture, load, read_architecture
+from l2l.run.result import SearchRecord
+from l2l.run.run_folder import CONFIG, RESULT
 from l2l.show.summary import Box, outline
 from l2l.show.svg import draw_picture, replace_unprintable
 from l2l.show.text_columns import Column, align_columns
 from l2l.space import SearchSpace
 from l2l.store.builtin_spaces import BUILT_IN
-from l2l.types import Learner, Spec
+from l2l.types import Learner
 
 PICTURE = "architecture.svg"
 RECIPE = {
@@ -42,14 +44,13 @@ def draw_architecture(run: str, out: str | None = None, space: SearchSpace[Learn
     if target.suffix.lower() not in ("", ".svg"):
         raise InputError(f"out={out}: the picture is an SVG; choose a name that ends in .svg.")
     architecture = read_architecture(folder)
-    name = architecture["space"]
+    name = architecture.space
     if space is None and name not in BUILT_IN:
         raise InputError(
             f"{folder} was found in the space {name!r}, which is not built in: name it, as in "
             f"`l2l show {shlex.quote(run)} {_suggest_space(Path(run))}`."
         )
-    spec = Spec.read(architecture)
-    boxes = outline(load(folder, space=space), spec)
+    boxes = outline(load(folder, space=space), architecture.spec)
     total, idle = sum(box.parameters for box in boxes), sum(box.idle_parameters for box in boxes)
     count = f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
     svg = draw_picture(name, f"{count}; those of each part stand at its right", boxes, list_values(architecture))
@@ -70,12 +71,12 @@ def _find_module(path: Path) -> Path:
     if (path / "best").is_dir():
         return path / "best"
     again = f"the same call of l2l.search(..., out={str(path)!r})"
-    if (path / "config.yaml").is_file():
+    if (path / CONFIG).is_file():
         again = f"`l2l resume {shlex.quote(str(path))}`"
-    elif not (path / "study.db").is_file() and not (path / "result.json").is_file():
+    elif not (path / "study.db").is_file() and not (path / RESULT).is_file():
         raise InputError(f"{path} is no run folder: it has neither best/ nor study.db; give the folder of a search.")
     try:
-        test = json.loads((path / "result.json").read_text())["test"]
+        test = SearchRecord.from_json(json.loads((path / RESULT).read_text())).test
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{path} holds a search that has not ended, so it has no best/: {again} continues it."
@@ -94,7 +95,7 @@ def _suggest_space(path: Path) -> str:
     words = ["space._target_=MODULE.FUNCTION"]
     for folder in (path.resolve(), *path.resolve().parents[:2]):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-            node = yaml.safe_load((folder / "config.yaml").read_text())["space"]
+            node = yaml.safe_load((folder / CONFIG).read_text())["space"]
             # In brackets, since YAML ends a document that is a plain value with a mark.
             texts = {name: yaml.safe_dump([value], default_flow_style=True, width=9999) for name, value in node.items()}
             words = [f"space.{name}={text.strip()[1:-1]}" for name, text in texts.items()]
@@ -102,17 +103,18 @@ def _suggest_space(path: Path) -> str:
     return replace_unprintable(shlex.join(words))
 
 
-def list_values(architecture: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+def list_values(architecture: Architecture) -> dict[str, list[tuple[str, str]]]:
     """The lists beside the picture: the training recipe, and the other values that no box shows."""
     training: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
-    for name, value in architecture["values"].items():
+    spec = architecture.spec
+    for name, value in architecture.values.items():
         kind = "learning_rate" if name.endswith("_learning_rate") else name
         if kind in RECIPE:
             training.append((kind.replace("_", " "), _format_value(value)))
-        elif architecture["space"] not in BUILT_IN or not re.match(r"layer\d+_", name):
+        elif architecture.space not in BUILT_IN or not re.match(r"layer\d+_", name):
             others.append((name.replace("_", " "), _format_value(value)))
-    training += [("epochs", f"{architecture['epochs']:,}"), ("training examples", f"{architecture['examples']:,}")]
+    training += [("epochs", f"{spec.epochs:,}"), ("training examples", f"{spec.examples:,}")]
     return {"training": training, **({"choices": others} if others else {})}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from l2l.show.svg import replace_unprintable
 from l2l.show.text_columns import Column, align_columns
 from l2l.space import Categorical, Choice, Integer, Real, SearchSpace, Value, list_allowed_values, options
 
@@ -48,7 +49,7 @@ def _count_candidates(space: SearchSpace[Any]) -> list[str]:
     candidates = f"{total:,}" if total < 10**12 else f"{Decimal(total):.1e}"
     continuous = f", {reals} of them continuous" if reals else ""
     limitation = " by the discrete ones" if reals else ""
-    name = "".join(character if character.isprintable() else "\ufffd" for character in space.name)
+    name = replace_unprintable(space.name)
     return [f"{name}: {len(space.choices)} choices{continuous}", f"candidates: {candidates}{limitation}"]
 
 

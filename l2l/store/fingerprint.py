@@ -18,7 +18,7 @@ from typing import Any
 from l2l.errors import InputError
 from l2l.space import SearchSpace
 from l2l.store import code_digest
-from l2l.store.builtin_spaces import BUILT_IN
+from l2l.store.builtin_spaces import BUILT_IN, is_built_in
 from l2l.types import Task
 
 FORMAT = 2
@@ -65,16 +65,18 @@ def find_public_name(part: Any) -> str:
 
 
 def describe_builder(space: SearchSpace[Any]) -> dict[str, Any]:
-    """What a space builds with, as far as it has a name: the function, a digest of its code, a partial's arguments."""
+    """A space's name; of one that is not built in also its builder's name, digest of code and arguments."""
     build, settings = space.build, {"space": space.name}
     if isinstance(build, functools.partial):
         settings["space.build.arguments"] = _describe([*build.args, *sorted(build.keywords.items())])
         build = build.func
+    if is_built_in(space):  # its name says how it builds, and the version of l2l does
+        return settings
     settings["space.build"] = find_public_name(build if hasattr(build, "__qualname__") else type(build))
-    # The spaces of l2l have a version; a user's own space has nothing but its code to tell it from another.
+    # A user's own space has nothing but its code to tell it from another.
     packages = {name.partition(".")[0] for name in (__name__, *BUILT_IN.values())}
-    is_built_in = settings["space.build"].partition(".")[0] in packages
-    digest = None if is_built_in else code_digest.digest(build, packages)
+    is_ours = settings["space.build"].partition(".")[0] in packages
+    digest = None if is_ours else code_digest.digest(build, packages)
     return {**settings, **({CODE: digest} if digest else {})}
 
 

@@ -56,6 +56,14 @@ def pick_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
     return splits[split]
 
 
+def hold_out(x: np.ndarray, y: np.ndarray, validation: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Splits N examples into `validation` of them and those to train on, by a permutation that never changes."""
+    # RandomState, whose stream NumPy has promised never to change; a Generator's may.
+    order = np.random.RandomState(0).permutation(len(y))
+    indices = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
+    return {split: (make_read_only(x[index]), make_read_only(y[index])) for split, index in indices.items()}
+
+
 def make_read_only(array: np.ndarray) -> np.ndarray:
     """Makes an array read-only and returns it: all who load the split share it."""
     array.flags.writeable = False

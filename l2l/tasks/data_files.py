@@ -19,7 +19,9 @@ AGAIN = "the file is damaged or another one: copy or download it again"
 def locate_file(path: str | os.PathLike[str], what: str, kind: str) -> Path:
     """Locates a file; a relative path that does not exist is also looked up in `$L2L_DATA`.
 
-    `what` it is (a table) and `kind` (an .npz file) are for the error message. Raises: InputError if it is missing.
+    `what` it is (a tabular benchmark) and `kind` (an .npz file) are for the error message.
+
+    Raises: InputError if it is missing.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise InputError(f"a {what}'s path must be the name of {kind}, got {path!r}.")

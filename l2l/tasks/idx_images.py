@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l.errors import InputError, check_integer
-from l2l.tasks.classification import Classification, check_labels, make_read_only, pick_split
+from l2l.tasks.classification import Classification, check_labels, hold_out, make_read_only, pick_split
 from l2l.tasks.data_files import AGAIN, find_file, open_file
 from l2l.types import Split
 
@@ -112,11 +112,7 @@ def _load_development(
     images: Path, labels: Path, classes: int, validation: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Training and validation examples, split by a permutation that never changes."""
-    x, y = _read_pair(images, labels, classes)
-    # RandomState, whose stream NumPy has promised never to change; a Generator's may.
-    order = np.random.RandomState(0).permutation(len(y))
-    indices = {"validation": np.sort(order[:validation]), "train": np.sort(order[validation:])}
-    return {split: (make_read_only(x[index]), make_read_only(y[index])) for split, index in indices.items()}
+    return hold_out(*_read_pair(images, labels, classes), validation)
 
 
 @functools.lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from l2l.errors import InputError, suggest_names
+from l2l.errors import InputError, flatten_message, suggest_names
 from l2l.tasks import data_files
 from l2l.tasks.classification import make_read_only, pick_split
 from l2l.types import Array, Split
@@ -21,9 +21,9 @@ _UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, N
 """What NumPy raises for a file, or a column of it, that is damaged, pickled or something else."""
 
 
-def locate_table(path: str | os.PathLike[str]) -> Path:
+def locate_benchmark(path: str | os.PathLike[str]) -> Path:
     """Locates the file of a tabular benchmark. Raises: InputError if it is missing."""
-    return data_files.locate_file(path, "table", "an .npz file")
+    return data_files.locate_file(path, "tabular benchmark", "an .npz file")
 
 
 def read(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def read(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, np.n
 
     Raises: InputError if the file is no .npz file, lacks a column, has one of Python objects, or is damaged.
     """
-    location = locate_table(path)
+    location = locate_benchmark(path)
     try:
         with location.open("rb") as file:
             return _read_columns(location, file, names)
@@ -53,7 +53,7 @@ def _read_columns(location: Path, file: IO[bytes], names: Collection[str]) -> di
         try:
             columns[name] = archive[name]
         except _UNREADABLE as error:
-            reason = " ".join(str(error).split())[:100].rstrip(".")
+            reason = flatten_message(error)[:100].rstrip(".")
             raise InputError(
                 f"{location}: the column {name!r} cannot be read ({reason}); it must be a plain array of numbers or "
                 "text, in a whole file."
@@ -87,11 +87,11 @@ class Lookup:
 
     def check(self) -> None:
         """Refuses a missing file. Raises: InputError."""
-        locate_table(self.path)
+        locate_benchmark(self.path)
 
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """The file's bytes `[N]` as the training split, so that a search in another file is another search."""
-        file_content = locate_table(self.path).read_bytes() if split == "train" else b""
+        file_content = locate_benchmark(self.path).read_bytes() if split == "train" else b""
         array = make_read_only(np.frombuffer(file_content, np.uint8))
         return pick_split({"train": array, "validation": array, "test": array}, split, self.name), array[:0]
 
@@ -105,6 +105,6 @@ class Lookup:
 
     def _refuse(self) -> NoReturn:
         raise InputError(
-            f"the task {self.name!r} is a table, which nothing can be trained on; look its candidates up with "
-            "objective=tabular and final=null."
+            f"the task {self.name!r} is a tabular benchmark, which nothing can be trained on; look its candidates up "
+            "with objective=tabular and final=null."
         )

@@ -7,7 +7,7 @@ import functools
 import json
 import pickle
 import random
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from flax import nnx
 
 from l2l.engine.bucket import (
     Bucket,
+    TrackedValues,
     list_padded_sizes,
     make_lane_data,
     make_program_values,
@@ -32,24 +33,6 @@ from l2l.engine.population import Population
 from l2l.space import Candidate, SearchSpace
 from l2l.tasks.classification import Classification
 from l2l.types import Learner, Spec, Split
-
-
-class _ReadValues(Mapping[str, Any]):
-    """Values that record which of them were read."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self.read = values, set[str]()
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._values[name]
-        self.read.add(name)  # only after the lookup: a missing value has not been read
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 class Noise(Classification):
@@ -138,7 +121,7 @@ class SpaceContract(abc.ABC):
 
     def test_every_option_gives_logits_and_every_value_is_used(self) -> None:
         for candidate in self.list_programs():
-            values = _ReadValues(candidate.values)
+            values = TrackedValues(candidate.values)
             with note_candidate(candidate):
                 for logits in self.infer_logits(values):
                     assert logits.shape == self.outputs

@@ -8,9 +8,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from l2l.types import Run, Tracker, Trial
+from l2l.errors import flatten_message
+from l2l.types import SearchEnd, SearchInfo, Tracker, Trial
 
 Event: TypeAlias = Callable[[], None]
 
@@ -54,11 +55,11 @@ class BackgroundTracker:
         """Whether the tracker is still at work after `finish` has abandoned it."""
         return self._abandoned and self._thread.is_alive()
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         """Starts the thread; `finished` is read here, since its database may be bound to this thread."""
         trials = tuple(finished)
         self._thread.start()
-        self._put(lambda: self._tracker.start(run, trials))
+        self._put(lambda: self._tracker.start(info, trials))
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         """Passes the event on with a copy of `seconds`, to which the search continues to write."""
@@ -70,13 +71,13 @@ class BackgroundTracker:
         trials, figures = tuple(batch), dict(summary)
         self._put(lambda: self._tracker.tell_batch(trials, figures))
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
+    def finish(self, end: SearchEnd | None) -> None:
         """Passes the event on and waits at most `patience` seconds for the tracker."""
         if self._thread.ident is None or self._failed.is_set():
             return
         deadline = time.monotonic() + self._patience
         with contextlib.suppress(queue.Full):
-            self._events.put(lambda: self._tracker.finish(result), timeout=self._patience)
+            self._events.put(lambda: self._tracker.finish(end), timeout=self._patience)
             self._events.put(None, timeout=max(0.0, deadline - time.monotonic()))
         self._thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned = self._thread.is_alive()
@@ -103,7 +104,7 @@ class BackgroundTracker:
             # A tracker may raise anything, SystemExit included: here it ends this thread and nothing else.
             except BaseException as error:
                 self._failed.set()
-                reason = " ".join(str(error).split()) or "no reason given"
+                reason = flatten_message(error) or "no reason given"
                 self._report(f"tracker {self._name} is switched off: {type(error).__name__}: {reason[:300]}")
                 # So that a broken display gives the terminal back.
                 with contextlib.suppress(BaseException):

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import rich.console
 from rich.live import Live
@@ -14,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from l2l.types import Run, Status, Trial
+from l2l.types import SearchEnd, SearchInfo, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -141,11 +140,11 @@ class Console:
         self._progress = Progress("", "", 0)
         self._start_time = self._last_line = 0.0
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         """Puts the display up, or says what begins."""
         self._screen = screen = self._screen or rich.console.Console()
         self._start_time = self._last_line = self._clock()
-        progress = Progress(run.name, run.metric, run.trials)
+        progress = Progress(info.name, info.metric, info.trials)
         for trial in finished:
             progress = progress.count_trial(trial)
         self._progress = replace(progress, finished_earlier=progress.finished)
@@ -154,7 +153,7 @@ class Console:
             self._live.start()
             return
         earlier = f", {progress.finished} of them finished earlier" if progress.finished else ""
-        self._print(f"{run.name}: {run.trials} candidates{earlier}")
+        self._print(f"{info.name}: {info.trials} candidates{earlier}")
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         """Counts a finished trial."""
@@ -166,13 +165,13 @@ class Console:
         """Shows the searcher's latest figures."""
         self._progress = replace(self._progress, learned=dict(summary))
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
+    def finish(self, end: SearchEnd | None) -> None:
         """Leaves the final figures standing."""
         if self._progress.end:
             return
-        self._progress = replace(self._progress, end="interrupted" if result is None else "finished")
-        if result is not None:  # the end of a search takes its time too
-            self._progress = replace(self._progress, seconds=dict(result.get("seconds") or self._progress.seconds))
+        self._progress = replace(self._progress, end="interrupted" if end is None else "finished")
+        if end is not None:  # the end of a search takes its time too
+            self._progress = replace(self._progress, seconds=dict(end.seconds or self._progress.seconds))
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from l2l.errors import InputError, suggest_names
-from l2l.types import Run, Status, Trial
+from l2l.types import SearchEnd, SearchInfo, Status, Trial
 
 # wandb collects nothing of the machine, the code or the terminal: this tracker passes what is worth comparing.
 _QUIET: Mapping[str, Any] = {
@@ -60,36 +60,36 @@ class Wandb:
         if self._mode != "online":
             # An offline wandb still reports its errors home. Set here, where no other thread reads the environment.
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._run: Run | None = None
-        self._search: Any = None
+        self._info: SearchInfo | None = None
+        self._search_run: Any = None
         self._token = ""
         self._logged: set[str] = set()
         self._finished: dict[int, Trial] = {}
         self._learned_trials = 0
         self._best: float | None = None
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         """Opens the search's run and logs the finished trials that have none yet."""
         if self._mode == "disabled":
             return
-        self._run = run._replace(directory=run.directory.resolve())
+        self._info = info._replace(directory=info.directory.resolve())
         # Made here: where wandb cannot make the folder, it silently uses the temporary one.
         self._folder.mkdir(parents=True, exist_ok=True)
         self._read_marker()
         # Otherwise the log of wandb's own service goes to the user's cache folder or to the terminal.
-        with _environment("WANDB_CACHE_DIR", os.environ.get("WANDB_CACHE_DIR") or str(self._run.directory)):
-            self._search = self._open("search", run.name, _settings(run))
+        with _environment("WANDB_CACHE_DIR", os.environ.get("WANDB_CACHE_DIR") or str(self._info.directory)):
+            self._search_run = self._open("search", info.name, _list_settings(info))
         for trial in finished:
             self._log(trial)
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         """Logs a finished trial."""
-        if self._search is not None:
+        if self._search_run is not None:
             self._log(trial)
 
     def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         """Logs one point of the search's curves, at the number of trials that the searcher has learnt from."""
-        if self._search is None:
+        if self._search_run is None:
             return
         self._learned_trials += len(batch)
         figures = {name: float(value) for name, value in summary.items()}
@@ -98,43 +98,43 @@ class Wandb:
                 self._best = trial.reward[0] if self._best is None else max(self._best, trial.reward[0])
         if self._best is not None:
             figures["best reward"] = self._best
-        self._search.log(figures, step=self._learned_trials, commit=True)
+        self._search_run.log(figures, step=self._learned_trials, commit=True)
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
+    def finish(self, end: SearchEnd | None) -> None:
         """Logs the table of trials and the winner, and closes the search's run."""
-        search, self._search = self._search, None
-        if search is None:
+        search_run, self._search_run = self._search_run, None
+        if search_run is None:
             return
         # An upload needs the data folder: beside the runs, it can move with them to another machine.
         with _environment("WANDB_DATA_DIR", str(self._folder)):
             if self._finished:
-                search.log({"trials": _make_table(self._finished)})
-            if result is not None:
-                self._log_winner(search, result)
-        search.finish(exit_code=1 if result is None else 0)
+                search_run.log({"trials": _make_table(self._finished)})
+            if end is not None:
+                self._log_winner(search_run, end)
+        search_run.finish(exit_code=1 if end is None else 0)
 
-    def _log_winner(self, search: Any, result: Mapping[str, Any]) -> None:
+    def _log_winner(self, search_run: Any, end: SearchEnd) -> None:
         import wandb
 
-        assert self._run is not None
-        figures = {part: dict(_flatten(result[part])) for part in ("best", "test", "seconds") if result.get(part)}
-        search.summary.update({f"{part}.{key}": value for part in figures for key, value in figures[part].items()})
-        best = self._run.directory / "best"
+        assert self._info is not None
+        figures = {part: dict(_flatten(values)) for part, values in end._asdict().items() if values}
+        search_run.summary.update({f"{part}.{key}": value for part in figures for key, value in figures[part].items()})
+        best = self._info.directory / "best"
         files = [path for path in sorted(best.rglob("*")) if path.is_file()]
         if files:
             artifact = wandb.Artifact(f"best-{self._token}", "model", metadata=figures.get("best", {}))
             for path in files:
                 artifact.add_file(str(path), path.relative_to(best).as_posix())
-            search.log_artifact(artifact)
+            search_run.log_artifact(artifact)
 
     def _log(self, trial: Trial) -> None:
         """Logs a finished trial as a run unless it has one; the marker is written after all of it."""
-        assert self._run is not None
+        assert self._info is not None
         self._finished[trial.number] = trial
         name = f"trial-{trial.number:04d}"
         if name in self._logged:
             return
-        run = self._open(name, name, {"trial": trial.number, **_settings(self._run), **trial.candidate.values})
+        run = self._open(name, name, {"trial": trial.number, **_list_settings(self._info), **trial.candidate.values})
         curve = trial.outcome.curve if trial.outcome else {}
         for epoch in range(max(map(len, curve.values()), default=0)):
             point = {key: float(values[epoch]) for key, values in curve.items() if epoch < len(values)}
@@ -150,13 +150,13 @@ class Wandb:
         # Imported here: it takes a second, which a search without this tracker should not pay.
         import wandb
 
-        assert self._run is not None
+        assert self._info is not None
         return wandb.init(
             project=self._project,
             entity=self._entity,
-            dir=str(self._run.directory),
+            dir=str(self._info.directory),
             mode=self._mode,  # pyright: ignore[reportArgumentType]
-            group=self._run.group,
+            group=self._info.group,
             job_type=identity.partition("-")[0],
             name=name,
             id=f"{self._token}-{identity}",
@@ -167,8 +167,8 @@ class Wandb:
 
     @property
     def _folder(self) -> Path:
-        assert self._run is not None
-        return self._run.directory / "wandb"
+        assert self._info is not None
+        return self._info.directory / "wandb"
 
     @property
     def _marker(self) -> Path:
@@ -231,10 +231,10 @@ def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
             yield f"{above}{key}", value
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _list_settings(info: SearchInfo) -> dict[str, Any]:
     """The settings that all runs of one search share."""
-    settings = {"search.name": run.name, "search.space": run.space.name, "search.trials": run.trials}
-    return {**settings, **dict(_flatten(run.config, "config."))}
+    settings = {"search.name": info.name, "search.space": info.space.name, "search.trials": info.trials}
+    return {**settings, **dict(_flatten(info.config, "config."))}
 
 
 def _results(trial: Trial) -> dict[str, Any]:

@@ -239,7 +239,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no objective": ({"objective": 3}, "objective must be an Objective, .*got 3"),
     "a class": ({"objective": Toy}, "objective must be an Objective"),
     "reward": ({"reward": "score"}, "reward must be a Reward, such as .*got 'score'"),
-    "no length": ({"reward": len}, "the reward's length must be 1, got None"),
+    "no length": ({"reward": len}, "reward must be a Reward, such as .*got <built-in function len>"),
     "no such metric": ({"reward": Metric("scores")}, "there is no metric 'scores': did you mean 'score'?"),
     "no such cost": ({"reward": LatencyPenalised(1.0)}, "there is no metric 'parameters'"),
     "failed": ({"failed": math.nan}, "failed must be a finite number or null, got nan"),

@@ -36,7 +36,7 @@ from l2l.tasks.digits import Digits
 from l2l.testing import TOY
 from l2l.testing.stores import describe_bits
 from l2l.trackers.background import BackgroundTracker
-from l2l.types import Outcome, Run, Status, Trial
+from l2l.types import Outcome, SearchEnd, SearchInfo, Status, Trial
 
 
 def run(out: Path, **changed: Any) -> Result:
@@ -81,8 +81,8 @@ class Recorder:
 
     events: list[Any] = field(default_factory=list)
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
-        self.events.append(("start", run.name, run.metric, run.trials, [trial.number for trial in finished]))
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
+        self.events.append(("start", info.name, info.metric, info.trials, [trial.number for trial in finished]))
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         self.events.append(("tell", trial.number, trial.status, sorted(seconds)))
@@ -90,8 +90,8 @@ class Recorder:
     def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         self.events.append(("learned", [trial.number for trial in batch], dict(summary)))
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
-        self.events.append(("finish", result))
+    def finish(self, end: SearchEnd | None) -> None:
+        self.events.append(("finish", end))
 
     def learnt(self) -> list[Any]:
         """What the searcher learnt, batch by batch."""
@@ -271,7 +271,7 @@ def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
 class Broken(Recorder):
     """Raises at everything."""
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         raise SystemExit("no display")
 
 
@@ -280,7 +280,7 @@ class Hanging(Recorder):
 
     gate = threading.Event()
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         self.gate.wait()
 
 
@@ -295,7 +295,7 @@ def test_trackers_that_break_or_hang_change_nothing(tmp_path: Path, caplog: pyte
     assert "tracker Hanging was left behind" in caplog.text
     assert [event[0] for event in recorder.events].count("tell") == 10
     assert recorder.events[1] == ("tell", 0, Status.COMPLETE, sorted(["total", *LEDGER]))
-    assert recorder.events[-1] == ("finish", result.record.to_json())
+    assert recorder.events[-1] == ("finish", result.record.describe_end())
 
 
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.trackers.background import BackgroundTracker
-from l2l.types import Run, Trial
+from l2l.types import SearchEnd, SearchInfo, Trial
 
-RUN = Run(
+END = SearchEnd({"number": 1}, {}, {})
+RUN = SearchInfo(
     "run", "group", Path(), {}, SearchSpace({"x": Categorical(options=(1, 2))}, lambda values, spec: None), 4, "a"
 )
 TRIALS = [Trial(number, Candidate({"x": 1}), (0, 4), (number,)) for number in range(4)]
@@ -32,10 +33,10 @@ class Recorder:
         if name == self.fails:
             raise SystemExit("no\nreason")
 
-    def start(self, run: Run, finished: Iterable[Trial]) -> None:
+    def start(self, info: SearchInfo, finished: Iterable[Trial]) -> None:
         if self.gate is not None:
             self.gate.wait()
-        self.note("start", run.name, [trial.number for trial in finished], threading.current_thread())
+        self.note("start", info.name, [trial.number for trial in finished], threading.current_thread())
 
     def tell(self, trial: Trial, seconds: Mapping[str, float]) -> None:
         self.note("tell", trial.number, dict(seconds))
@@ -43,8 +44,8 @@ class Recorder:
     def tell_batch(self, batch: Sequence[Trial], summary: Mapping[str, float]) -> None:
         self.note("learned", [trial.number for trial in batch], dict(summary))
 
-    def finish(self, result: Mapping[str, Any] | None) -> None:
-        self.note("finish", result)
+    def finish(self, end: SearchEnd | None) -> None:
+        self.note("finish", end)
 
 
 def search(tracker: BackgroundTracker) -> None:
@@ -66,7 +67,7 @@ def test_events_arrive_in_order_in_another_daemon_thread() -> None:
     recorder = Recorder()
     background = BackgroundTracker(recorder, lines.append)
     search(background)
-    background.finish({"best": 1})
+    background.finish(END)
     thread = recorder.events[0][3]
     assert thread is not threading.current_thread()
     assert thread.daemon
@@ -76,7 +77,7 @@ def test_events_arrive_in_order_in_another_daemon_thread() -> None:
         ("tell", 2, {"train": 2}),
         ("tell", 3, {"train": 3}),
         ("learned", [0, 1, 2, 3], {"baseline": 0.5}),
-        ("finish", {"best": 1}),
+        ("finish", END),
     ]
     assert not background.is_hanging
     assert lines == []
@@ -101,7 +102,7 @@ def test_an_exception_is_one_line_and_switches_the_tracker_off(fails: str) -> No
     recorder = Recorder(fails)
     background = BackgroundTracker(recorder, lines.append)
     search(background)
-    background.finish({})
+    background.finish(END)
     background.tell(TRIALS[0], {})
     assert lines == ["tracker Recorder is switched off: SystemExit: no reason"]
     assert [name for name, *_ in recorder.events].count(fails) == (2 if fails == "finish" else 1)
@@ -117,7 +118,7 @@ def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
     search(background)
     # One event is being worked on or the first of two that wait.
     assert background.dropped in (2, 3)
-    background.finish({})
+    background.finish(END)
     assert background.is_hanging
     assert lines == [
         "tracker Recorder was left behind after 0.05 s with 2 events waiting; nothing of the search itself is lost.",

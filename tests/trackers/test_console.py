@@ -10,14 +10,15 @@ from rich.console import Console as Screen
 
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.trackers.console import Console, Progress
-from l2l.types import Outcome, Run, Status, Trial
+from l2l.types import Outcome, SearchEnd, SearchInfo, Status, Trial
 
+END = SearchEnd({}, {}, {})
 SPACE = SearchSpace({"x": Categorical(options=(1, 2))}, lambda values, spec: None)
 LEDGER = {"trace": 0.5, "compile": 12.0, "train": 345.6, "evaluate": 3.0, "controller": 0.1, "store": 1.0, "idle": 2.0}
 
 
-def run(trials: int = 20, name: str = "a-run") -> Run:
-    return Run(name, "group", Path(), {}, SPACE, trials, "accuracy")
+def run(trials: int = 20, name: str = "a-run") -> SearchInfo:
+    return SearchInfo(name, "group", Path(), {}, SPACE, trials, "accuracy")
 
 
 def good(number: int, accuracy: float, *rewards: float) -> Trial:
@@ -100,7 +101,7 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
         )
     console.tell_batch([], {"entropy": 1.0})
     clock.now += 50
-    console.finish({})
+    console.finish(END)
     assert file.getvalue().splitlines() == [
         "a-run: 20 candidates",
         "6 s: 3/20 done, best accuracy 0.2000 (trial 2), 30.0 candidates/min, 34 s left",
@@ -133,7 +134,7 @@ def test_no_control_character_reaches_a_plain_output() -> None:
     console, file = plain(clock, every=0.0)
     console.start(run(), [])
     console.tell(bad(0, "a\x1b[31m red\r\nline\x07 \u009b"), {})
-    console.finish({})
+    console.finish(END)
     assert all(character.isprintable() or character == "\n" for character in file.getvalue())
 
 
@@ -168,7 +169,7 @@ def test_a_terminal_gets_a_display_that_is_taken_down_again() -> None:
     console = Console(clock=Clock(), screen=screen)
     console.start(run(2), [])
     console.tell(good(0, 0.75), LEDGER)
-    console.finish({})
+    console.finish(END)
     console.finish(None)
     text = file.getvalue()
     hide, show = "\x1b[?25l", "\x1b[?25h"
@@ -182,7 +183,7 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
     screen = Screen(file=file, width=80, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
     console = Console(clock=Clock(), screen=screen)
     console.start(run(2), [])
-    console.finish({})
+    console.finish(END)
     assert "\x1b" not in file.getvalue()
 
 

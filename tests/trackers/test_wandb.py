@@ -20,7 +20,7 @@ from l2l.errors import InputError
 from l2l.space import Candidate, Categorical, Real, SearchSpace
 from l2l.trackers.background import BackgroundTracker
 from l2l.trackers.wandb import Wandb
-from l2l.types import Outcome, Run, Status, Trial
+from l2l.types import Outcome, SearchEnd, SearchInfo, Status, Trial
 
 SPACE = SearchSpace(
     {"width": Categorical(options=(8, 16)), "rate": Real(low=0.0, high=1.0)}, lambda values, spec: None, "tiny"
@@ -44,11 +44,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def run(folder: Path) -> Run:
+def run(folder: Path) -> SearchInfo:
     (folder / "best").mkdir(parents=True, exist_ok=True)
     (folder / "best/architecture.json").write_text("{}")
     (folder / "best/weights.safetensors").write_bytes(b"1234")
-    return Run("digits-run", "digits-group", folder, CONFIG, SPACE, 4, "accuracy")
+    return SearchInfo("digits-run", "digits-group", folder, CONFIG, SPACE, 4, "accuracy")
 
 
 def trial(number: int) -> Trial:
@@ -67,21 +67,20 @@ def trial(number: int) -> Trial:
     return Trial(number, candidate, *where, Status.COMPLETE, outcome, (metrics["accuracy"], -1.0))
 
 
-RESULT = {
-    "version": 1,
-    "best": {"number": 1, "reward": [0.6], "values": {"width": 8, "rate": 0.25}},
-    "test": {"metric": "accuracy", "mean": 0.58, "std": 0.01},
-    "seconds": {"total": 9.0},
-}
+END = SearchEnd(
+    best={"number": 1, "reward": [0.6], "values": {"width": 8, "rate": 0.25}},
+    test={"metric": "accuracy", "mean": 0.58, "std": 0.01},
+    seconds={"total": 9.0},
+)
 
 
-def search(tracker: Any, folder: Path, trials: Sequence[int] = range(4), result: Any = RESULT, start: int = 0) -> None:
+def search(tracker: Any, folder: Path, trials: Sequence[int] = range(4), end: Any = END, start: int = 0) -> None:
     tracker.start(run(folder), [trial(number) for number in range(start)])
     for number in trials:
         tracker.tell(trial(number), {"train": 1.0})
     tracker.tell_batch([trial(0), trial(1)], {"entropy": 2.0})
     tracker.tell_batch([trial(2), trial(3)], {"entropy": 1.5})
-    tracker.finish(result)
+    tracker.finish(end)
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -258,7 +257,7 @@ def identities(folder: Path) -> dict[str, str]:
 
 
 def test_a_resumed_search_logs_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:
-    search(Wandb(), tmp_path, trials=range(2), result=None)
+    search(Wandb(), tmp_path, trials=range(2), end=None)
     before = {path.name for path in (tmp_path / "wandb").glob("offline-run-*-trial-*")}
     assert logged(tmp_path)["digits-run"]["exit"] == 1
     first = identities(tmp_path)
@@ -312,10 +311,10 @@ def test_a_folder_that_cannot_be_made_switches_the_tracker_off(tmp_path: Path) -
     (tmp_path / "run").write_text("a file where the folder should be")
     lines: list[str] = []
     background = BackgroundTracker(Wandb(), lines.append)
-    broken = Run("run", "group", tmp_path / "run", {}, SPACE, 4, "accuracy")
+    broken = SearchInfo("run", "group", tmp_path / "run", {}, SPACE, 4, "accuracy")
     background.start(broken, [])
     background.tell(trial(0), {})
-    background.finish(RESULT)
+    background.finish(END)
     assert len(lines) == 1
     assert "tracker Wandb is switched off: " in lines[0]
     assert not background.is_hanging
@@ -333,7 +332,7 @@ def test_one_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     gate = threading.Event()
 
     class Stuck(Wandb):
-        def start(self, run: Run, finished: Any) -> None:
+        def start(self, info: SearchInfo, finished: Any) -> None:
             gate.wait()
 
     background = BackgroundTracker(Stuck(), lambda line: None, capacity=3, patience=0.05)

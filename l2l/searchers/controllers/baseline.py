@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ TINY = 1e-37
 """Keeps divisors above 0."""
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """Advantages from rewards; pure, traceable and hashable."""
 

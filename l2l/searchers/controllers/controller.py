@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from l2l.searchers.core.points import Points, is_active
 from l2l.types import Array, Key
 
 
+@runtime_checkable
 class Update(Protocol):
     """A rule that turns advantages into better parameters; hashable, since compiled programs are cached by it."""
 
@@ -90,9 +91,9 @@ class Controller(ArraySearcher):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, method in (("policy", "sample"), ("update", "take_steps"), ("baseline", "compute_advantages")):
+        for name, protocol in (("policy", Policy), ("update", Update), ("baseline", Baseline)):
             expected = f"a {name} of l2l.searchers.controllers"
-            check_part(f"Controller's {name}", getattr(self, name), expected, method)
+            check_part(f"Controller's {name}", getattr(self, name), expected, protocol)
         if self.policy.context and self.update.replay:
             # The policy would read each replayed trial together with its advantage.
             raise InputError(

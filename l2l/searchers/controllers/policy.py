@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Experience(NamedTuple):
     """[R]: False where there is no trial yet."""
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A distribution over the candidates of a space; hashable, since compiled programs are cached by it."""
 

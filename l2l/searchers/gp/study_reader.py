@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from l2l.errors import InputError
+from l2l.errors import InputError, flatten_message
 from l2l.pareto import sort_best_first
 from l2l.space import Value
 
@@ -63,7 +63,7 @@ def _load_study(location: str | Path) -> tuple[Sequence[StudyDirection], Sequenc
         study = optuna.load_study(study_name=names[0], storage=address)
         return study.directions, study.get_trials(deepcopy=False)
     except Exception as error:  # whatever the storage's driver raises
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        reason = flatten_message(error)[:200].rstrip(".") or type(error).__name__
         raise InputError(f"prior={location} cannot be read as a study ({reason}).") from error
 
 

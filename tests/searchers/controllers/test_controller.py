@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from l2l.abilities import get_title
 from l2l.encoding import Encoding
 from l2l.errors import InputError
-from l2l.run.result import title
 from l2l.searchers.controllers.baseline import Baseline, LeaveOneOut, MovingAverage, Ranks
 from l2l.searchers.controllers.controller import Controller, Update
 from l2l.searchers.controllers.factorised import Factorised
@@ -234,5 +234,5 @@ def test_the_fingerprint_names_every_argument_of_every_part() -> None:
 
 
 def test_a_controller_is_named_by_its_parts() -> None:
-    assert title(Controller()) == "reinforce"
-    assert title(Controller(policy=Lstm(), update=Ppo())) == "ppo_lstm"
+    assert get_title(Controller()) == "reinforce"
+    assert get_title(Controller(policy=Lstm(), update=Ppo())) == "ppo_lstm"
