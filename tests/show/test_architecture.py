@@ -9,6 +9,7 @@ import random
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from l2l.engine.cost import measure_cost
 from l2l.engine.data import add_preprocessing
 from l2l.export.module import save
 from l2l.nn.description import TIMES
+from l2l.run.result import SearchRecord, TestScores, TrialCounts
 from l2l.show.architecture import draw_architecture
 from l2l.show.summary import outline
 from l2l.show.svg import estimate_width
@@ -314,10 +316,14 @@ def test_one_sentence_for_bad_input(run: Run, mixed: Path, folder: Path) -> None
     assert "has not ended, so it has no best/: the same call of l2l.search(..., out='some')" in says("some")
     (folder / "some" / "config.yaml").touch()
     assert "has not ended, so it has no best/: `l2l resume some` continues it." in says("some")
-    record = json.loads((mixed / "result.json").read_text())
-    (folder / "some" / "result.json").write_text(json.dumps(record | {"test": None}))
+    record = SearchRecord(
+        space="mixed", task="digits", searcher="random", seed=0, trials=TrialCounts(1), best=None, test=None,
+        seconds={}, environment={},
+    )  # fmt: skip
+    (folder / "some" / "result.json").write_text(json.dumps(record.to_json()))
     assert "exported nothing (final=null)" in says("some")
-    (folder / "some" / "result.json").write_text(json.dumps(record))
+    exported = replace(record, test=TestScores("accuracy", 0.9, None, None, 0, True))
+    (folder / "some" / "result.json").write_text(json.dumps(exported.to_json()))
     assert "has lost its best/: `l2l resume some` writes it again." in says("some")
     (folder / "some" / "best").mkdir()
     assert "some/best holds no found model" in says("some")
