@@ -24,7 +24,7 @@ class Run:
     curve: Sequence[tuple[float, float]]
     """Seconds from the start, and the best validation accuracy of a complete trial so far; one entry for each rise."""
     trials: Mapping[str, int]
-    """How many are complete, pruned and failed."""
+    """How many are complete, pruned and failed (fail)."""
     test: float | None = None
     """Accuracy of the winner on the test split; None without a final run."""
     test_seeds: float | None = None

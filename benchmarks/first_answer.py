@@ -21,6 +21,7 @@ own and begins with another row:
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import json
 import shlex
@@ -189,16 +190,16 @@ def read_study(study: optuna.Study, started: float, seconds: float, memory: floa
 
     Raises: RuntimeError if none is complete, or one was so outside of the run: the clock was set, say.
     """
-    states = dict.fromkeys(("complete", "pruned", "fail"), 0)
+    trials = study.get_trials(deepcopy=False)
+    states = collections.Counter(trial.state.name.lower() for trial in trials)
     ends: list[tuple[float, float]] = []
-    for trial in study.get_trials(deepcopy=False):
-        states[trial.state.name.lower()] += 1
+    for trial in trials:
         if trial.state is optuna.trial.TrialState.COMPLETE and trial.datetime_complete is not None:
             ends.append((trial.datetime_complete.timestamp(), float(trial.values[0])))
     curve = make_curve(ends, started)
     if not curve or not 0 < curve[0][0] <= curve[-1][0] <= seconds + 1:
         raise RuntimeError(f"a run of {seconds:.1f} s has trials that were complete at {curve}.")
-    return Run(seconds, memory, curve, states)
+    return Run(seconds, memory, curve, dict(states))
 
 
 def list_units(job: Job, rows: Sequence[str]) -> dict[str, list[str]]:

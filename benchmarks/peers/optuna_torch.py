@@ -74,7 +74,7 @@ def train(
     torch.manual_seed(seed)
     x, y = data["train"]
     model = make_model(job["space"], values, job)
-    penalised = [part for part in model.modules() if hasattr(part, "penalty")]
+    penalised: list[Any] = [part for part in model.modules() if hasattr(part, "penalty")]
     optimizer, size = Optimizer(values, model), values["batch_size"]
     per_epoch = len(x) // size
     steps = per_epoch * job["epochs"]
