@@ -27,7 +27,7 @@ from typing import Any
 import floor
 import quality
 from about import CORES, announce
-from processes import time_commands
+from processes import prepare_cache, rotate_names, time_commands
 from table import Result, format_table, summarise_runs
 
 PEERS = {"flax": "flax_loop.py", "torch": "torch_eager.py", "ray": "ray_tune.py"}
@@ -91,18 +91,8 @@ class Bench:
         return ["search", *chosen, "~final", "tracker=console", "out=run"]
 
     def cache(self, name: str, cold: bool) -> dict[str, str]:
-        """Environment variables that have JAX keep all programs in a folder of this peer, emptied if `cold`.
-
-        Whatever the caller's own environment says of a cache, it is neither read nor written.
-        """
-        folder = self.folder / f"cache-{name}"
-        if cold:
-            shutil.rmtree(folder, ignore_errors=True)
-        return {
-            "JAX_COMPILATION_CACHE_DIR": str(folder),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+        """Environment variables for a cache of this peer's own, emptied if `cold`."""
+        return prepare_cache(self.folder / f"cache-{name}", cold)
 
     def quality(self, name: str, trials: Sequence[Any], seeds: int) -> dict[str, Any]:
         """The usual Flax loop and l2l on the same candidates under several seeds."""
@@ -216,12 +206,6 @@ def repeat_runs(bench: Bench, peers: Mapping[str, int], repeats: int) -> dict[st
             for kind in list_rows(name):
                 run_once(results, kind, bench.count, lambda kind=kind: bench.once(kind))
     return results
-
-
-def rotate_names(names: Sequence[str], at: int) -> list[str]:
-    """The names from another one on, the others behind it."""
-    at %= len(names)
-    return [*names[at:], *names[:at]]
 
 
 def run_once(results: dict[str, list[Result]], name: str, count: int, call: Callable[[], Result]) -> None:

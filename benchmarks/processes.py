@@ -1,8 +1,9 @@
-"""What a peer takes: the seconds of its processes from start to end, and the memory of all of them together."""
+"""What a peer takes, its processes' seconds from start to end and the memory of all together; and whose turn it is."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -37,6 +38,26 @@ def time_commands(commands: Sequence[Sequence[str]], folder: Path, **environment
     # Without /proc: the largest process below each command, in bytes on macOS.
     fallback = sum(usage.ru_maxrss for _, _, usage in ends) / 2**20
     return seconds, memory.peak or fallback
+
+
+def prepare_cache(folder: Path, cold: bool) -> dict[str, str]:
+    """Environment variables that have JAX keep all programs in this folder, emptied if `cold`.
+
+    Whatever the caller's own environment says of a cache, it is neither read nor written.
+    """
+    if cold:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def rotate_names(names: Sequence[str], at: int) -> list[str]:
+    """The names from another one on, the others behind it."""
+    at %= len(names)
+    return [*names[at:], *names[:at]]
 
 
 class Memory(threading.Thread):

@@ -19,13 +19,7 @@ import torch
 from claims import claim_candidates
 from torch import nn
 from torch.nn import functional
-
-ACTIVATIONS = {
-    "relu": functional.relu,
-    "gelu": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-}
+from torch_recipe import ACTIVATIONS, Optimizer, rate_of, score
 
 
 class Network(nn.Module):
@@ -69,27 +63,12 @@ class Network(nn.Module):
         return self.head(x)
 
 
-def rate_of(values: dict[str, Any], step: int, steps: int) -> float:
-    """The learning rate of a step, as `search_spaces/recipe.py` has it."""
-    warm = values["warmup"] * steps
-    share = min(max((step - warm) / max(steps - warm, 1.0), 0.0), 1.0)
-    left = {"constant": 1.0, "linear": 1.0 - share, "cosine": 0.5 * (1.0 + math.cos(math.pi * share))}
-    peak = values[f"{values['optimizer']}_learning_rate"]
-    return peak * min((step + 1.0) / max(warm, 1.0), 1.0) * left[values["schedule"]]
-
-
 def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, seed: int) -> float | None:
     """Validation accuracy after training, None if it diverged; `seed` is that of initialisation and dropout."""
     torch.manual_seed(seed)
     x, y, validation_x, validation_y = data
     model = Network(values, (x.shape[2], x.shape[3], x.shape[1]), outputs)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    if values["optimizer"] == "adamw":
-        others = [p for p in model.parameters() if p.ndim == 1]
-        groups = [{"params": matrices, "weight_decay": values["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-        optimizer: Any = torch.optim.AdamW(groups, eps=1e-5, fused=True)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, nesterov=True, fused=True)
+    optimizer = Optimizer(values, model)
     size = values["batch_size"]
     per_epoch = len(x) // size
     step, steps = 0, per_epoch * len(order)
@@ -99,25 +78,13 @@ def train(values: dict[str, Any], data: Any, order: np.ndarray, outputs: int, se
         for at in range(per_epoch):
             index = epoch[at * size : (at + 1) * size]
             loss = functional.cross_entropy(model(x[index]), y[index], label_smoothing=values["label_smoothing"])
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.clear()
             loss.backward()
-            rate = rate_of(values, step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if values["optimizer"] != "adamw":
-                with torch.no_grad():
-                    torch._foreach_mul_(matrices, 1.0 - rate * values["weight_decay"])
-            optimizer.step()
+            optimizer.step(rate_of(values, step, steps))
             step += 1
         if not math.isfinite(loss.item()):
             return None
-        model.eval()
-        with torch.no_grad():
-            right = sum(
-                int((model(validation_x[i : i + 256]).argmax(1) == validation_y[i : i + 256]).sum())
-                for i in range(0, len(validation_x), 256)
-            )
-        accuracy = right / len(validation_x)
+        accuracy = score(model, validation_x, validation_y)
     return accuracy
 
 
