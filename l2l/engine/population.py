@@ -81,7 +81,7 @@ class Population:
         self.spec = make_spec(task, data, epochs)
         self.statistics = compute_statistics(task, data)
         self.validation_examples = len(data.validation_x)
-        self.scores = frozenset(metric_dtypes(task, data.validation_y))
+        self.summed_metrics = frozenset(metric_dtypes(task, data.validation_y))
         self.size_levels: SizeLevels = choose_size_levels(space, self.spec) if size_levels is None else size_levels
         self.capacity = Capacity(space, self.spec, limits or Limits())
         self.programs = ProgramCache(space, task, self.spec, data, self.capacity)

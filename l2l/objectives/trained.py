@@ -167,9 +167,9 @@ class Trained:
     def make_outcome(self, fit: Fit, seconds: dict[str, float]) -> Outcome:
         """The outcome of a fit; `seconds` are the trial's share of its program's."""
         count = self.population.validation_examples
-        sums = self.population.scores
+        summed_metrics = self.population.summed_metrics
         curve = {
-            name: [float(value) / (count if name in sums else 1) for value in values]
+            name: [float(value) / (count if name in summed_metrics else 1) for value in values]
             for name, values in fit.curve.items()
         }
         metrics = {name: values[-1] for name, values in curve.items()}

@@ -69,14 +69,16 @@ class Lstm:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
         return self._unroll(params, domain, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
 
-    def score(self, params: LstmParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(
+        self, params: LstmParams, domain: Domain, codes: Array, past: Experience
+    ) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
         return self._unroll(params, domain, codes, None)[1:]
 
     def _unroll(
         self, params: LstmParams, domain: Domain, codes: Array, uniforms: Array | None
     ) -> tuple[Array, Array, Array]:
-        """Walks the decisions: with uniforms [N, D] it samples the codes, without it scores codes [N, D]."""
+        """Walks the decisions: with uniforms [N, D] it samples the codes; without, it evaluates codes [N, D]."""
         count, width = len(codes), domain.valid.shape[1]
         decisions = jnp.arange(codes.shape[1])
 

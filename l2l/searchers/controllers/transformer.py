@@ -121,7 +121,9 @@ class Transformer:
         (*_, codes), log_prob = jax.lax.scan(step, start, (*rows, *masks, *past_arrays, uniforms.T))
         return codes, log_prob.sum(0)
 
-    def score(self, params: TransformerParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(
+        self, params: TransformerParams, domain: Domain, codes: Array, past: Experience
+    ) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the active decisions in codes [N, D], all of them at once."""
         memory = self._read_past(params, domain, past)
         masks = is_active(domain, codes)
