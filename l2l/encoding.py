@@ -149,7 +149,7 @@ class Encoding:
         return codes, masks
 
     def decode(
-        self, codes: Codes, uniforms: npt.NDArray[Any], notes: Sequence[Mapping[str, Any]] | None = None
+        self, codes: Codes, uniforms: npt.NDArray[Any], metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Candidate]:
         """The candidates of codes [N, D], at uniforms [N, D] in [0, 1) of the way through their bins."""
         columns = {decision.name: column for column, decision in enumerate(self.decisions)}
@@ -159,7 +159,7 @@ class Encoding:
                 column = columns[name]
                 return self.decisions[column].value(int(codes[row, column]), float(uniforms[row, column]))
 
-            return self.space.complete(pick, notes[row] if notes else None)
+            return self.space.complete(pick, metadata[row] if metadata else None)
 
         return [candidate(row) for row in range(len(codes))]
 

@@ -217,7 +217,7 @@ class LaneTraining:
         return EpochCarry(state, gradient, loss, total_loss, carry.measures)
 
     def step(self, state: TrainingState, loss: Any, gradient: Any) -> TrainingState:
-        """The state after one step of the optimizer; notes the first step whose loss is not finite."""
+        """The state after one step of the optimizer; keeps the number of the first step whose loss is not finite."""
         updates, opt_state = self.learner.optimizer.update(gradient, state.opt_state, state.params)
         diverged = jnp.where((state.diverged == 0) & ~jnp.isfinite(loss), state.count + 1, state.diverged)
         params = optax.apply_updates(state.params, updates)

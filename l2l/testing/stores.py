@@ -31,9 +31,9 @@ SPACE: SearchSpace[None] = SearchSpace(
 
 
 def describe_bits(trial: Trial) -> str:
-    """All of a trial to the last bit: `==` on trials does not look at notes, nor tell 1 from True."""
-    note = json.dumps(trial.candidate.metadata)
-    return f"{list(trial.candidate.values.items())!r} {note} {replace(trial, candidate=Candidate({}))!r}"
+    """All of a trial to the last bit: `==` on trials does not look at metadata, nor tell 1 from True."""
+    metadata = json.dumps(trial.candidate.metadata)
+    return f"{list(trial.candidate.values.items())!r} {metadata} {replace(trial, candidate=Candidate({}))!r}"
 
 
 def point(any_: Value, i: int = 0) -> Candidate:
