@@ -1,4 +1,4 @@
-"""Every policy draws what it scores: against plain sums over every candidate of a small space."""
+"""Every policy samples by its own log-probabilities: against plain sums over every candidate of a small space."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_mean_entropy_is_the_entropy_of_the_policy(policy: Policy) -> None:
 @POLICIES
 def test_inactive_codes_do_not_matter(policy: Policy) -> None:
     params = spread(policy)
-    scores = [compute_log_probs(policy, params, [[2, norm, kernel, 1]]) for norm in (0, 1) for kernel in (0, 3)]
-    assert len({(float(log_prob[0]), float(entropy[0])) for log_prob, entropy in scores}) == 1
+    results = [compute_log_probs(policy, params, [[2, norm, kernel, 1]]) for norm in (0, 1) for kernel in (0, 3)]
+    assert len({(float(log_prob[0]), float(entropy[0])) for log_prob, entropy in results}) == 1
 
 
 @POLICIES

@@ -52,9 +52,9 @@ def make_past(room: int, filled: int, seed: int = 3) -> Experience:
 def test_log_probabilities_are_those_of_what_is_sampled(room: int, filled: int) -> None:
     params, past = spread(), make_past(room, filled)
     codes, log_probs = sample_points(POLICY, params, past)
-    scores, entropies = compute_log_probs(POLICY, params, codes, past)
-    assert np.allclose(log_probs, scores, atol=1e-5)
-    assert len(set(np.round(scores, 3).tolist())) > 2
+    log_probs_again, entropies = compute_log_probs(POLICY, params, codes, past)
+    assert np.allclose(log_probs, log_probs_again, atol=1e-5)
+    assert len(set(np.round(log_probs, 3).tolist())) > 2
     assert (entropies > 0).all()
     assert (entropies <= np.log(DOMAIN.valid.sum(-1)).sum()).all()
 
@@ -117,9 +117,9 @@ def test_a_decision_sees_those_before_it_alone() -> None:
     codes = jnp.array([[kind, norm, 3, 3, 1] for kind in (0, 1) for norm in (0, 1)], jnp.int32)
     log_probs, _ = compute_log_probs(POLICY, params, codes, past)
     without = jnp.where(jnp.arange(5) < 2, codes, 0)
-    scores, _ = compute_log_probs(POLICY, params, without, past)
-    assert np.allclose(log_probs[::2], scores[::2], atol=1e-6)
-    assert np.abs(log_probs[1::2] - scores[1::2]).min() > 1e-3
+    log_probs_without, _ = compute_log_probs(POLICY, params, without, past)
+    assert np.allclose(log_probs[::2], log_probs_without[::2], atol=1e-6)
+    assert np.abs(log_probs[1::2] - log_probs_without[1::2]).min() > 1e-3
 
 
 def test_parameters_start_within_their_scales() -> None:
