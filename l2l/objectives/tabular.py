@@ -71,8 +71,8 @@ class Tabular:
         """Reads the benchmark; the metrics of an outcome. Raises: InputError."""
         return {self.reward} if self.benchmark.report is None else {self.reward, self.report or ""}
 
-    def program(self, candidate: Candidate) -> str:
-        """One name for all: a batch is looked up at once."""
+    def name_bucket(self, candidate: Candidate) -> str:
+        """One bucket for all: a batch is looked up at once."""
         return "benchmark"
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:

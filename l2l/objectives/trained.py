@@ -90,7 +90,7 @@ class Trained:
         return {*list_metrics(self.space, self.task, spec), *self.costs}
 
     @property
-    def total(self) -> int:
+    def total_epochs(self) -> int:
         """Epochs of a full training."""
         return self.epochs or self.task.epochs
 
@@ -116,7 +116,7 @@ class Trained:
             self._population = Population(self.space, self.task, self.epochs, self.limits, self._size_levels)
         return self._population
 
-    def program(self, candidate: Candidate) -> str:
+    def name_bucket(self, candidate: Candidate) -> str:
         """The name of the candidate's bucket; candidates with the same name can be lanes of one program."""
         if self._size_levels is None:  # chosen once, by the driver, and sent along to the workers
             spec = make_spec(self.task, load_data(self.task), self.epochs)
@@ -252,7 +252,7 @@ class Trained:
 
     def _name_checkpoint(self, trial: Trial, lanes: int) -> str:
         """Which training a checkpoint belongs to."""
-        return json.dumps([self.seed, self.total, trial.candidate.key, self._name_program(trial, lanes)])
+        return json.dumps([self.seed, self.total_epochs, trial.candidate.key, self._name_program(trial, lanes)])
 
     def _name_program(self, trial: Trial, lanes: int) -> str:
         return name_program(self.population.bucket(trial.candidate), lanes)

@@ -22,7 +22,7 @@ class EarlyStopping:
         """Rejects rungs that the training or the batch does not reach. Raises: InputError."""
         if isinstance(self.rungs, type) or not isinstance(self.rungs, Rungs):
             raise InputError(f"rungs must be Rungs, such as l2l.rungs.Asha(), or none, got {self.rungs!r:.80}.")
-        self.rungs.check(self.objective.total, objectives, batch)
+        self.rungs.check(self.objective.total_epochs, objectives, batch)
 
     def run_batch(
         self,
@@ -39,7 +39,7 @@ class EarlyStopping:
         """
         first, size = opened[0].batch
         batch = range(first, first + size)
-        list_rungs = functools.cache(lambda number: tuple(self.rungs.list_rungs(number, self.objective.total)))
+        list_rungs = functools.cache(lambda number: tuple(self.rungs.list_rungs(number, self.objective.total_epochs)))
         for turn in itertools.count():
             running = [trial for trial in log.trials()[first:] if trial.status is Status.RUNNING]
             # A trial that has passed no rung has no checkpoint; one of its number may be another study's.

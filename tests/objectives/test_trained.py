@@ -442,13 +442,15 @@ def test_a_companion_that_crashes_changes_nobodys_program() -> None:
     assert get_outcome(again).metrics == get_outcome(results[2]).metrics
 
 
-def test_a_programs_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker() -> None:
+def test_a_buckets_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker() -> None:
     space = mlp.space(depth=(1, 2), widths=(8, 16), batch_sizes=(128,), optimizers=("adamw", "sgd"))
     objective = Trained(space, Digits(epochs=1))
     rng = random.Random(0)
     candidates = [space.sample(rng) for _ in range(12)]
     assert len({json.dumps(space.select_static(candidate)) for candidate in candidates}) > 4
-    assert len({objective.program(candidate) for candidate in candidates}) == 1
+    assert len({objective.name_bucket(candidate) for candidate in candidates}) == 1
     arrived = pickle.loads(cloudpickle.dumps(objective))
     assert arrived._size_levels == objective._size_levels == arrived.population.size_levels
-    assert {arrived.population.bucket(candidate).name for candidate in candidates} == {objective.program(candidates[0])}
+    assert {arrived.population.bucket(candidate).name for candidate in candidates} == {
+        objective.name_bucket(candidates[0])
+    }
