@@ -85,7 +85,7 @@ class Lstm:
         def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
             hidden, cell, token, codes = carry
             d, embedding, head, head_bias, valid, allowed = inputs
-            hidden, cell = self._layers(params, embedding[token], hidden, cell)
+            hidden, cell = self._run_layers(params, embedding[token], hidden, cell)
             log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
             if uniforms is not None:
                 codes = codes.at[:, d].set(sample_codes(log_probs, valid, uniforms[:, d]))
@@ -101,7 +101,7 @@ class Lstm:
         (*_, codes), (log_prob, entropies) = jax.lax.scan(step, start, (*rows, jnp.asarray(domain.allowed)))
         return codes, log_prob.sum(0), entropies.sum(0)
 
-    def _layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
+    def _run_layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
         """One step of every layer: inputs [N, H], hidden and cell [G, N, H]."""
         hiddens: list[Array] = []
         cells: list[Array] = []

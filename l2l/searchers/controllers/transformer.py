@@ -104,7 +104,7 @@ class Transformer:
             d, position, embedding, head, head_bias, valid, allowed, past_keys, past_values, uniform = inputs
             past_here = Memory(past_keys[:, :, None], past_values[:, :, None], memory.mask)
             states = (position + before)[:, None]
-            states, keys, values = self._layers(params, states, d, keys, values, past_here)
+            states, keys, values = self._run_layers(params, states, d, keys, values, past_here)
             log_probs = log_softmax((states[:, 0] @ head + head_bias) / self.temperature, valid)
             code = sample_codes(log_probs, valid, uniform)
             codes = codes.at[:, d].set(code)
@@ -130,7 +130,7 @@ class Transformer:
         embedded = self._embed_codes(params, domain, codes)
         before = jnp.concatenate([jnp.zeros_like(embedded[:, :1]), embedded[:, :-1]], 1)
         empty = jnp.zeros((self.layers, *before.shape))
-        states, _, _ = self._layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
+        states, _, _ = self._run_layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
         logits = jnp.einsum("ndh,dhk->ndk", states, params.head) + params.head_bias
         log_probs = log_softmax(logits / self.temperature, jnp.asarray(domain.valid))
         chosen = jnp.take_along_axis(log_probs, codes[..., None], axis=-1)[..., 0]
@@ -153,7 +153,7 @@ class Transformer:
         _, keys, values, _ = jnp.split(normalise(states) @ params.attention[:, None], 4, axis=-1)
         return Memory(keys, values, past.mask)
 
-    def _layers(
+    def _run_layers(
         self, params: TransformerParams, states: Array, first: Array, keys: Array, values: Array, memory: Memory
     ) -> tuple[Array, Array, Array]:
         """Runs decisions [N, T, H] from number `first` on through all layers; keys, values [G, N, D, H] are a cache."""
