@@ -319,9 +319,9 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     calls = list[tuple[int, int]]()
     train = staged.population.train
 
-    def count_calls(members: Any, bucket: Any, lanes: int, stage: Any) -> Any:
-        calls.append((len(members), stage.begin))
-        return train(members, bucket, lanes, stage)
+    def count_calls(members: Any, bucket: Any, lanes: int, part: Any) -> Any:
+        calls.append((len(members), part.begin))
+        return train(members, bucket, lanes, part)
 
     staged.population.train = count_calls  # pyright: ignore
     left = [replace(trial, stop_epoch=2) for trial in batch if trial.number in (0, 2, 4)]
@@ -380,11 +380,11 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
     tried: list[int] = []
     train = Population.train
 
-    def run_short(self: Population, members: Any, bucket: Any, lanes: int, stage: Any) -> Any:
+    def run_short(self: Population, members: Any, bucket: Any, lanes: int, part: Any) -> Any:
         tried.append(lanes)
         if lanes > room:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return train(self, members, bucket, lanes, stage)
+        return train(self, members, bucket, lanes, part)
 
     monkeypatch.setattr(Population, "train", run_short)
     return tried
