@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 Rows: TypeAlias = "npt.NDArray[np.int32] | Mapping[int, int]"
 DENSE = 10_000_000
 """Maximum combinations of codes for an array of rows; beyond them the rows are a dictionary."""
-_CHUNK = 1 << 16
+_PART_SIZE = 1 << 16
+"""Elements of an array that are handled at a time."""
 
 
 class ChoiceColumn(NamedTuple):
@@ -292,7 +293,7 @@ def _index_rows(encoding: Encoding, numbers: npt.NDArray[Any], rows: npt.NDArray
 
 def _split(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Parts of an array, so that arrays computed from a part stay small."""
-    return (array[first : first + _CHUNK] for first in range(0, len(array), _CHUNK))
+    return (array[first : first + _PART_SIZE] for first in range(0, len(array), _PART_SIZE))
 
 
 def _shape(array: npt.NDArray[Any]) -> str:

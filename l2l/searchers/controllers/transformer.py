@@ -20,8 +20,8 @@ from l2l.searchers.controllers.policy import Experience, check_temperature, comp
 from l2l.searchers.core.points import is_active
 from l2l.types import Array, Key
 
-MAX_ADVANTAGE = 3.0
-"""Advantages are clipped to this size before they are read."""
+MAX_ADVANTAGE_INPUT = 3.0
+"""In the unit of the baseline's advantages: they are clipped to this size before the network reads them."""
 
 
 class TransformerParams(NamedTuple):
@@ -147,7 +147,7 @@ class Transformer:
         count, size = past.codes.shape
         embedded = self._embed_codes(params, domain, past.codes)
         before = (jnp.cumsum(embedded, 1) - embedded) / jnp.maximum(jnp.arange(size), 1)[:, None]
-        advantage = jnp.clip(jnp.where(past.mask, past.advantages, 0), -MAX_ADVANTAGE, MAX_ADVANTAGE)
+        advantage = jnp.clip(jnp.where(past.mask, past.advantages, 0), -MAX_ADVANTAGE_INPUT, MAX_ADVANTAGE_INPUT)
         age = (count - jnp.arange(count)) / max(count, 1)
         states = embedded + before + (jnp.stack([advantage, age], 1) @ params.trial)[:, None] + params.position
         _, keys, values, _ = jnp.split(normalise(states) @ params.attention[:, None], 4, axis=-1)
