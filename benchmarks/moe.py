@@ -27,7 +27,7 @@ from lanes import parse_integers
 from table import format_range
 
 from l2l.nn.grouped import BLOCK, Plan, multiply_blocks, plan_rows
-from l2l.nn.moe import MixtureOfExperts, measures, penalties
+from l2l.nn.moe import MixtureOfExperts, collect_measures, collect_penalties
 from l2l.nn.router import compute_balance, compute_z_loss
 
 GROUPS, LENGTH, FEATURES, WIDTH = 64, 64, 64, 128
@@ -78,7 +78,7 @@ def compile_variant(form: str, k: int, experts: int) -> Variant:
 
     def loss(params: Any, x: jax.Array) -> Any:
         model = nnx.merge(graph, params, rest, copy=True)
-        return LOSSES.get(form, run_layer)(model, x, weights, inputs), measures(model)
+        return LOSSES.get(form, run_layer)(model, x, weights, inputs), collect_measures(model)
 
     gradients = jax.grad(loss, argnums=(0, 1), has_aux=True)
 
@@ -110,7 +110,7 @@ def prepare_inputs(layer: Any, x: jax.Array) -> Fixed:
 
 def run_layer(layer: Any, x: jax.Array, weights: jax.Array, inputs: Fixed) -> jax.Array:
     """What training asks of the layer."""
-    return jnp.sum(layer(x) * weights) + sum(penalties(layer))
+    return jnp.sum(layer(x) * weights) + sum(collect_penalties(layer))
 
 
 def run_dense(layer: Any, x: jax.Array, output_weights: jax.Array, inputs: Fixed) -> jax.Array:

@@ -49,10 +49,10 @@ class UsesEarlierSearches(Protocol):
 
 @runtime_checkable
 class SharesPrograms(Protocol):
-    """An objective that says which candidates run in one program; a batch's trials of one program are a cohort."""
+    """An objective that says which candidates share a bucket: a batch's trials of one bucket are a cohort."""
 
-    def program(self, candidate: Candidate) -> str:
-        """The name of the program that runs this candidate."""
+    def name_bucket(self, candidate: Candidate) -> str:
+        """The name of the bucket whose program runs this candidate."""
         ...
 
 

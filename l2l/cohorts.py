@@ -15,13 +15,14 @@ def group_by_program(
 ) -> list[tuple[int, ...]]:
     """By candidate, numbered from `first` on: the numbers of all candidates that share its program.
 
-    Programs differ by `SharesPrograms.program` if the objective has it, else by all static values.
+    Candidates share a program if `SharesPrograms.name_bucket` names one bucket for them; if the objective has none, if
+    all their static values are equal.
     """
     if isinstance(objective, SharesPrograms):
-        programs = [objective.program(candidate) for candidate in candidates]
+        names = [objective.name_bucket(candidate) for candidate in candidates]
     else:
-        programs = [json.dumps(space.select_static(candidate)) for candidate in candidates]
+        names = [json.dumps(space.select_static(candidate)) for candidate in candidates]
     groups: dict[str, list[int]] = {}
-    for number, program in enumerate(programs, first):
-        groups.setdefault(program, []).append(number)
-    return [tuple(groups[program]) for program in programs]
+    for number, name in enumerate(names, first):
+        groups.setdefault(name, []).append(number)
+    return [tuple(groups[name]) for name in names]

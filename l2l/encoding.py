@@ -124,44 +124,44 @@ class Encoding:
     def quantiles(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
         """Quantiles [N, D] in [0, 1) of candidates of this space, each inside its code; 0 where inactive."""
         quantiles = np.zeros((len(candidates), len(self.decisions)), np.float32)
-        for row, candidate in enumerate(candidates):
-            for column, decision in enumerate(self.decisions):
+        for candidate_index, candidate in enumerate(candidates):
+            for index, decision in enumerate(self.decisions):
                 if decision.name in candidate.values:
                     value = candidate.values[decision.name]
-                    quantiles[row, column] = self.quantile(column, decision.code(value), value)
+                    quantiles[candidate_index, index] = self.quantile(index, decision.code(value), value)
         return quantiles
 
-    def quantile(self, column: int, code: int, value: Value) -> np.float32:
-        """The quantile of a value of decision number `column`, inside its bin; the middle if the bin has one value."""
-        decision, (low, high) = self.decisions[column], self.domain.edges[column, code : code + 2]
-        quantile = (low + high) / 2 if self.domain.exact[column] else np.float32(decision.choice.quantile(value))
+    def quantile(self, index: int, code: int, value: Value) -> np.float32:
+        """The quantile of a value of decision number `index`, inside its bin; the middle if the bin has one value."""
+        decision, (low, high) = self.decisions[index], self.domain.edges[index, code : code + 2]
+        quantile = (low + high) / 2 if self.domain.exact[index] else np.float32(decision.choice.quantile(value))
         return min(max(quantile, low), np.nextafter(high, np.float32(0)))
 
     def encode(self, candidates: Sequence[Candidate]) -> tuple[Codes, Masks]:
         """Codes [N, D] (0 where inactive) and masks [N, D] of candidates of this space."""
         codes = np.zeros((len(candidates), len(self.decisions)), np.int32)
         masks = np.zeros(codes.shape, np.bool_)
-        for row, candidate in enumerate(candidates):
-            for column, decision in enumerate(self.decisions):
+        for candidate_index, candidate in enumerate(candidates):
+            for index, decision in enumerate(self.decisions):
                 if decision.name in candidate.values:
-                    codes[row, column] = decision.code(candidate.values[decision.name])
-                    masks[row, column] = True
+                    codes[candidate_index, index] = decision.code(candidate.values[decision.name])
+                    masks[candidate_index, index] = True
         return codes, masks
 
     def decode(
-        self, codes: Codes, uniforms: npt.NDArray[Any], notes: Sequence[Mapping[str, Any]] | None = None
+        self, codes: Codes, uniforms: npt.NDArray[Any], metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Candidate]:
         """The candidates of codes [N, D], at uniforms [N, D] in [0, 1) of the way through their bins."""
-        columns = {decision.name: column for column, decision in enumerate(self.decisions)}
+        indices = {decision.name: index for index, decision in enumerate(self.decisions)}
 
-        def candidate(row: int) -> Candidate:
+        def decode_candidate(candidate_index: int) -> Candidate:
             def pick(name: str, choice: Choice) -> Value:
-                column = columns[name]
-                return self.decisions[column].value(int(codes[row, column]), float(uniforms[row, column]))
+                at = candidate_index, indices[name]
+                return self.decisions[indices[name]].value(int(codes[at]), float(uniforms[at]))
 
-            return self.space.complete(pick, notes[row] if notes else None)
+            return self.space.complete(pick, metadata[candidate_index] if metadata else None)
 
-        return [candidate(row) for row in range(len(codes))]
+        return [decode_candidate(candidate_index) for candidate_index in range(len(codes))]
 
     def one_hot(self, codes: Codes, masks: Masks) -> npt.NDArray[np.float32]:
         """Codes [N, D] as [N, D, K] zeros and ones; an inactive decision is all zeros."""
@@ -220,10 +220,10 @@ def _make_domain(decisions: Sequence[Decision]) -> Domain:
     valid = np.array([[code < len(decision) for code in range(width)] for decision in decisions])
     edges = np.ones((len(decisions), width + 1), np.float32)
     min_moves = np.zeros(valid.shape, np.float32)
-    for row, decision in enumerate(decisions):
+    for index, decision in enumerate(decisions):
         decision_edges = _list_edges(decision)
-        edges[row, : len(decision_edges)] = decision_edges
-        min_moves[row, : len(decision.bins)] = [_compute_min_move(decision.choice, part) for part in decision.bins]
+        edges[index, : len(decision_edges)] = decision_edges
+        min_moves[index, : len(decision.bins)] = [_compute_min_move(decision.choice, part) for part in decision.bins]
     return Domain(
         valid,
         _close_conditions(decisions, width),
@@ -238,15 +238,16 @@ def _make_domain(decisions: Sequence[Decision]) -> Domain:
 def _close_conditions(decisions: Sequence[Decision], width: int) -> Masks:
     """[D, D, K]: whether a decision can be active while another one has code k; includes the ancestors' conditions."""
     allowed = np.ones((len(decisions), len(decisions), width), np.bool_)
-    rows = {decision.name: row for row, decision in enumerate(decisions)}
-    for row, decision in enumerate(decisions):
+    indices = {decision.name: index for index, decision in enumerate(decisions)}
+    for index, decision in enumerate(decisions):
         for name in decision.choice.when:
-            parent = decisions[rows[name]]
+            parent_index = indices[name]
+            parent = decisions[parent_index]
             values = list_allowed_values(decision.choice.when, name)
             codes = [parent.code(parent.choice.read(value)) for value in values]
             # An inactive parent makes an inactive child: its own conditions are the child's too.
-            allowed[row] &= allowed[rows[name]]
-            allowed[row, rows[name]] &= np.isin(np.arange(width), codes)
+            allowed[index] &= allowed[parent_index]
+            allowed[index, parent_index] &= np.isin(np.arange(width), codes)
     return allowed
 
 
@@ -267,8 +268,8 @@ def _find_shared_options(decisions: Sequence[Decision], width: int) -> Masks:
     shared_options = np.zeros((len(decisions), width, sum(counts.values())), np.bool_)
     first = 0
     for shared_list, count in counts.items():
-        for row in (row for row, text in enumerate(lists) if text == shared_list):
-            shared_options[row, range(count), range(first, first + count)] = True
+        for index in (index for index, text in enumerate(lists) if text == shared_list):
+            shared_options[index, range(count), range(first, first + count)] = True
         first += count
     return shared_options
 

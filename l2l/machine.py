@@ -13,9 +13,12 @@ from pathlib import Path
 
 LANES = 16
 """Lanes per accelerator: how many candidates share one call of a program there."""
-GROUPS = Path("/sys/fs/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""The folder in which Linux tells the limits of groups of processes."""
 DEVICES = Path("/dev")
+"""The folder of the device files."""
 CUDA = "xla_cuda"
+"""The prefix of the name of JAX's plug-in for NVIDIA GPUs."""
 ACCELERATORS = {CUDA: ("nvidia[0-9]*", "dxg"), "xla_rocm": ("kfd",), "libtpu": ("accel[0-9]*", "vfio/[0-9]*")}
 """Prefixes of the names of JAX's plug-ins, each with the device files that it drives (dxg: under WSL)."""
 
@@ -99,7 +102,7 @@ def _group_settings(controller: str, *names: str) -> Iterator[list[str]]:
             _, controllers, name = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
-            root = GROUPS / controller if controllers else GROUPS
+            root = CONTROL_GROUPS / controller if controllers else CONTROL_GROUPS
             group = root / name.strip("/")
             for folder in (group, *group.parents):
                 if folder.is_relative_to(root):

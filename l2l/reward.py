@@ -19,7 +19,7 @@ pass of one example; operations of the whole training, a backward pass being twi
 training; seconds from raw examples to their logits."""
 LOWER_IS_BETTER = frozenset({"loss", "train_loss", "bits", "parameters", "drop_rate", *COSTS})
 """Metrics that are minimised unless `maximise` is given."""
-LIMIT = 1e30
+REWARD_LIMIT = 1e30
 """The largest absolute value of a reward, so that sums and squares of rewards stay finite."""
 
 
@@ -80,7 +80,7 @@ class LatencyPenalised:
         if value < 0:
             raise InputError(f"LatencyPenalised needs a metric of at least 0, got {self.name}={value!r}.")
         if self.maximise is False:
-            value = 1.0 / max(value, 1.0 / LIMIT)
+            value = 1.0 / max(value, 1.0 / REWARD_LIMIT)
         if cost <= 0:
             raise InputError(f"LatencyPenalised needs a cost above 0, got {self.cost}={cost!r}.")
         return (value * (cost / self.target) ** (self.below if cost <= self.target else self.above),)
@@ -180,7 +180,7 @@ def check_metrics(reward: Reward, names: Iterable[str]) -> None:
             raise InputError(f"there is no metric {metric!r}: {advice}")
 
 
-def gate(trial: Trial, reward: Reward, low: float = -LIMIT, high: float = LIMIT) -> Trial:
+def gate(trial: Trial, reward: Reward, low: float = -REWARD_LIMIT, high: float = REWARD_LIMIT) -> Trial:
     """The finished trial: with a reward of finite numbers in `[low, high]`, or FAILED with the reason.
 
     Every reward passes this gate before it is stored, learnt from or called the best. A trial that its objective
@@ -208,7 +208,7 @@ def compute_epoch_rewards(outcome: Outcome, reward: Reward) -> dict[int, tuple[f
         metrics = {name: values[-1] for name, values in curve.items() if len(values) == epoch}
         shortened = dataclasses.replace(outcome, metrics={**outcome.metrics, **metrics}, curve=curve)
         with contextlib.suppress(InputError):
-            rewards[epoch] = _compute_reward(reward, shortened, -LIMIT, LIMIT)
+            rewards[epoch] = _compute_reward(reward, shortened, -REWARD_LIMIT, REWARD_LIMIT)
     return rewards
 
 

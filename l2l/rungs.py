@@ -31,18 +31,18 @@ class Halving:
         check_integer("rungs.eta", self.eta, 2)
         check_integer("rungs.first", self.first, 1)
 
-    def check(self, total: int, objectives: int, batch: int) -> None:
+    def check(self, total_epochs: int, objectives: int, batch: int) -> None:
         """Rejects trainings that end at the first rung, and batches too small to stop a trial. Raises: InputError."""
-        _check_first_rung(self.first, total)
+        _check_first_rung(self.first, total_epochs)
         if batch < self.eta:
             raise InputError(
                 f"rungs=halving keeps the best of every {self.eta} candidates of a batch, and a batch has {batch} "
                 f"here: let batch and trials be {self.eta} or more, or choose rungs=asha."
             )
 
-    def list_rungs(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total_epochs: int) -> list[int]:
         """`first`, and `eta` times as many each time."""
-        return _list_powers(self.first, self.eta, total)
+        return _list_powers(self.first, self.eta, total_epochs)
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> set[int]:
         """The best of the batch, at least one."""
@@ -61,9 +61,9 @@ class Asha(Halving):
     Source: Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, MLSys, algorithm 2.
     """
 
-    def check(self, total: int, objectives: int, batch: int) -> None:
+    def check(self, total_epochs: int, objectives: int, batch: int) -> None:
         """Rejects trainings that end at the first rung. Raises: InputError."""
-        _check_first_rung(self.first, total)
+        _check_first_rung(self.first, total_epochs)
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> set[int]:
         """Those of the batch that are among the best so far; possibly none."""
@@ -82,14 +82,14 @@ class Hyperband(Asha):
     algorithm 1; brackets that run asynchronously as in Li et al. 2020, section 3.3.
     """
 
-    def find_bracket(self, number: int, total: int) -> int:
+    def find_bracket(self, number: int, total_epochs: int) -> int:
         """The index, among the rungs of `Asha`, of this trial's first rung."""
-        cycle = _list_brackets(len(_list_powers(self.first, self.eta, total)), self.eta)
+        cycle = _list_brackets(len(_list_powers(self.first, self.eta, total_epochs)), self.eta)
         return cycle[number % len(cycle)]
 
-    def list_rungs(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total_epochs: int) -> list[int]:
         """Those of `Asha`, from the bracket's first one on."""
-        return _list_powers(self.first, self.eta, total)[self.find_bracket(number, total) :]
+        return _list_powers(self.first, self.eta, total_epochs)[self.find_bracket(number, total_epochs) :]
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ class Median:
         for name in ("first", "every", "startup"):
             check_integer(f"rungs.{name}", getattr(self, name), 1)
 
-    def check(self, total: int, objectives: int, batch: int) -> None:
+    def check(self, total_epochs: int, objectives: int, batch: int) -> None:
         """Rejects trainings that end at the first rung, and several objectives. Raises: InputError."""
-        _check_first_rung(self.first, total)
+        _check_first_rung(self.first, total_epochs)
         if objectives > 1:
             raise InputError(
                 f"rungs=median compares one number, the reward has {objectives}; choose rungs=asha or rungs=halving."
             )
 
-    def list_rungs(self, number: int, total: int) -> list[int]:
+    def list_rungs(self, number: int, total_epochs: int) -> list[int]:
         """Every `every` epochs from `first` on."""
-        return list(range(self.first, total, self.every))
+        return list(range(self.first, total_epochs, self.every))
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> set[int]:
         """Those that are not below the median; all of them while there are too few trials to compare with."""
@@ -151,18 +151,18 @@ def _list_brackets(last: int, eta: int) -> list[int]:
     return [bracket for _, bracket in slots]
 
 
-def _list_powers(first: int, eta: int, total: int) -> list[int]:
-    """`first`, `first * eta`, `first * eta**2`, ... below `total`."""
+def _list_powers(first: int, eta: int, total_epochs: int) -> list[int]:
+    """`first`, `first * eta`, `first * eta**2`, ... below `total_epochs`."""
     epochs: list[int] = []
-    while first < total:
+    while first < total_epochs:
         epochs.append(first)
         first *= eta
     return epochs
 
 
-def _check_first_rung(first: int, total: int) -> None:
-    if first >= total:
+def _check_first_rung(first: int, total_epochs: int) -> None:
+    if first >= total_epochs:
         raise InputError(
-            f"rungs.first must be below the {total} epochs of a training (objective.epochs), got {first}: "
+            f"rungs.first must be below the {total_epochs} epochs of a training (objective.epochs), got {first}: "
             "there would be nothing to stop."
         )

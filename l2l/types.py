@@ -230,7 +230,7 @@ class Staged(Objective, Protocol):
     """An objective that obeys `Trial.stop_epoch`: it stops there and continues at the next call."""
 
     @property
-    def total(self) -> int:
+    def total_epochs(self) -> int:
         """Epochs of a full training."""
         ...
 
@@ -247,12 +247,12 @@ class Staged(Objective, Protocol):
 class Rungs(Protocol):
     """Early stopping: says which candidates to train further, from scores and trial numbers, never from the clock."""
 
-    def check(self, total: int, objectives: int, batch: int) -> None:
+    def check(self, total_epochs: int, objectives: int, batch: int) -> None:
         """Rejects numbers of epochs, objectives or trials in a batch that it cannot handle. Raises: InputError."""
         ...
 
-    def list_rungs(self, number: int, total: int) -> Sequence[int]:
-        """The rungs of a trial: the epochs, ascending and below `total`, after which it is compared with others."""
+    def list_rungs(self, number: int, total_epochs: int) -> Sequence[int]:
+        """A trial's rungs: the epochs, ascending and below `total_epochs`, after which it is compared with others."""
         ...
 
     def keep(self, rung: int, batch: Sequence[Trial], earlier: Sequence[Trial]) -> Collection[int]:

@@ -14,7 +14,7 @@ ASKED = [SPACE.candidate({"kind": kind, "rate": i / 10}) for i, kind in enumerat
 class Halved:
     """An objective that has a program for low rates and another one for high rates."""
 
-    def program(self, candidate: Candidate) -> str:
+    def name_bucket(self, candidate: Candidate) -> str:
         return "low" if candidate.values["rate"] < 0.25 else "high"
 
 

@@ -13,7 +13,7 @@ from l2l import machine
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree of control groups in place of the machine's."""
-    monkeypatch.setattr(machine, "GROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path)
     return tmp_path
 
 

@@ -35,7 +35,7 @@ ADJECTIVES = words("""
     later latest lazy likely little loaded long loose low many missing more most much narrow neat new old only own
     pending plain positive possible precise private public quick random ready real remaining right roomy running safe
     same several short silent single small smaller smallest spare static strict sure tall thick thin tiny true
-    unreadable usual valid visible vivid waiting warm whole wide worse worst wrong
+    underlying unreadable usual valid visible vivid waiting warm whole wide worse worst wrong
 """)
 """Not those that are verbs too (clean, close), that Python itself gives (main, next), or field terms (normal)."""
 

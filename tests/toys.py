@@ -60,7 +60,7 @@ class Curved(Hashed):
     epochs: int = 5
 
     @property
-    def total(self) -> int:
+    def total_epochs(self) -> int:
         """Epochs of a full training."""
         return self.epochs
 

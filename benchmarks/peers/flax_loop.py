@@ -70,12 +70,12 @@ def network(about: dict[str, Any], values: dict[str, Any], seed: int) -> tuple[A
     A transformer is made of l2l's layers, with plain numbers: a loop of one's own would have to bring them.
     """
     if about["space"] == "transformer":
-        from l2l.nn.moe import penalties  # here, since Ray's interpreter need not have l2l
+        from l2l.nn.moe import collect_penalties  # here, since Ray's interpreter need not have l2l
         from l2l.types import Spec
         from search_spaces import transformer
 
         return transformer.build_network(values, Spec(**about["spec"]), nnx.Rngs(seed)), lambda model: sum(
-            penalties(model)
+            collect_penalties(model)
         )
     return Network(values, tuple(about["spec"]["inputs"]), about["outputs"], nnx.Rngs(seed)), lambda model: 0.0
 

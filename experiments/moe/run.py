@@ -33,7 +33,7 @@ from l2l.engine.cost import measure_cost
 from l2l.engine.data import add_preprocessing, compute_statistics, load_data, make_spec, sample_order
 from l2l.engine.evaluate import make_score
 from l2l.engine.fit import make_rngs
-from l2l.nn.moe import measures, penalties
+from l2l.nn.moe import collect_measures, collect_penalties
 from l2l.tasks.text import TinyShakespeare
 from l2l.types import Learner
 from search_spaces import recipe, transformer
@@ -130,8 +130,8 @@ class Training:
     def _loss(self, params: Any, rest: Any, index: Any) -> Any:
         model: Any = nnx.merge(self.graph, params, rest, copy=True)
         error = jnp.mean(self.task.loss(model(self.x[index]), self.y[index]))
-        means = {"train": error / jnp.log(2.0), **measures(model)}
-        return sum(penalties(model), error), (nnx.state(model, nnx.Not(nnx.Param)), means)
+        means = {"train": error / jnp.log(2.0), **collect_measures(model)}
+        return sum(collect_penalties(model), error), (nnx.state(model, nnx.Not(nnx.Param)), means)
 
     def _steps(self, state: Any, indices: Any, rate: Any) -> Any:
         """The state after steps on these examples `[T, B]`, and means over the steps of what they measured."""

@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
 """Bootstrap samples of an interval."""
-BATCH = 100
+RESAMPLES_PER_BATCH = 100
 """Bootstrap samples that are in memory at a time: there may be thousands of seeds, and a curve has 60 points."""
 LEVEL = 0.95
 """The level of confidence of every interval."""
@@ -45,8 +45,8 @@ def bootstrap_curves(curves: Floats, seed: int = 0) -> tuple[Floats, Floats]:
     if len(curves) < 2:
         return centre, centre
     result: Any = stats.bootstrap(
-        ((curves - centre).T,), np.mean, axis=-1, n_resamples=RESAMPLES, batch=BATCH, confidence_level=LEVEL,
-        method="percentile", rng=np.random.default_rng(seed),
+        ((curves - centre).T,), np.mean, axis=-1, n_resamples=RESAMPLES, batch=RESAMPLES_PER_BATCH,
+        confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     return centre + result.confidence_interval.low, centre + result.confidence_interval.high
 

@@ -24,7 +24,7 @@ from l2l.run.interrupts import interruptible
 from l2l.searchers.core.base import ArraySearcher
 from l2l.types import ASK, Outcome, Searcher, Status, Trial
 
-SEEDS = 5
+SEEDS_PER_JOB = 5
 """Seeds of a job: with more of them the arrays of a step leave a core's cache, and workers idle at the end."""
 
 
@@ -65,9 +65,9 @@ def search_benchmark(
 ) -> dict[str, SeedRuns]:
     """The searches of each searcher with each seed, in `workers` processes (None: one a core, 0: this one)."""
     jobs = [
-        Job(name, searcher, tuple(seeds[first : first + SEEDS]))
+        Job(name, searcher, tuple(seeds[first : first + SEEDS_PER_JOB]))
         for name, searcher in searchers.items()
-        for first in range(0, len(seeds), SEEDS)
+        for first in range(0, len(seeds), SEEDS_PER_JOB)
     ]
     count = machine.cores() if workers is None else workers
     if not count:

@@ -18,9 +18,10 @@ import numpy as np
 from l2l import files
 from l2l.engine.embedding import is_key, is_key_type
 
-_NAME = re.compile(r"\.?(\d+)-(\d+)(\.\d+)?")
+_FILE_NAME = re.compile(r"\.?(\d+)-(\d+)(\.\d+)?")
 """The name of a checkpoint or of its unfinished file: trial, epoch, process. Other files of the folder are not ours."""
-_HEADER = b"l2l checkpoint 1\n"
+_FIRST_LINE = b"l2l checkpoint 1\n"
+"""The first bytes of a checkpoint: its kind and the version of its format."""
 
 log = logging.getLogger("l2l")
 
@@ -56,7 +57,7 @@ class Checkpoints:
         arrays = [[leaf.dtype.name, list(leaf.shape)] for leaf in leaves]
         metadata = json.dumps({"name": program, "leaves": arrays}).encode() + b"\n"
         content = b"".join([metadata, *(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)])
-        data = _HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+        data = _FIRST_LINE + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
         try:
             self.folder.mkdir(exist_ok=True)
             files.write_atomically(
@@ -76,7 +77,7 @@ class Checkpoints:
         """
         try:
             header, digest, content = self._path(number, epoch).read_bytes().split(b"\n", 2)
-            if header + b"\n" != _HEADER or hashlib.sha256(content).hexdigest().encode() != digest:
+            if header + b"\n" != _FIRST_LINE or hashlib.sha256(content).hexdigest().encode() != digest:
                 raise DamagedCheckpoint(f"the checkpoint of trial {number} is damaged")
         except (OSError, ValueError) as error:
             raise DamagedCheckpoint(str(error)) from error
@@ -104,7 +105,7 @@ class Checkpoints:
     def _list_files(self) -> list[CheckpointFile]:
         """The checkpoints in the folder, unfinished ones included."""
         with suppress(OSError):
-            names = [(path, _NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
+            names = [(path, _FILE_NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
             return [CheckpointFile(path, int(name[1]), int(name[2]), not name[3]) for path, name in names if name]
         return []
 

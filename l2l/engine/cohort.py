@@ -69,7 +69,7 @@ def plan_calls(
 
 
 def halve_lanes(cohort: Cohort) -> list[Cohort]:
-    """After memory ran out: two cohorts of half the lanes, which their trials note; nothing if there is one lane.
+    """After memory ran out: two cohorts of half the lanes, which their trials then have as `cohort`; none for one lane.
 
     The memory of a program depends on its lanes and not on which trials are in them, so a run after a crash ends with
     the same lanes.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.engine.bucket import Bucket, make_program_values
-from l2l.nn.grouped import BLOCK
+from l2l.nn.grouped import BLOCK, expert_blocks
 from l2l.nn.moe import MixtureOfExperts
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec
@@ -156,7 +156,7 @@ def find_products(jaxpr: Any, times: float = 1.0) -> Iterator[tuple[Any, float]]
             yield equation, times
         inner_jaxprs = _inner_jaxprs(equation)
         runs = times / len(inner_jaxprs) if name == "cond" else times * parameters.get("length", 1)
-        if parameters.get("name") == "expert_blocks":
+        if parameters.get("name") == expert_blocks.__name__:  # pyright: ignore[reportAttributeAccessIssue]
             runs *= _count_expert_blocks(equation, inner_jaxprs)
         for inner in inner_jaxprs:
             yield from find_products(inner, runs)

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-LANE, BATCH = "lane", "batch"
+LANE_AXIS, BATCH_AXIS = "lane", "batch"
+"""Names of the mesh axis: what the devices share out, lanes or the examples of a batch."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DeviceLayout:
     """
 
     devices: int = 1
-    axis: str = LANE
+    axis: str = LANE_AXIS
     mesh: Mesh = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -35,17 +36,17 @@ class DeviceLayout:
     @property
     def lane_sharding(self) -> NamedSharding:
         """Of an array with a leading axis P of lanes."""
-        return NamedSharding(self.mesh, PartitionSpec(LANE) if self.axis == LANE else PartitionSpec())
+        return NamedSharding(self.mesh, PartitionSpec(LANE_AXIS) if self.axis == LANE_AXIS else PartitionSpec())
 
     def shard_batch(self, examples: Any) -> Any:
         """The examples `[B, ...]` of a batch, split among the devices if batches are and can be split evenly."""
-        if self.axis == LANE or len(examples) % self.devices:
+        if self.axis == LANE_AXIS or len(examples) % self.devices:
             return examples
-        return jax.lax.with_sharding_constraint(examples, NamedSharding(self.mesh, PartitionSpec(BATCH)))
+        return jax.lax.with_sharding_constraint(examples, NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS)))
 
     def pad_lanes(self, lanes: int) -> int:
         """The number of lanes with the fillers that give every device equally many."""
-        return -(-lanes // self.devices) * self.devices if self.axis == LANE else lanes
+        return -(-lanes // self.devices) * self.devices if self.axis == LANE_AXIS else lanes
 
     def lower(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
         """Lowers a program of so many lanes, ready to be compiled.
@@ -55,11 +56,11 @@ class DeviceLayout:
         """
         if self.devices == 1:
             return jax.jit(_vectorise(program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
-        function = _vectorise(program, self.pad_lanes(lanes) // self.devices if self.axis == LANE else lanes)
+        function = _vectorise(program, self.pad_lanes(lanes) // self.devices if self.axis == LANE_AXIS else lanes)
         inputs = (*[self.lane_sharding] * len(shapes), *[self.replicated_sharding] * len(shared))
-        if self.axis == LANE:
+        if self.axis == LANE_AXIS:
             in_specs = tuple(sharding.spec for sharding in inputs)
-            out_specs = PartitionSpec(LANE)
+            out_specs = PartitionSpec(LANE_AXIS)
             function = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=self.lane_sharding, donate_argnums=1)
         return jitted.trace(*shapes, *shared).lower()

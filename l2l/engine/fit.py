@@ -16,7 +16,7 @@ from l2l.engine.bucket import Bucket, make_program_values
 from l2l.engine.data import Data, add_preprocessing
 from l2l.engine.evaluate import make_score, metric_dtypes
 from l2l.errors import InputError
-from l2l.nn.moe import measures, penalties
+from l2l.nn.moe import collect_measures, collect_penalties
 from l2l.nn.number import ProgramInput
 from l2l.space import SearchSpace
 from l2l.types import Array, Key, Learner, Spec, Task
@@ -76,7 +76,7 @@ class EpochCarry(NamedTuple):
     """Sum of the current step's losses so far, `[]`."""
     total_loss: Any
     """Sum of the losses of the epoch's steps, `[]`."""
-    measures: Mapping[str, Any]
+    measure_sums: Mapping[str, Any]
     """Sums over the epoch's gradients of what the model measures in training, `[]` each."""
 
 
@@ -124,7 +124,7 @@ class Program:
             learner = self.build_learner(traced_values)
             model = self.build_model(learner)
             _, params, _, rest = nnx.split(model, nnx.Param, ProgramInput, ...)
-            names = (*metric_dtypes(self.task, y), *measures(model), "train_loss")
+            names = (*metric_dtypes(self.task, y), *collect_measures(model), "train_loss")
             curve = {name: jnp.zeros(self.spec.epochs, jnp.float32) for name in names}
             zero = jnp.zeros((), jnp.int32)
             return TrainingState(params, rest, learner.optimizer.init(params), zero, zero, curve)
@@ -139,9 +139,9 @@ class Program:
         learner = self.build_learner(lane.traced_values)
         model = self.build_model(learner)
         graph, _, inputs, _ = nnx.split(model, nnx.Param, ProgramInput, ...)
-        names = tuple(measures(model))
+        measure_names = tuple(collect_measures(model))
         model.eval()
-        training = LaneTraining(self, learner, lane, data, graph, nnx.graphdef(model), inputs, names)
+        training = LaneTraining(self, learner, lane, data, graph, nnx.graphdef(model), inputs, measure_names)
         initial = learner.optimizer.init(state.params)
         opt_state = jax.tree.map(lambda new, old: jnp.where(begin == 0, new, old), initial, state.opt_state)
         return jax.lax.fori_loop(begin, end, training.run_epoch, state._replace(opt_state=opt_state))
@@ -161,7 +161,7 @@ class LaneTraining:
     """The same in evaluation mode."""
     inputs: Any
     """Variables of the model that are traced values of the candidate."""
-    measures: tuple[str, ...]
+    measure_names: tuple[str, ...]
     """Names of what the model measures in training."""
 
     def run_epoch(self, epoch: Any, state: TrainingState) -> TrainingState:
@@ -172,11 +172,11 @@ class LaneTraining:
         steps = gradients // microbatches
         zero = jnp.zeros(())
         gradient = jax.tree.map(jnp.zeros_like, state.params) if self.accumulates else ()
-        carry = EpochCarry(state._replace(curve={}), gradient, zero, zero, dict.fromkeys(self.measures, zero))
+        carry = EpochCarry(state._replace(curve={}), gradient, zero, zero, dict.fromkeys(self.measure_names, zero))
         run_gradient = functools.partial(self.run_gradient, indices, microbatches, steps)
         carry = jax.lax.fori_loop(0, gradients, run_gradient, carry)
         scores = self.score(carry.state) | {"train_loss": carry.total_loss / steps}
-        scores |= {name: total / gradients for name, total in carry.measures.items()}
+        scores |= {name: total / gradients for name, total in carry.measure_sums.items()}
         curve = {name: values.at[epoch].set(scores[name]) for name, values in state.curve.items()}
         return carry.state._replace(curve=curve)
 
@@ -192,8 +192,8 @@ class LaneTraining:
         """
         state = carry.state
         compute = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (rest, measured)), gradient = compute(state.params, state.rest, indices[at], 1.0 / microbatches)
-        carry = carry._replace(measures=jax.tree.map(jnp.add, carry.measures, measured))
+        (loss, (rest, measures)), gradient = compute(state.params, state.rest, indices[at], 1.0 / microbatches)
+        carry = carry._replace(measure_sums=jax.tree.map(jnp.add, carry.measure_sums, measures))
         if self.accumulates:
             return self.accumulate(carry, at, microbatches, steps, loss, gradient, rest)
         state = self.step(state._replace(rest=rest), loss, gradient)
@@ -214,10 +214,10 @@ class LaneTraining:
         state = carry.state._replace(rest=rest)
         state = jax.lax.cond(is_last, self.step, lambda state, *_: state, state, loss, gradient)
         total_loss = carry.total_loss + jnp.where(is_last, loss, 0.0)
-        return EpochCarry(state, gradient, loss, total_loss, carry.measures)
+        return EpochCarry(state, gradient, loss, total_loss, carry.measure_sums)
 
     def step(self, state: TrainingState, loss: Any, gradient: Any) -> TrainingState:
-        """The state after one step of the optimizer; notes the first step whose loss is not finite."""
+        """The state after one step of the optimizer; keeps the number of the first step whose loss is not finite."""
         updates, opt_state = self.learner.optimizer.update(gradient, state.opt_state, state.params)
         diverged = jnp.where((state.diverged == 0) & ~jnp.isfinite(loss), state.count + 1, state.diverged)
         params = optax.apply_updates(state.params, updates)
@@ -234,8 +234,8 @@ class LaneTraining:
         if logits.shape != (expected := (len(indices), *spec.targets, spec.outputs)):
             raise InputError(f"the model gives logits of shape {list(logits.shape)}, expected {list(expected)}.")
         losses = task.loss(logits, self.data.y[indices], self.learner.label_smoothing)
-        total = sum(penalties(model), jnp.mean(losses))
-        return total * share, (nnx.state(model, nnx.Not(nnx.Any(nnx.Param, ProgramInput))), measures(model))
+        total = sum(collect_penalties(model), jnp.mean(losses))
+        return total * share, (nnx.state(model, nnx.Not(nnx.Any(nnx.Param, ProgramInput))), collect_measures(model))
 
     def score(self, state: TrainingState) -> dict[str, Array]:
         """The sums of the task's metrics over the validation split, `[]` each."""

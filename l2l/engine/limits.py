@@ -15,14 +15,14 @@ from l2l import machine
 from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import Cost, measure_cost
-from l2l.engine.devices import BATCH, DeviceLayout, count_batch_devices, count_lane_devices
+from l2l.engine.devices import BATCH_AXIS, DeviceLayout, count_batch_devices, count_lane_devices
 from l2l.errors import InputError, check_number, suggest_names
 from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
 
 CACHED_COSTS = 4096
 """Shapes whose cost is remembered."""
-CLEAR_INTERVAL = 100
+SHAPES_PER_CLEARING = 100
 """Shapes measured between two clearings of JAX's caches, where each leaves a tenth of a MiB or more."""
 
 
@@ -93,7 +93,7 @@ class Capacity:
             self._costs.pop(next(iter(self._costs)))
         self._costs[shape] = cost
         self._measured += 1
-        if self._measured % CLEAR_INTERVAL == 0:
+        if self._measured % SHAPES_PER_CLEARING == 0:
             jax_caches.clear()
         return cost
 
@@ -112,7 +112,7 @@ class Capacity:
             return None
         learner = self.space.build(select_largest(self.space, bucket), self.spec)
         share = count_batch_devices(int(learner.microbatch or learner.batch_size), count)
-        return DeviceLayout(share, BATCH) if share > 1 and self.has_memory(bucket, share=share) else None
+        return DeviceLayout(share, BATCH_AXIS) if share > 1 and self.has_memory(bucket, share=share) else None
 
     def refusal(self, candidate: Candidate, bucket: Bucket) -> str | None:
         """Why the candidate must not begin: its space, a limit or the memory forbids it; None if it may."""

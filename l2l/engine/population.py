@@ -48,8 +48,8 @@ class InitialModel(NamedTuple):
     learner: Learner
 
 
-class Stage(NamedTuple):
-    """A part of a training: its epochs, and the states that it goes on from."""
+class TrainingPart(NamedTuple):
+    """A part of a training, which is cut at rungs: its epochs, and the states that it goes on from."""
 
     begin: int = 0
     end: int | None = None
@@ -57,12 +57,12 @@ class Stage(NamedTuple):
     states: Sequence[Sequence[Any]] = ()
     """For each candidate the leaves of its `TrainingState` after epoch `begin`; empty at the beginning."""
 
-    def select(self, index: int) -> Stage:
-        """The same stage for one of the candidates."""
+    def select(self, index: int) -> TrainingPart:
+        """The same part for one of the candidates."""
         return self._replace(states=self.states[index : index + 1])
 
 
-FULL_TRAINING = Stage()
+FULL_TRAINING = TrainingPart()
 
 
 class Population:
@@ -81,7 +81,7 @@ class Population:
         self.spec = make_spec(task, data, epochs)
         self.statistics = compute_statistics(task, data)
         self.validation_examples = len(data.validation_x)
-        self.scores = frozenset(metric_dtypes(task, data.validation_y))
+        self.summed_metrics = frozenset(metric_dtypes(task, data.validation_y))
         self.size_levels: SizeLevels = choose_size_levels(space, self.spec) if size_levels is None else size_levels
         self.capacity = Capacity(space, self.spec, limits or Limits())
         self.programs = ProgramCache(space, task, self.spec, data, self.capacity)
@@ -119,7 +119,7 @@ class Population:
         return model
 
     def train(
-        self, members: Sequence[tuple[Candidate, Key]], bucket: Bucket, lanes: int, stage: Stage = FULL_TRAINING
+        self, members: Sequence[tuple[Candidate, Key]], bucket: Bucket, lanes: int, part: TrainingPart = FULL_TRAINING
     ) -> tuple[list[Fit], dict[str, float]]:
         """The fit of each candidate of a bucket, in its true shape, and the seconds that they took together.
 
@@ -128,19 +128,19 @@ class Population:
         """
         started = time.perf_counter()
         self.programs.choose_layout(bucket, lanes)
-        models = [self._initialise(candidate, bucket, key, bool(stage.states)) for candidate, key in members]
+        models = [self._initialise(candidate, bucket, key, bool(part.states)) for candidate, key in members]
         values = [make_lane_data(self.space, candidate, bucket) for candidate, _ in members]
         initialised = time.perf_counter()
         program, is_new = self.programs.get(bucket, values[0], lanes)
         compiled = time.perf_counter()
         inputs = [
-            (self._make_lane(model.learner, traced_values, key), self._make_state(program, model, stage.select(index)))
+            (self._make_lane(model.learner, traced_values, key), self._make_state(program, model, part.select(index)))
             for index, (model, traced_values, (_, key)) in enumerate(zip(models, values, members, strict=True))
         ]
         layout = program.layout
         stacked = stack_lanes(inputs + inputs[:1] * (layout.pad_lanes(lanes) - len(inputs)))
-        end = self.spec.epochs if stage.end is None else min(stage.end, self.spec.epochs)
-        bounds = (np.int32(stage.begin), np.int32(end))
+        end = self.spec.epochs if part.end is None else min(part.end, self.spec.epochs)
+        bounds = (np.int32(part.begin), np.int32(end))
         assembled = time.perf_counter()
         with self._device_lock:
             entered = time.perf_counter()
@@ -179,11 +179,11 @@ class Population:
         order = sample_order(jax.random.fold_in(key, ORDER), self.spec, microbatch)
         return Lane(traced_values, order, np.int32(int(learner.batch_size) // microbatch))
 
-    def _make_state(self, program: CompiledProgram, model: InitialModel, stage: Stage) -> TrainingState:
-        """The stage's state of the candidate, or its initial variables in the shapes of the program."""
+    def _make_state(self, program: CompiledProgram, model: InitialModel, part: TrainingPart) -> TrainingState:
+        """The state that the candidate goes on from, or its initial variables in the shapes of the program."""
         shapes = program.state_shapes
-        if stage.states:
-            return unflatten_state(shapes, stage.states[0])
+        if part.states:
+            return unflatten_state(shapes, part.states[0])
         zeros = jax.tree.map(make_zeros, shapes._replace(params=None, rest=None))
         return zeros._replace(params=embed(model.params, shapes.params), rest=embed(model.rest, shapes.rest))
 

@@ -23,11 +23,12 @@ from l2l.engine.limits import Capacity, device_memory
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec, Task
 
-PROGRAMS = 32
+CACHED_PROGRAMS = 32
 """Programs in memory, each about 6 MiB of the host. Twice as many scatter the heap so much that it keeps growing."""
-CLEAR_INTERVAL = 10
+PROGRAMS_PER_CLEARING = 10
 """Programs compiled between two clearings of JAX's caches: tracing a distinct program leaves about 25 MiB there."""
 OPTIMISATION_LEVEL = "xla_backend_optimization_level"
+"""The name of the compiler option that says how much XLA optimises, from 0 to 3."""
 
 
 class CompiledProgram(NamedTuple):
@@ -120,9 +121,9 @@ class ProgramCache:
     def _drop_unused(self) -> None:
         with self._lock:
             self._compiled_count += 1
-            while len(self._programs) > PROGRAMS:
+            while len(self._programs) > CACHED_PROGRAMS:
                 self._programs.popitem(last=False)
-            if self._compiled_count % CLEAR_INTERVAL == 0:
+            if self._compiled_count % PROGRAMS_PER_CLEARING == 0:
                 jax_caches.clear()
 
 

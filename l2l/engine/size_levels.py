@@ -47,7 +47,7 @@ EQUATIONS = 500
 """Equations of a model above which compiling takes proportionally longer."""
 MANY_PADS = 3
 """Pads from which on a space is large: fewer candidates are measured, and the number of its programs is limited."""
-PROGRAMS = 4
+MAX_COMBINATIONS = 4
 """The most combinations of levels in a space with `MANY_PADS` pads: its programs take longest to compile."""
 
 
@@ -145,7 +145,7 @@ def find_cheapest_levels(
 
 
 def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate]) -> SizeLevels:
-    """The levels without those that save least, until they combine in at most `PROGRAMS` ways."""
+    """The levels without those that save least, until they combine in at most `MAX_COMBINATIONS` ways."""
     remaining = dict(levels)
 
     def remove(pad: str, size: int) -> dict[str, tuple[int, ...]]:
@@ -162,7 +162,7 @@ def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate])
     patterns = {frozenset(sample.needs) for sample in samples}
     # A candidate with only some of another's pads is padded as the other one.
     patterns = {pattern for pattern in patterns if not any(pattern < other for other in patterns)}
-    while sum(math.prod(len(remaining[pad]) for pad in pattern) for pattern in patterns) > PROGRAMS:
+    while sum(math.prod(len(remaining[pad]) for pad in pattern) for pattern in patterns) > MAX_COMBINATIONS:
         removable = [(pad, size) for pad, pad_levels in remaining.items() for size in pad_levels[:-1]]
         if not removable:
             break

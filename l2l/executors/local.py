@@ -40,10 +40,10 @@ class Worker:
     pipe: Connection
     objective: bytes = b""
     """The pickled objective that it has."""
-    unfinished: deque[Trial] = field(default_factory=deque[Trial])
+    unfinished_trials: deque[Trial] = field(default_factory=deque[Trial])
     """Trials that were sent to it and have not come back, in order."""
-    programs: set[str] = field(default_factory=set[str])
-    """Names of the programs whose trials it has run."""
+    bucket_names: set[str] = field(default_factory=set[str])
+    """The buckets whose trials it has run: it has compiled their programs."""
     memory_kills: int = 0
     """Processes of this machine that the kernel had killed because memory ran out, when it last got work."""
 
@@ -53,19 +53,19 @@ class _Work:
     """The remaining work of a run."""
 
     split: Callable[[Sequence[Trial]], list[Piece]]
-    waiting: list[Piece] = field(default_factory=list[Piece])
-    program: dict[int, str] = field(default_factory=dict[int, str])
-    """The program's name, by trial number."""
-    suspects: deque[list[Trial]] = field(default_factory=deque[list[Trial]])
+    waiting_pieces: list[Piece] = field(default_factory=list[Piece])
+    bucket_names: dict[int, str] = field(default_factory=dict[int, str])
+    """The bucket's name, by trial number."""
+    suspect_cohorts: deque[list[Trial]] = field(default_factory=deque[list[Trial]])
     """Cohorts whose worker died; each is run on its own."""
-    deaths: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    death_points: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     """Penalty points for the deaths of its workers, by trial number."""
-    greedy: set[int] = field(default_factory=set[int])
-    """Trials whose worker died because memory ran out: they run while no other worker runs."""
+    greedy_numbers: set[int] = field(default_factory=set[int])
+    """Numbers of the trials whose worker died because memory ran out: they run while no other worker runs."""
 
     def is_greedy(self, trials: Iterable[Trial]) -> bool:
         """Whether one of the trials must run while no other worker runs."""
-        return any(trial.number in self.greedy for trial in trials)
+        return any(trial.number in self.greedy_numbers for trial in trials)
 
 
 @dataclass(eq=False)
@@ -88,10 +88,12 @@ class Local:
     workers: int | None = None
     threads: int | None = None
     in_process = False
-    _log: Path | None = field(default=None, init=False, repr=False)
+    _log_file: Path | None = field(default=None, init=False, repr=False)
     _variables: dict[str, str] = field(default_factory=dict[str, str], init=False, repr=False)
-    _alive: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
-    _seconds: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False)
+    """The environment variables of the workers."""
+    _worker_processes: list[Worker] = field(default_factory=list[Worker], init=False, repr=False)
+    _trial_seconds: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False)
+    """By bucket name: what its last trial took."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
@@ -107,23 +109,28 @@ class Local:
 
     def start(self, directory: Path) -> None:
         """Starts the workers, which get ready while the driver does; they print to `directory / "log.txt"`."""
-        self._log = directory / "log.txt"
+        self._log_file = directory / "log.txt"
         assert self.workers is not None
         # Taken before a tracker's thread can be at work on it.
         self._variables = {**os.environ, **compilation_cache()}
-        self._alive = self._alive or [self._start(slot) for slot in range(self.workers)]
+        self._worker_processes = self._worker_processes or [self._start_worker(slot) for slot in range(self.workers)]
 
     def run(self, objective: Objective, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Every trial exactly once with its outcome, as they finish. Raises: InputError as `check` does."""
-        work = _Work(functools.partial(split_trials, objective, lanes=self._lanes(objective)))
-        work.waiting = work.split(trials)
-        packed = _pickle_objective(objective)  # after the split, which computes program names: workers get them too
-        work.program = {trial.number: piece.program for piece in work.waiting for trial in piece.trials}
-        while work.waiting or work.suspects or any(worker.unfinished for worker in self._alive):
-            self._assign(packed, work)
-            pipes: dict[Any, Worker] = {worker.pipe: worker for worker in self._alive}
-            for pipe in wait(list(pipes)):
-                worker = pipes[pipe]
+        work = _Work(functools.partial(split_trials, objective, lanes=self._choose_lanes(objective)))
+        work.waiting_pieces = work.split(trials)
+        # After the split, in which the objective computes what names buckets: workers get that too.
+        pickled_objective = _pickle_objective(objective)
+        work.bucket_names = {trial.number: piece.bucket_name for piece in work.waiting_pieces for trial in piece.trials}
+        while (
+            work.waiting_pieces
+            or work.suspect_cohorts
+            or any(worker.unfinished_trials for worker in self._worker_processes)
+        ):
+            self._assign(pickled_objective, work)
+            workers_by_pipe: dict[Any, Worker] = {worker.pipe: worker for worker in self._worker_processes}
+            for pipe in wait(list(workers_by_pipe)):
+                worker = workers_by_pipe[pipe]
                 try:
                     answer = worker.pipe.recv_bytes()
                 except (EOFError, OSError):
@@ -131,35 +138,37 @@ class Local:
                     continue
                 if answer:
                     trial = cloudpickle.loads(answer)
-                    worker.unfinished = deque(other for other in worker.unfinished if other.number != trial.number)
-                    if trial.outcome is not None and (name := work.program.get(trial.number)) is not None:
-                        self._seconds[name] = trial.outcome.seconds.get("train", 0.0)
+                    worker.unfinished_trials = deque(
+                        other for other in worker.unfinished_trials if other.number != trial.number
+                    )
+                    if trial.outcome is not None and (name := work.bucket_names.get(trial.number)) is not None:
+                        self._trial_seconds[name] = trial.outcome.seconds.get("train", 0.0)
                     yield trial
 
-    def _assign(self, packed: bytes, work: _Work) -> None:
+    def _assign(self, pickled_objective: bytes, work: _Work) -> None:
         """Sends idle workers their next trials; suspects go alone."""
         assert self.workers is not None
         for slot in range(self.workers):
-            if slot == len(self._alive):
-                if not work.waiting and not work.suspects:
+            if slot == len(self._worker_processes):
+                if not work.waiting_pieces and not work.suspect_cohorts:
                     return
-                self._alive.append(self._start(slot))
-            worker = self._alive[slot]
-            if worker.unfinished or not (work.waiting or work.suspects):
+                self._worker_processes.append(self._start_worker(slot))
+            worker = self._worker_processes[slot]
+            if worker.unfinished_trials or not (work.waiting_pieces or work.suspect_cohorts):
                 continue
-            worker.unfinished = deque(self._choose_trials(worker, work))
+            worker.unfinished_trials = deque(self._choose_trials(worker, work))
             worker.memory_kills = _count_memory_kills()
-            if not worker.unfinished:
+            if not worker.unfinished_trials:
                 continue
             # A worker that has just died cannot be written to; its pipe reports that to `run`.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                if worker.objective != packed:
-                    worker.pipe.send_bytes(cloudpickle.dumps(("objective", packed)))
-                    worker.objective = packed
-                    worker.programs &= {work.program[trial.number] for trial in worker.unfinished}
-                worker.pipe.send_bytes(cloudpickle.dumps(("trials", list(worker.unfinished))))
+                if worker.objective != pickled_objective:
+                    worker.pipe.send_bytes(cloudpickle.dumps(("objective", pickled_objective)))
+                    worker.objective = pickled_objective
+                    worker.bucket_names &= {work.bucket_names[trial.number] for trial in worker.unfinished_trials}
+                worker.pipe.send_bytes(cloudpickle.dumps(("trials", list(worker.unfinished_trials))))
 
-    def _lanes(self, objective: Objective) -> int | None:
+    def _choose_lanes(self, objective: Objective) -> int | None:
         """How many trials of a cohort stay together, None for all; an objective's own `lanes` decide."""
         if not isinstance(objective, LimitsLanes):
             return None
@@ -172,63 +181,69 @@ class Local:
 
     def _choose_trials(self, worker: Worker, work: _Work) -> Sequence[Trial]:
         """The next trials of an idle worker: suspects first, but those that need all memory last and alone."""
-        busy = [other for other in self._alive if other.unfinished]
-        if any(work.is_greedy(other.unfinished) for other in busy):
+        busy_workers = [other for other in self._worker_processes if other.unfinished_trials]
+        if any(work.is_greedy(other.unfinished_trials) for other in busy_workers):
             return ()
-        for index, suspects in enumerate(work.suspects):
-            if not work.is_greedy(suspects):
-                del work.suspects[index]
-                return suspects
-        if work.waiting:
-            return self._take_pieces(worker, work.waiting)
-        if busy:
+        for index, cohort in enumerate(work.suspect_cohorts):
+            if not work.is_greedy(cohort):
+                del work.suspect_cohorts[index]
+                return cohort
+        if work.waiting_pieces:
+            return self._take_pieces(worker, work.waiting_pieces)
+        if busy_workers:
             return ()
-        for slot, other in enumerate(self._alive):  # new workers free the memory of the old ones
+        for slot, other in enumerate(self._worker_processes):  # new workers free the memory of the old ones
             if other is not worker:
                 _end_worker(other)
-                self._alive[slot] = self._start(slot)
-        return work.suspects.popleft()
+                self._worker_processes[slot] = self._start_worker(slot)
+        return work.suspect_cohorts.popleft()
 
-    def _take_pieces(self, worker: Worker, waiting: list[Piece]) -> list[Trial]:
-        """Takes the pieces that suit a worker best out of `waiting`."""
-        programs = {piece.program for piece in waiting}
-        started = {name for name in programs if any(name in other.programs for other in self._alive)}
-        pieces = choose_pieces(waiting, worker.programs, started, self.workers or 1, self._seconds)
-        ids = set(map(id, pieces))
-        waiting[:] = [piece for piece in waiting if id(piece) not in ids]
-        worker.programs.update(piece.program for piece in pieces)
+    def _take_pieces(self, worker: Worker, waiting_pieces: list[Piece]) -> list[Trial]:
+        """Takes the pieces that suit a worker best out of the waiting ones."""
+        started_buckets = set[str]().union(*(other.bucket_names for other in self._worker_processes))
+        pieces = choose_pieces(
+            waiting_pieces, worker.bucket_names, started_buckets, self.workers or 1, self._trial_seconds
+        )
+        piece_ids = set(map(id, pieces))
+        waiting_pieces[:] = [piece for piece in waiting_pieces if id(piece) not in piece_ids]
+        worker.bucket_names.update(piece.bucket_name for piece in pieces)
         return [trial for piece in pieces for trial in piece.trials]
 
     def _replace_dead(self, worker: Worker, work: _Work) -> Iterator[Trial]:
         """Replaces a dead worker: its first unfinished piece is suspected, the others wait again."""
-        code = worker.process.wait()
-        self._alive[self._alive.index(worker)] = self._start(self._alive.index(worker))
-        if not worker.unfinished:
+        exit_code = worker.process.wait()
+        self._worker_processes[self._worker_processes.index(worker)] = self._start_worker(
+            self._worker_processes.index(worker)
+        )
+        if not worker.unfinished_trials:
             return
-        first, *rest = work.split(list(worker.unfinished))
-        work.waiting[:0] = rest
-        no_memory = _count_memory_kills() > worker.memory_kills
-        outside = code == -signal.SIGKILL and not no_memory
-        work.greedy |= {trial.number for trial in first.trials if no_memory}
-        for trial in first.trials:
-            work.deaths.setdefault(trial.number, []).append(OUTSIDE_KILL_POINTS if outside else CRASH_POINTS)
-        points = work.deaths[first.trials[0].number]
+        suspect_piece, *other_pieces = work.split(list(worker.unfinished_trials))
+        trials = suspect_piece.trials
+        work.waiting_pieces[:0] = other_pieces
+        ran_out_of_memory = _count_memory_kills() > worker.memory_kills
+        was_killed_outside = exit_code == -signal.SIGKILL and not ran_out_of_memory
+        work.greedy_numbers |= {trial.number for trial in trials if ran_out_of_memory}
+        new_points = OUTSIDE_KILL_POINTS if was_killed_outside else CRASH_POINTS
+        for trial in trials:
+            work.death_points.setdefault(trial.number, []).append(new_points)
+        points = work.death_points[trials[0].number]
         if sum(points) < MAX_POINTS:
-            work.suspects.append(first.trials)
-        elif parts := _isolate(first.trials, no_memory):
-            work.suspects.extend(parts)
+            work.suspect_cohorts.append(trials)
+        elif cohorts := _isolate(trials, ran_out_of_memory):
+            work.suspect_cohorts.extend(cohorts)
         else:
-            often = "twice" if len(points) == 2 else f"{len(points)} times"
-            reason = f"crashed: the worker process died {often} ({_describe_death(code)}); log.txt has its last words"
-            yield replace(first.trials[0], outcome=Outcome(error=reason))
+            times = "twice" if len(points) == 2 else f"{len(points)} times"
+            death = _describe_death(exit_code)
+            reason = f"crashed: the worker process died {times} ({death}); log.txt has its last words"
+            yield replace(trials[0], outcome=Outcome(error=reason))
 
-    def _start(self, slot: int) -> Worker:
+    def _start_worker(self, slot: int) -> Worker:
         driver_end, worker_end = socket.socketpair()
         with worker_end, self._open_log() as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "l2l.executors.worker", str(worker_end.fileno())],
                 pass_fds=(worker_end.fileno(),),
-                env=self._environment(slot),
+                env=self._make_environment(slot),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -238,21 +253,21 @@ class Local:
         return Worker(process, pipe)
 
     def _open_log(self) -> IO[bytes]:
-        return open(self._log or os.devnull, "ab")
+        return open(self._log_file or os.devnull, "ab")
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        cards = gpus()
+    def _make_environment(self, slot: int) -> dict[str, str]:
+        gpu_names = gpus()
         # NPROC fixes the number of XLA's CPU threads, and with it the last bit of every sum.
-        pinned = {"NPROC": str(self.threads)}
-        if cards and self.workers != 1:  # one alone has them all
-            pinned["CUDA_VISIBLE_DEVICES"] = cards[slot % len(cards)]
-        return {**(self._variables or {**os.environ, **compilation_cache()}), **pinned}
+        variables = {"NPROC": str(self.threads)}
+        if gpu_names and self.workers != 1:  # one alone has them all
+            variables["CUDA_VISIBLE_DEVICES"] = gpu_names[slot % len(gpu_names)]
+        return {**(self._variables or {**os.environ, **compilation_cache()}), **variables}
 
     def close(self) -> None:
         """Ends the workers at once; trials that they were running have no outcome."""
-        for worker in self._alive:
+        for worker in self._worker_processes:
             _end_worker(worker)
-        self._alive.clear()
+        self._worker_processes.clear()
 
 
 def _pickle_objective(objective: Objective) -> bytes:
@@ -271,12 +286,12 @@ def _end_worker(worker: Worker) -> None:
     worker.process.wait()
 
 
-def _isolate(cohort: Sequence[Trial], no_memory: bool) -> list[list[Trial]]:
+def _isolate(trials: Sequence[Trial], ran_out_of_memory: bool) -> list[list[Trial]]:
     """Each trial alone, in its cohort's program or, after that failed, in a program of its own; then nothing."""
-    if len(cohort) > 1 and not no_memory:
-        return [[trial] for trial in cohort]
-    if len(cohort[0].cohort) > 1:
-        return [[replace(trial, cohort=(trial.number,))] for trial in cohort]
+    if len(trials) > 1 and not ran_out_of_memory:
+        return [[trial] for trial in trials]
+    if len(trials[0].cohort) > 1:
+        return [[replace(trial, cohort=(trial.number,))] for trial in trials]
     return []
 
 
@@ -288,5 +303,5 @@ def _count_memory_kills() -> int:
     return 0
 
 
-def _describe_death(code: int) -> str:
-    return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _describe_death(exit_code: int) -> str:
+    return f"signal {-exit_code}, {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"

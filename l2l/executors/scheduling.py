@@ -18,8 +18,8 @@ MIN_WORK = 2.0
 class Piece(NamedTuple):
     """Trials that go to one worker together."""
 
-    program: str
-    """The name of the program that trains them."""
+    bucket_name: str
+    """The name of the bucket whose program trains them; of an objective without names, that of their cohort."""
     trials: list[Trial]
 
 
@@ -31,7 +31,9 @@ def split_trials(objective: Objective, trials: Sequence[Trial], lanes: int | Non
         groups.setdefault((trial.cohort, call), []).append(trial)
     return [
         Piece(
-            objective.program(members[0].candidate) if isinstance(objective, SharesPrograms) else json.dumps(cohort),
+            objective.name_bucket(members[0].candidate)
+            if isinstance(objective, SharesPrograms)
+            else json.dumps(cohort),
             members,
         )
         for (cohort, _), members in groups.items()
@@ -39,24 +41,25 @@ def split_trials(objective: Objective, trials: Sequence[Trial], lanes: int | Non
 
 
 def choose_pieces(
-    waiting: Sequence[Piece],
-    compiled: Collection[str],
-    started: Collection[str],
+    waiting_pieces: Sequence[Piece],
+    own_buckets: Collection[str],
+    started_buckets: Collection[str],
     workers: int,
-    seconds: Mapping[str, float],
+    trial_seconds: Mapping[str, float],
 ) -> list[Piece]:
-    """Chooses the next pieces for a worker that has `compiled` some programs; perhaps none.
+    """Chooses the next pieces for a worker that has compiled the programs of `own_buckets`; perhaps none.
 
-    Its own programs come first, then one that no worker has `started`. At the end it helps with the program that has
-    most work left, unless that work ends before the program would be compiled here. It gets fewer pieces as fewer are
-    waiting. `seconds` are what the last trial of a program took.
+    Its own buckets come first, then one that no worker has started. At the end it helps with the bucket that has most
+    work left, unless that work ends before the program would be compiled here. It gets fewer pieces as fewer are
+    waiting. `trial_seconds` are what the last trial of a bucket took.
     """
-    left: Counter[str] = Counter()
-    for piece in waiting:
-        left[piece.program] += len(piece.trials)
-    ready = next((name for name in left if name in compiled), None)
-    new = next((name for name in left if name not in started), None)
-    long = [name for name in left if name not in seconds or left[name] * seconds[name] > MIN_WORK]
-    program = ready or new or max(long, key=lambda name: left[name] * seconds.get(name, math.inf), default=None)
-    fair = max(1, len(waiting) // (2 * workers))
-    return [piece for piece in waiting if piece.program == program][:fair]
+    trial_counts: Counter[str] = Counter()
+    for piece in waiting_pieces:
+        trial_counts[piece.bucket_name] += len(piece.trials)
+    work = {name: count * trial_seconds.get(name, math.inf) for name, count in trial_counts.items()}
+    own_bucket = next((name for name in work if name in own_buckets), None)
+    new_bucket = next((name for name in work if name not in started_buckets), None)
+    long_buckets = [name for name in work if work[name] > MIN_WORK]
+    bucket_name = own_bucket or new_bucket or max(long_buckets, key=work.__getitem__, default=None)
+    piece_count = max(1, len(waiting_pieces) // (2 * workers))
+    return [piece for piece in waiting_pieces if piece.bucket_name == bucket_name][:piece_count]

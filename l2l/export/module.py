@@ -29,10 +29,17 @@ from l2l.space import SearchSpace
 from l2l.store.builtin_spaces import BUILT_IN, is_built_in
 from l2l.types import Learner, Spec
 
-VERSION = 1
-ARCHITECTURE, WEIGHTS, CARD, SUMS = "architecture.json", "weights.safetensors", "MODEL.md", "SHA256SUMS"
-
-_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")
+MODULE_VERSION = 1
+"""Of the files of a module, in `architecture.json`."""
+ARCHITECTURE_FILE, WEIGHTS_FILE, CARD_FILE, SUMS_FILE = (
+    "architecture.json",
+    "weights.safetensors",
+    "MODEL.md",
+    "SHA256SUMS",
+)
+"""The files of a module: its candidate and spec, its variables, what people read, and the digests of the others."""
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]{1,255})\n")
+"""A line of the digests: SHA-256 in hexadecimal, two blanks, the file name."""
 _DTYPES = {"BOOL": "bool", "BF16": "bfloat16"} | {
     f"{kind[0].upper()}{bits}": f"{kind}{bits}" for kind in ("float", "int", "uint") for bits in (8, 16, 32, 64)
 }
@@ -57,14 +64,14 @@ def save(
     directory: Path, space: SearchSpace[Learner], values: Mapping[str, Any], spec: Spec, module: nnx.Module, card: str
 ) -> None:
     """Writes `architecture.json`, `weights.safetensors`, `MODEL.md` (`card`) and their SHA-256, all or nothing."""
-    architecture = {"version": VERSION, "space": _name_space(space), "values": dict(values), **spec._asdict()}
+    architecture = {"version": MODULE_VERSION, "space": _name_space(space), "values": dict(values), **spec._asdict()}
     arrays = {name: np.asarray(variable[...], order="C") for name, variable in collect_variables(module).items()}
     files = {
-        ARCHITECTURE: (json.dumps(architecture, indent=2, allow_nan=False) + "\n").encode(),
-        WEIGHTS: safetensors.numpy.save(arrays),
-        CARD: card.encode(),
+        ARCHITECTURE_FILE: (json.dumps(architecture, indent=2, allow_nan=False) + "\n").encode(),
+        WEIGHTS_FILE: safetensors.numpy.save(arrays),
+        CARD_FILE: card.encode(),
     }
-    files[SUMS] = "".join(f"{_compute_digest(content)}  {name}\n" for name, content in files.items()).encode()
+    files[SUMS_FILE] = "".join(f"{_compute_digest(content)}  {name}\n" for name, content in files.items()).encode()
     fresh, old = directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -105,9 +112,9 @@ def load(
     """
     directory = Path(path)
     contents = read_verified(directory)
-    architecture = _parse_architecture(directory, contents[ARCHITECTURE])
+    architecture = _parse_architecture(directory, contents[ARCHITECTURE_FILE])
     build, values = _find_build(directory, architecture, space)
-    tensors = _read_tensors(directory, contents[WEIGHTS])
+    tensors = _read_tensors(directory, contents[WEIGHTS_FILE])
 
     def build_module(streams: nnx.Rngs) -> nnx.Module:
         return add_preprocessing(build(values, architecture.spec).model(streams), architecture.spec)
@@ -117,13 +124,13 @@ def load(
         expected = collect_variables(nnx.eval_shape(lambda: build_module(nnx.Rngs(0))))
     except Exception as error:
         raise InputError(
-            f"{directory / ARCHITECTURE} does not describe a model of the space {architecture.space!r} "
+            f"{directory / ARCHITECTURE_FILE} does not describe a model of the space {architecture.space!r} "
             f"({type(error).__name__}: {error}); was it written with another version of that space?"
         ) from error
     if isinstance(values, TrackedValues) and (unread := [name for name in values if name not in values.read]):
         raise InputError(
-            f"{directory / ARCHITECTURE} has a value for {unread[0]!r}, which the space {architecture.space!r} does "
-            "not know: upgrade l2l to load it."
+            f"{directory / ARCHITECTURE_FILE} has a value for {unread[0]!r}, which the space {architecture.space!r} "
+            "does not know: upgrade l2l to load it."
         )
     _check_tensors(directory, expected, tensors)
     module = build_module(rngs or nnx.Rngs(0))
@@ -139,7 +146,7 @@ def read_architecture(path: str | os.PathLike[str]) -> Architecture:
 
     Raises: InputError if a file of the folder is missing, altered, of a newer version or not of this kind.
     """
-    return _parse_architecture(Path(path), read_verified(Path(path))[ARCHITECTURE])
+    return _parse_architecture(Path(path), read_verified(Path(path))[ARCHITECTURE_FILE])
 
 
 def _name_space(space: SearchSpace[Any]) -> str:
@@ -153,20 +160,22 @@ def _compute_digest(content: bytes) -> str:
 
 def read_verified(directory: Path) -> dict[str, bytes]:
     """Reads the bytes of every file and checks them against its digest. Raises: InputError."""
-    if not (directory / SUMS).is_file():
-        raise InputError(f"{directory} holds no found model ({SUMS} is missing); expected the best/ folder of a run.")
+    if not (directory / SUMS_FILE).is_file():
+        raise InputError(
+            f"{directory} holds no found model ({SUMS_FILE} is missing); expected the best/ folder of a run."
+        )
     contents: dict[str, bytes] = {}
-    for line in filter(None, re.split(r"(?<=\n)", _read_bytes(directory, SUMS).decode(errors="replace"))):
-        match = _LINE.fullmatch(line)
+    for line in filter(None, re.split(r"(?<=\n)", _read_bytes(directory, SUMS_FILE).decode(errors="replace"))):
+        match = _SUM_LINE.fullmatch(line)
         if match is None:
-            raise InputError(f"{directory / SUMS} is damaged at the line {line!r}; copy the whole folder again.")
+            raise InputError(f"{directory / SUMS_FILE} is damaged at the line {line!r}; copy the whole folder again.")
         digest, name = match.groups()
         contents[name] = _read_bytes(directory, name)
         if _compute_digest(contents[name]) != digest:
-            raise InputError(f"{directory / name} is damaged: its SHA-256 differs from {SUMS}; copy it again.")
-    for name in (ARCHITECTURE, WEIGHTS, CARD):
+            raise InputError(f"{directory / name} is damaged: its SHA-256 differs from {SUMS_FILE}; copy it again.")
+    for name in (ARCHITECTURE_FILE, WEIGHTS_FILE, CARD_FILE):
         if name not in contents:
-            raise InputError(f"{directory / SUMS} does not list {name}; copy the whole folder again.")
+            raise InputError(f"{directory / SUMS_FILE} does not list {name}; copy the whole folder again.")
     return contents
 
 
@@ -185,7 +194,7 @@ def _read_bytes(directory: Path, name: str) -> bytes:
 
 def _parse_architecture(directory: Path, content: bytes) -> Architecture:
     """The checked content of `architecture.json`. Raises: InputError."""
-    path = directory / ARCHITECTURE
+    path = directory / ARCHITECTURE_FILE
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -194,8 +203,10 @@ def _parse_architecture(directory: Path, content: bytes) -> Architecture:
         raise InputError(f"{path} has no version; expected a file that l2l wrote.")
     if fields["version"] < 1:
         raise InputError(f"{path} has the version {fields['version']}; expected a file that l2l wrote.")
-    if fields["version"] > VERSION:
-        raise InputError(f"{path} is of version {fields['version']}, newer than {VERSION}: upgrade l2l to load it.")
+    if fields["version"] > MODULE_VERSION:
+        raise InputError(
+            f"{path} is of version {fields['version']}, newer than {MODULE_VERSION}: upgrade l2l to load it."
+        )
     fields: dict[str, Any] = {**_LATER, **fields}
     for name, kind in _FIELDS.items():
         if type(fields.get(name)) is not kind:
@@ -229,7 +240,7 @@ def _find_build(directory: Path, architecture: Architecture, space: SearchSpace[
         try:
             return space.build, space.candidate(values).values
         except InputError as error:
-            raise InputError(f"{directory / ARCHITECTURE} does not fit the given space: {error}") from None
+            raise InputError(f"{directory / ARCHITECTURE_FILE} does not fit the given space: {error}") from None
     if name not in BUILT_IN:
         raise InputError(
             f"{directory} was found in the space {name!r}, which is not built in; pass your own: "
@@ -245,11 +256,13 @@ def _read_tensors(directory: Path, content: bytes) -> dict[str, np.ndarray]:
             for name, view in safetensors.deserialize(content)
         }
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{directory / WEIGHTS} is not a safetensors file ({error}); copy the folder again.") from None
+        raise InputError(
+            f"{directory / WEIGHTS_FILE} is not a safetensors file ({error}); copy the folder again."
+        ) from None
 
 
 def _check_tensors(directory: Path, expected: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    path = directory / WEIGHTS
+    path = directory / WEIGHTS_FILE
     for name, variable in expected.items():
         description = f"{variable.dtype} {list(variable.shape)}"
         if name not in tensors:

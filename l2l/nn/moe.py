@@ -27,12 +27,12 @@ class Measure(nnx.Variable[Any]):
     """What a module measured at its last call in training."""
 
 
-def penalties(module: nnx.Module) -> list[jax.Array]:
+def collect_penalties(module: nnx.Module) -> list[jax.Array]:
     """What the parts of a model add to the loss of its last call in training, `[]` each."""
     return [jnp.sum(penalty) for penalty in jax.tree.leaves(nnx.state(module, Penalty))]
 
 
-def measures(module: nnx.Module) -> dict[str, jax.Array]:
+def collect_measures(module: nnx.Module) -> dict[str, jax.Array]:
     """What the mixtures of a model measured at its last call in training: means over those that were called, `[]` each.
 
     `expert_load_max` and `expert_load_min` are the largest and smallest share of an expert times their number.

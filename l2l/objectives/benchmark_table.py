@@ -20,10 +20,11 @@ Floats = npt.NDArray[np.float64]
 Rows: TypeAlias = "npt.NDArray[np.int32] | Mapping[int, int]"
 DENSE = 10_000_000
 """Maximum combinations of codes for an array of rows; beyond them the rows are a dictionary."""
-_CHUNK = 1 << 16
+_PART_SIZE = 1 << 16
+"""Elements of an array that are handled at a time."""
 
 
-class Column(NamedTuple):
+class ChoiceColumn(NamedTuple):
     """The values of one choice in the file."""
 
     name: str
@@ -90,7 +91,7 @@ def _radix(encoding: Encoding) -> tuple[list[int], list[int]]:
     return sizes, [math.prod(sizes[index + 1 :]) for index in range(len(sizes))]
 
 
-def read_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str | None) -> list[Column]:
+def read_choice_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str | None) -> list[ChoiceColumn]:
     """Reads the columns `codes` as choices: one for a column [N], D for a column [N, D].
 
     `names` is an array of text that integers in the columns are indices of.
@@ -101,7 +102,7 @@ def read_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str 
     words = arrays[names] if names else None
     if words is not None and (words.ndim != 1 or words.dtype.kind != "U"):
         raise InputError(f"{path}: {names!r} must be an array [K] of text, got {_shape(words)}.")
-    columns: list[Column] = []
+    columns: list[ChoiceColumn] = []
     for code in codes:
         array = arrays[code]
         if array.ndim not in (1, 2) or array.dtype.kind not in "biufU" or 0 in array.shape:
@@ -110,7 +111,7 @@ def read_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str 
             )
         is_matrix = array.ndim == 2
         for index, values in enumerate(array.T if is_matrix else [array]):
-            columns.append(_read_column(path, f"{code}{index}" if is_matrix else code, values, words))
+            columns.append(_read_choice_column(path, f"{code}{index}" if is_matrix else code, values, words))
     lengths = {code: len(arrays[code]) for code in codes}
     if len(set(lengths.values())) > 1:
         raise InputError(f"{path}: the columns must be equally long, got {_list_values(lengths)}.")
@@ -120,7 +121,9 @@ def read_columns(path: str | os.PathLike[str], codes: Sequence[str], names: str 
     return columns
 
 
-def _read_column(path: object, name: str, values: npt.NDArray[Any], words: npt.NDArray[Any] | None) -> Column:
+def _read_choice_column(
+    path: object, name: str, values: npt.NDArray[Any], words: npt.NDArray[Any] | None
+) -> ChoiceColumn:
     options, indices = np.unique(values, return_inverse=True)
     if options.dtype.kind == "f" and not np.isfinite(options).all():
         wrong = options[~np.isfinite(options)][0]
@@ -130,7 +133,7 @@ def _read_column(path: object, name: str, values: npt.NDArray[Any], words: npt.N
             wrong = options[0] if options[0] < 0 else options[-1]
             raise InputError(f"{path}: the codes of {name!r} must be indices of {len(words)} names, got {wrong}.")
         options = words[options]
-    return Column(name, tuple(options.tolist()), indices)
+    return ChoiceColumn(name, tuple(options.tolist()), indices)
 
 
 def refuse_to_build(values: Mapping[str, Any], spec: Any) -> NoReturn:
@@ -154,7 +157,7 @@ def load_benchmark(
 
     Raises: InputError if a candidate has no row or two, or no finite reward.
     """
-    columns = read_columns(path, codes, names)
+    columns = read_choice_columns(path, codes, names)
     length = len(columns[0].indices)
     scores = {name: _read_scores(path, name, length) for name in (reward, report) if name is not None}
     if space is None:
@@ -191,7 +194,7 @@ def _read_scores(path: object, name: str, length: int) -> Floats:
     return array.astype(np.float64)
 
 
-def _encode_rows(path: object, columns: Sequence[Column], encoding: Encoding) -> Codes:
+def _encode_rows(path: object, columns: Sequence[ChoiceColumn], encoding: Encoding) -> Codes:
     """The codes [N, D] of the rows; -1 where the choice does not have the value."""
     by_name = {column.name: column for column in columns}
     choices = [decision.name for decision in encoding.decisions]
@@ -290,7 +293,7 @@ def _index_rows(encoding: Encoding, numbers: npt.NDArray[Any], rows: npt.NDArray
 
 def _split(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Parts of an array, so that arrays computed from a part stay small."""
-    return (array[first : first + _CHUNK] for first in range(0, len(array), _CHUNK))
+    return (array[first : first + _PART_SIZE] for first in range(0, len(array), _PART_SIZE))
 
 
 def _shape(array: npt.NDArray[Any]) -> str:

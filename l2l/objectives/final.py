@@ -21,7 +21,7 @@ from l2l.run.result import FinalScores, summarise_test
 from l2l.store.builtin_spaces import is_built_in
 from l2l.types import Key, Outcome, Trial
 
-SEEDS = 1 << 16
+FIRST_SEED = 1 << 16
 """Folded into a trial's key for the first further seed; the trial's own streams fold in smaller numbers."""
 
 
@@ -75,7 +75,7 @@ class Final:
 
     def _finish(self, trial: Trial) -> Outcome:
         key = self.objective.key(trial.number)
-        keys = [key, *(jax.random.fold_in(key, SEEDS + seed) for seed in range(self.seeds))]
+        keys = [key, *(jax.random.fold_in(key, FIRST_SEED + seed) for seed in range(self.seeds))]
         fits, modules, seconds = self._train(trial, keys)
         started = time.perf_counter()
         task, metric = self.objective.task, self.objective.task.metric

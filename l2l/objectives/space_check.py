@@ -12,7 +12,7 @@ from l2l.engine.bucket import list_padded_sizes, make_lane_data, make_program_va
 from l2l.engine.evaluate import metric_dtypes
 from l2l.engine.fit import make_rngs
 from l2l.errors import InputError
-from l2l.nn.moe import measures
+from l2l.nn.moe import collect_measures
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec, Task
 
@@ -78,7 +78,7 @@ def _list_measures(space: SearchSpace[Learner], spec: Spec) -> set[str]:
     names = set[str]()
 
     def measure(values: Mapping[str, Any]) -> dict[str, jax.Array]:
-        return measures(space.build(values, spec).model(make_rngs(jax.random.key(0))))
+        return collect_measures(space.build(values, spec).model(make_rngs(jax.random.key(0))))
 
     for shared, candidate in buckets.values():
         traced_values = dict(make_lane_data(space, candidate, shared))

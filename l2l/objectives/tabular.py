@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l2l.errors import InputError
-from l2l.objectives.benchmark_table import BenchmarkTable, load_benchmark, read_columns, refuse_to_build
+from l2l.objectives.benchmark_table import BenchmarkTable, load_benchmark, read_choice_columns, refuse_to_build
 from l2l.space import Candidate, Categorical, SearchSpace
 from l2l.types import Outcome, Task, Trial
 
@@ -23,7 +23,7 @@ def benchmark_space(
 
     Raises: InputError if the file has no such columns.
     """
-    columns = read_columns(path, list_codes(codes), names)
+    columns = read_choice_columns(path, list_codes(codes), names)
     choices = {column.name: Categorical(options=column.options) for column in columns}
     return SearchSpace(choices, refuse_to_build, "tabular")
 
@@ -71,8 +71,8 @@ class Tabular:
         """Reads the benchmark; the metrics of an outcome. Raises: InputError."""
         return {self.reward} if self.benchmark.report is None else {self.reward, self.report or ""}
 
-    def program(self, candidate: Candidate) -> str:
-        """One name for all: a batch is looked up at once."""
+    def name_bucket(self, candidate: Candidate) -> str:
+        """One bucket for all: a batch is looked up at once."""
         return "benchmark"
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:

@@ -20,7 +20,7 @@ from l2l.engine.data import load_data, make_spec
 from l2l.engine.fit import Fit
 from l2l.engine.latency import measure_latency
 from l2l.engine.limits import Limits
-from l2l.engine.population import FULL_TRAINING, Population, Stage
+from l2l.engine.population import FULL_TRAINING, Population, TrainingPart
 from l2l.engine.program_cache import name_program
 from l2l.engine.scheduler import run_in_order
 from l2l.engine.size_levels import choose_size_levels
@@ -90,7 +90,7 @@ class Trained:
         return {*list_metrics(self.space, self.task, spec), *self.costs}
 
     @property
-    def total(self) -> int:
+    def total_epochs(self) -> int:
         """Epochs of a full training."""
         return self.epochs or self.task.epochs
 
@@ -116,7 +116,7 @@ class Trained:
             self._population = Population(self.space, self.task, self.epochs, self.limits, self._size_levels)
         return self._population
 
-    def program(self, candidate: Candidate) -> str:
+    def name_bucket(self, candidate: Candidate) -> str:
         """The name of the candidate's bucket; candidates with the same name can be lanes of one program."""
         if self._size_levels is None:  # chosen once, by the driver, and sent along to the workers
             spec = make_spec(self.task, load_data(self.task), self.epochs)
@@ -145,7 +145,7 @@ class Trained:
         """The most lanes of a program: on a CPU one, because each core runs a program of its own."""
         return self.lanes or (1 if jax.default_backend() == "cpu" else LANES * jax.local_device_count())
 
-    def fit(self, members: Sequence[Member], lanes: int, stage: Stage = FULL_TRAINING) -> Iterator[Fits]:
+    def fit(self, members: Sequence[Member], lanes: int, part: TrainingPart = FULL_TRAINING) -> Iterator[Fits]:
         """Trains candidates of one bucket: fits and seconds, program by program.
 
         Raises: MemoryError if there is no room for so many lanes. DamagedCheckpoint if a state to go on from does not
@@ -155,21 +155,21 @@ class Trained:
         if len({population.bucket(candidate).name for candidate, _ in members}) > 1:
             # There is no room for the padding: each candidate gets a program of its true shape.
             for index, member in enumerate(members):
-                yield from self.fit([member], lanes, stage.select(index))
+                yield from self.fit([member], lanes, part.select(index))
             return
         try:
-            yield population.train(members, population.bucket(members[0][0]), lanes, stage)
+            yield population.train(members, population.bucket(members[0][0]), lanes, part)
         except NEEDS_PLAIN_VALUES:
             # The model needs its values as plain numbers: each candidate gets a program of its own.
             for index, member in enumerate(members):
-                yield population.train([member], make_exact_bucket(member[0]), 1, stage.select(index))
+                yield population.train([member], make_exact_bucket(member[0]), 1, part.select(index))
 
     def make_outcome(self, fit: Fit, seconds: dict[str, float]) -> Outcome:
         """The outcome of a fit; `seconds` are the trial's share of its program's."""
         count = self.population.validation_examples
-        sums = self.population.scores
+        summed_metrics = self.population.summed_metrics
         curve = {
-            name: [float(value) / (count if name in sums else 1) for value in values]
+            name: [float(value) / (count if name in summed_metrics else 1) for value in values]
             for name, values in fit.curve.items()
         }
         metrics = {name: values[-1] for name, values in curve.items()}
@@ -188,23 +188,23 @@ class Trained:
         After an error the remaining trials run again in smaller cohorts, until the trial that fails is alone.
         """
         cohort, refused = self._refuse(cohort)
-        results, parts = list[Trial](), list[Cohort]()
+        results, next_cohorts = list[Trial](), list[Cohort]()
         try:
             for trial in self._train(cohort):
                 results.append(trial)
         except DamagedCheckpoint as error:
             log.warning("%s; it is trained from its start again", error)
-            parts = [cohort.select(index, index + 1) for index in range(len(results), len(cohort.trials))]
-            if len(parts) == 1:
-                parts = [parts[0]._replace(begin=0)]
+            next_cohorts = [cohort.select(index, index + 1) for index in range(len(results), len(cohort.trials))]
+            if len(next_cohorts) == 1:
+                next_cohorts = [next_cohorts[0]._replace(begin=0)]
         except Exception as error:
             remaining = cohort.select(len(results), len(cohort.trials))
             log.exception("trials %s crashed", [trial.number for trial in remaining.trials])
-            parts = (halve_lanes(remaining) if _is_out_of_memory(error) else []) or halve_trials(remaining)
-            if not parts:
+            next_cohorts = (halve_lanes(remaining) if _is_out_of_memory(error) else []) or halve_trials(remaining)
+            if not next_cohorts:
                 results.append(replace(remaining.trials[0], outcome=Outcome(error=explain_error(error))))
-        for part in parts:  # after the `except` block, which frees what the error refers to
-            results += self._run_cohort(part)
+        for next_cohort in next_cohorts:  # after the `except` block, which frees what the error refers to
+            results += self._run_cohort(next_cohort)
         return sorted(refused + results, key=lambda trial: trial.number)
 
     def _refuse(self, cohort: Cohort) -> tuple[Cohort, list[Trial]]:
@@ -227,23 +227,23 @@ class Trained:
             return
         members = [(trial.candidate, self.key(trial.number)) for trial in cohort.trials]
         trials = iter(cohort.trials)
-        for fits, seconds in self.fit(members, cohort.lanes, self._load_stage(cohort)):
+        for fits, seconds in self.fit(members, cohort.lanes, self._load_part(cohort)):
             shares = {name: value / len(fits) for name, value in seconds.items()}
             for fit in fits:
                 trial = next(trials)
                 self._save(trial, cohort.lanes, fit)
                 yield replace(trial, outcome=self._add_costs(trial.candidate, self.make_outcome(fit, shares)))
 
-    def _load_stage(self, cohort: Cohort) -> Stage:
-        """What a cohort is to train. Raises: DamagedCheckpoint if a state that it continues from is lost."""
+    def _load_part(self, cohort: Cohort) -> TrainingPart:
+        """The part of its training that a cohort runs. Raises: DamagedCheckpoint if a state to go on from is lost."""
         stop_epoch, checkpoints = cohort.trials[0].stop_epoch, self._checkpoints
         if checkpoints is None or not cohort.begin:
-            return Stage(end=stop_epoch)
+            return TrainingPart(end=stop_epoch)
         states = [
             checkpoints.load(trial.number, cohort.begin, self._name_checkpoint(trial, cohort.lanes))
             for trial in cohort.trials
         ]
-        return Stage(cohort.begin, stop_epoch, states)
+        return TrainingPart(cohort.begin, stop_epoch, states)
 
     def _save(self, trial: Trial, lanes: int, fit: Fit) -> None:
         if fit.state is not None and self._checkpoints is not None and trial.stop_epoch is not None:
@@ -252,7 +252,7 @@ class Trained:
 
     def _name_checkpoint(self, trial: Trial, lanes: int) -> str:
         """Which training a checkpoint belongs to."""
-        return json.dumps([self.seed, self.total, trial.candidate.key, self._name_program(trial, lanes)])
+        return json.dumps([self.seed, self.total_epochs, trial.candidate.key, self._name_program(trial, lanes)])
 
     def _name_program(self, trial: Trial, lanes: int) -> str:
         return name_program(self.population.bucket(trial.candidate), lanes)

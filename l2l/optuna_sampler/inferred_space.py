@@ -62,20 +62,22 @@ def encode_value(distribution: BaseDistribution, value: Any) -> Value:
     return (clipped / 2 - low / 2) / (high / 2 - low / 2)
 
 
-def decode_value(distribution: BaseDistribution, code: Any) -> Any:
+def decode_value(distribution: BaseDistribution, encoded: Any) -> Any:
     """The parameter's value that a value of its choice stands for."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[code - _hash_options(distribution)]
+        return distribution.choices[encoded - _hash_options(distribution)]
     if isinstance(distribution, IntDistribution):
-        return _make_storable(distribution, code if distribution.log else distribution.low + code * distribution.step)
+        return _make_storable(
+            distribution, encoded if distribution.log else distribution.low + encoded * distribution.step
+        )
     assert isinstance(distribution, FloatDistribution)
     low, high = distribution.low, distribution.high
-    if distribution.step is not None and isinstance(code, int):
-        value = low + code * distribution.step
+    if distribution.step is not None and isinstance(encoded, int):
+        value = low + encoded * distribution.step
     elif distribution.log:
-        value = math.exp(math.log(low) + code * (math.log(high) - math.log(low)))
+        value = math.exp(math.log(low) + encoded * (math.log(high) - math.log(low)))
     else:
-        value = low * (1 - code) + high * code
+        value = low * (1 - encoded) + high * encoded
     return min(max(value, low), high)
 
 
@@ -118,7 +120,7 @@ class InferredSpace(NamedTuple):
 
     def decode_candidate(self, candidate: Candidate) -> dict[str, Any]:
         """The parameters that a candidate stands for."""
-        return {name: decode_value(self.distributions[name], code) for name, code in candidate.values.items()}
+        return {name: decode_value(self.distributions[name], encoded) for name, encoded in candidate.values.items()}
 
     def _encode_parameter(self, name: str, trial: FrozenTrial) -> Value:
         distribution, trial_distribution = self.distributions[name], trial.distributions[name]

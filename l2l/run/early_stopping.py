@@ -21,7 +21,7 @@ class EarlyStopping:
     def check(self, objectives: int, batch: int) -> None:
         """Rejects rungs that the training or the batch does not reach. Raises: InputError."""
         check_part("rungs", self.rungs, "Rungs, such as l2l.rungs.Asha(), or none", Rungs)
-        self.rungs.check(self.objective.total, objectives, batch)
+        self.rungs.check(self.objective.total_epochs, objectives, batch)
 
     def run_batch(
         self,
@@ -38,7 +38,7 @@ class EarlyStopping:
         """
         first, size = opened[0].batch
         batch = range(first, first + size)
-        list_rungs = functools.cache(lambda number: tuple(self.rungs.list_rungs(number, self.objective.total)))
+        list_rungs = functools.cache(lambda number: tuple(self.rungs.list_rungs(number, self.objective.total_epochs)))
         for turn in itertools.count():
             running = [trial for trial in log.trials()[first:] if trial.status is Status.RUNNING]
             # A trial that has passed no rung has no checkpoint; one of its number may be another study's.

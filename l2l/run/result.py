@@ -17,7 +17,8 @@ from l2l.errors import SearchError
 from l2l.store.fingerprint import collect_settings
 from l2l.types import Executor, Outcome, SearchEnd, Status, Trial
 
-VERSION = 1
+RESULT_VERSION = 1
+"""Of the format of `result.json`."""
 ROUNDING = 1e-6
 """Relative difference that float32 rounding may make between the losses of one module in two programs."""
 
@@ -148,7 +149,7 @@ class FrontRecord:
 class SearchRecord:
     """The content of `result.json`."""
 
-    version: int = VERSION
+    version: int = RESULT_VERSION
     space: str
     task: str
     searcher: str

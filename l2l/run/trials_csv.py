@@ -11,7 +11,8 @@ from l2l.space import SearchSpace
 from l2l.types import Outcome, Trial
 
 _NOTHING = Outcome()
-Column = Callable[[Trial], Any]
+ReadCell = Callable[[Trial], Any]
+"""Reads what a column has of a trial."""
 
 
 def write_csv(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
@@ -20,7 +21,7 @@ def write_csv(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
     Choices stand in space order, metrics and seconds by name; numbers are written so that reading them back
     gives the same bits. A cell is empty where a choice is not active or nothing was measured.
     """
-    columns: dict[str, Column] = {"number": lambda trial: trial.number, "status": lambda trial: trial.status.value}
+    columns: dict[str, ReadCell] = {"number": lambda trial: trial.number, "status": lambda trial: trial.status.value}
     rewards = max((len(trial.reward) for trial in trials if trial.reward is not None), default=1)
     for i in range(rewards):
         columns["reward" if rewards == 1 else f"reward_{i}"] = _reward(i)
@@ -39,7 +40,7 @@ def write_csv(trials: Sequence[Trial], space: SearchSpace[Any]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for trial in trials:
-        writer.writerow([_cell(read(trial)) for read in columns.values()])
+        writer.writerow([_cell(read_cell(trial)) for read_cell in columns.values()])
     return text.getvalue()
 
 
@@ -59,11 +60,11 @@ def _free(name: str, prefix: str, taken: Iterable[str]) -> str:
 
 
 # `None` is an option that a choice can have, so "nothing here" is the empty string.
-def _reward(i: int) -> Column:
+def _reward(i: int) -> ReadCell:
     return lambda trial: "" if trial.reward is None else trial.reward[i]
 
 
-def _choice(name: str) -> Column:
+def _choice(name: str) -> ReadCell:
     return lambda trial: str(trial.candidate.values[name]) if name in trial.candidate.values else ""
 
 
@@ -72,11 +73,11 @@ def _epochs(trial: Trial) -> int | None:
     return max(map(len, _outcome(trial).curve.values()), default=None)
 
 
-def _metric(name: str) -> Column:
+def _metric(name: str) -> ReadCell:
     return lambda trial: _outcome(trial).metrics.get(name)
 
 
-def _seconds(name: str) -> Column:
+def _seconds(name: str) -> ReadCell:
     return lambda trial: _outcome(trial).seconds.get(name)
 
 

@@ -36,7 +36,9 @@ from l2l.types import Array, Key
 WIDTH = 32
 """Units of each hidden layer."""
 LEARNING_RATE = 0.01
+"""Of Adam, at every step."""
 MINIBATCH = 32
+"""Trials of one gradient."""
 
 
 class Networks(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 from l2l import files
 from l2l.errors import InputError
-from l2l.export.module import ARCHITECTURE, SUMS, Architecture, load, read_architecture
+from l2l.export.module import ARCHITECTURE_FILE, SUMS_FILE, Architecture, load, read_architecture
 from l2l.run.result import SearchRecord
 from l2l.run.run_folder import CONFIG, RESULT
 from l2l.show.summary import Box, outline
@@ -66,7 +66,7 @@ def _find_module(path: Path) -> Path:
     if not os.path.isdir(path):
         problem = "is a file" if os.path.exists(path) else "does not exist"
         raise InputError(f"{path} {problem}; expected the folder of a run, as `l2l search` leaves it in runs/.")
-    if (path / SUMS).is_file() or (path / ARCHITECTURE).is_file():
+    if (path / SUMS_FILE).is_file() or (path / ARCHITECTURE_FILE).is_file():
         return path
     if (path / "best").is_dir():
         return path / "best"

@@ -17,9 +17,9 @@ TONES = {
     "attention": ("#e0ecff", "#7aa2e3"), "dense": ("#e0f3e4", "#79bd89"), "experts": ("#fdead2", "#dfa25a"),
 }  # fmt: skip
 """Fill and border of a box by its kind."""
-MARGIN, WIDTH, GUTTER, SIDE = 24, 460, 36, 250
+MARGIN, BOX_WIDTH, GUTTER, SIDE = 24, 460, 36, 250
 """Pixels around the picture, of the boxes, between them and the lists beside, and of those."""
-PAD, ROW, GAP, LANE = 12, 17, 16, 26
+PAD, ROW, GAP, BYPASS = 12, 17, 16, 26
 """Pixels within a box's border, of a line of text, of an arrow within a box, and beside what is added to its input."""
 ARROW = 30
 """Pixels from a layer to the next."""
@@ -79,7 +79,7 @@ def join_facts(facts: Iterable[str], room: float) -> list[str]:
 def draw_picture(title: str, note: str, boxes: Sequence[Box], lists: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """The boxes from top to bottom, with lists of names and values beside them, as SVG."""
     page, top = _Page(), MARGIN + HEAD
-    width = 2 * MARGIN + WIDTH + GUTTER + SIDE
+    width = 2 * MARGIN + BOX_WIDTH + GUTTER + SIDE
     for line in wrap_text(replace_unprintable(title), width - 2 * MARGIN, HEAD, True):
         page.text(MARGIN, top, line, size=HEAD, bold=True)
         top += HEAD + 6
@@ -87,10 +87,10 @@ def draw_picture(title: str, note: str, boxes: Sequence[Box], lists: Mapping[str
         page.text(MARGIN, top, line, fill=GREY)
         top += ROW
     top += 12
-    bottom = _draw_column(page, boxes, MARGIN, top, WIDTH, ARROW)
+    bottom = _draw_column(page, boxes, MARGIN, top, BOX_WIDTH, ARROW)
     list_top = top
     for heading, rows in lists.items():
-        list_top = _draw_list(page, heading, rows, MARGIN + WIDTH + GUTTER, list_top)
+        list_top = _draw_list(page, heading, rows, MARGIN + BOX_WIDTH + GUTTER, list_top)
     height = max(bottom, list_top - 18) + MARGIN
     body = "\n".join(page.parts)
     return (
@@ -149,8 +149,8 @@ def _draw_column(page: _Page, boxes: Sequence[Box], x: float, y: float, width: f
             if gap == ARROW and boxes[number - 1].shape:
                 page.text(middle + 10, y + gap / 2 + 4, format_shape(boxes[number - 1].shape), size=11, fill=GREY)
             y += gap
-        lane = LANE if goes_around and not box.skip else 0
-        y = _draw_box(page, box, x + lane, y, width - 2 * lane)
+        bypass = BYPASS if goes_around and not box.skip else 0
+        y = _draw_box(page, box, x + bypass, y, width - 2 * bypass)
     return y
 
 
@@ -172,13 +172,13 @@ def _draw_box(page: _Page, box: Box, x: float, y: float, width: float) -> float:
 
 def _draw_skip(page: _Page, box: Box, x: float, y: float, width: float) -> float:
     """A box, or several, and an arrow that leads around them to a sum."""
-    middle, lane, within = x + width / 2, x + LANE / 2, y + 20
+    middle, bypass, within = x + width / 2, x + BYPASS / 2, y + 20
     parts = box.inner or (replace(box, skip=False),)
     page.line((middle, y), (middle, within), arrow=True)
-    bottom = _draw_column(page, parts, x + LANE, within, width - 2 * LANE, GAP)
+    bottom = _draw_column(page, parts, x + BYPASS, within, width - 2 * BYPASS, GAP)
     plus = bottom + 19
     page.line((middle, bottom), (middle, plus - 8))
-    page.line((middle, y + 6), (lane, y + 6), (lane, plus), (middle - 8, plus), arrow=True)
+    page.line((middle, y + 6), (bypass, y + 6), (bypass, plus), (middle - 8, plus), arrow=True)
     page.parts.append(
         f'<circle cx="{middle:g}" cy="{plus:g}" r="8" fill="#ffffff" stroke="{LINE}" stroke-width="1.4"/>'
     )

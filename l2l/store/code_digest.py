@@ -21,7 +21,7 @@ def digest(function: Any, skip: Collection[str] = ()) -> str | None:
     that its module or top-level package lies in, or in a package of `skip`. None where there is no file to read,
     as in a notebook.
     """
-    target = underlying(function)
+    target = unwrap(function)
     home = sys.modules.get(str(getattr(target, "__module__", "")))
     home_file = _File.read(home)
     if home is None or home_file is None:
@@ -50,7 +50,7 @@ def digest(function: Any, skip: Collection[str] = ()) -> str | None:
     return sums.hexdigest()[:16]
 
 
-def underlying(function: Any) -> Any:
+def unwrap(function: Any) -> Any:
     """The function or class behind a partial, a bound method, a wrapped function or a callable object."""
     for _ in range(32):
         if isinstance(function, functools.partial):

@@ -159,7 +159,7 @@ def _describe(value: Any) -> str:
         return repr(value)
     if isinstance(value, functools.partial):
         return f"{_describe(value.func)}({_describe([*value.args, *sorted(value.keywords.items())])})"
-    return find_public_name(code_digest.underlying(value))
+    return find_public_name(code_digest.unwrap(value))
 
 
 def _flatten(fingerprint: Mapping[str, Any]) -> dict[Any, Any]:

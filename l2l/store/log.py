@@ -51,7 +51,7 @@ class StudyLog:
         self._storage, self._study, self._objectives, self._label = storage, study, objectives, label
         self._distributions = {name: _distribution(choice) for name, choice in space.choices.items()}
         self._trials = _read_trials(storage.get_all_trials(study, deepcopy=False), label)
-        self._ended = sum(trial.status is not Status.RUNNING for trial in self._trials)
+        self._ended_count = sum(trial.status is not Status.RUNNING for trial in self._trials)
         self._ids: dict[int, int] = {}
         """By trial number: the id in the database."""
         self._tables: OptunaTables | None = None
@@ -63,7 +63,7 @@ class StudyLog:
 
     def count(self) -> int:
         """How many trials have ended, in whatever way."""
-        return self._ended
+        return self._ended_count
 
     def trials(self) -> list[Trial]:
         """All trials in number order."""
@@ -75,15 +75,15 @@ class StudyLog:
 
     def list_running(self) -> list[Trial]:
         """The trials to run, or to run again after a crash, in number order; none of a half-opened batch."""
-        opened = self.next_batch(1)[0]
-        return [trial for trial in self._trials[:opened] if trial.status is Status.RUNNING]
+        opened_count = self.next_batch(1)[0]  # of trials in batches that were opened as a whole
+        return [trial for trial in self._trials[:opened_count] if trial.status is Status.RUNNING]
 
     def next_batch(self, size: int) -> tuple[int, int]:
         """First number and size of the batch to ask for: the half-opened one that a crash left, or a new one."""
         if self._trials:
-            first, asked = self._trials[-1].batch
-            if first + asked > len(self._trials):
-                return first, asked
+            first, opened_size = self._trials[-1].batch
+            if first + opened_size > len(self._trials):
+                return first, opened_size
         return len(self._trials), size
 
     def open(self, candidates: Sequence[Candidate], cohorts: Sequence[Sequence[int]] | None = None) -> list[Trial]:
@@ -111,11 +111,11 @@ class StudyLog:
                     f"{self._label}: the searcher no longer proposes what it proposed for trial {trial.number} before "
                     "the interruption (other code or another machine); choose another out= and start again."
                 )
-        known = len(self._trials) - first
+        stored_count = len(self._trials) - first
         with self._measure_seconds():
-            ids = self._add(templates[known:])
-        self._ids |= dict(enumerate(ids, first + known))
-        self._trials += trials[known:]
+            ids = self._add(templates[stored_count:])
+        self._ids |= dict(enumerate(ids, first + stored_count))
+        self._trials += trials[stored_count:]
         return self._trials[first:]
 
     def close(self, trial: Trial) -> Trial:
@@ -131,7 +131,7 @@ class StudyLog:
         with self._measure_seconds():
             measured = self._write(trial, values)
         stored = self._trials[trial.number] = replace(measured, status=trial.status, reward=values)
-        self._ended += 1
+        self._ended_count += 1
         self._collect_batch(stored)
         return stored
 

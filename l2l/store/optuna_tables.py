@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 SCHEMAS = ("v3.2.0.a",)
 """Versions of Optuna's schema that are known here."""
-TRIALS, PARAMETERS, VALUES = "trials", "trial_params", "trial_values"
-ATTRIBUTES, STEPS = "trial_user_attributes", "trial_intermediate_values"
+TRIALS_TABLE, PARAMETERS_TABLE, VALUES_TABLE = "trials", "trial_params", "trial_values"
+ATTRIBUTES_TABLE, STEPS_TABLE = "trial_user_attributes", "trial_intermediate_values"
+"""Names of the tables of Optuna\'s database; a step is an epoch with its intermediate value."""
 
 
 class OptunaTables:
@@ -23,7 +24,7 @@ class OptunaTables:
 
     def __init__(self, engine: sqlalchemy.Engine) -> None:
         schema = sqlalchemy.MetaData()
-        schema.reflect(engine, only=[TRIALS, PARAMETERS, VALUES, ATTRIBUTES, STEPS])
+        schema.reflect(engine, only=[TRIALS_TABLE, PARAMETERS_TABLE, VALUES_TABLE, ATTRIBUTES_TABLE, STEPS_TABLE])
         self._engine, self._tables = engine, schema.tables
 
     @staticmethod
@@ -41,7 +42,9 @@ class OptunaTables:
         with self._engine.begin() as connection:
             for trial in trials:
                 columns = {"study_id": study, "number": trial.number, "state": trial.state.name}
-                insert = self._tables[TRIALS].insert().values(**columns, datetime_start=_utc(trial.datetime_start))
+                insert = (
+                    self._tables[TRIALS_TABLE].insert().values(**columns, datetime_start=_utc(trial.datetime_start))
+                )
                 key: Any = connection.execute(insert).inserted_primary_key
                 ids.append(int(key[0]))
                 for name, value in trial.params.items():
@@ -52,7 +55,7 @@ class OptunaTables:
                         {"trial_id": ids[-1], "param_name": name, "param_value": number, "distribution_json": text}
                     )
                 attributes += [_attribute(ids[-1], name, value) for name, value in trial.user_attrs.items()]
-            for table, records in ((PARAMETERS, parameters), (ATTRIBUTES, attributes)):
+            for table, records in ((PARAMETERS_TABLE, parameters), (ATTRIBUTES_TABLE, attributes)):
                 if records:
                     connection.execute(self._tables[table].insert(), records)
         return ids
@@ -66,7 +69,9 @@ class OptunaTables:
         values: Sequence[float] = (),
     ) -> None:
         """Replaces attributes and intermediate values of a trial, and writes how it ended if it has."""
-        trials, attribute_table, step_table = (self._tables[name] for name in (TRIALS, ATTRIBUTES, STEPS))
+        trials, attribute_table, step_table = (
+            self._tables[name] for name in (TRIALS_TABLE, ATTRIBUTES_TABLE, STEPS_TABLE)
+        )
         with self._engine.begin() as connection:
             old = attribute_table.c
             connection.execute(attribute_table.delete().where(old.trial_id == trial_id, old.key.in_(list(attributes))))
@@ -80,7 +85,7 @@ class OptunaTables:
             if values:
                 kind = {"trial_id": trial_id, "value_type": "FINITE"}
                 records = [{**kind, "objective": index, "value": value} for index, value in enumerate(values)]
-                connection.execute(self._tables[VALUES].insert(), records)
+                connection.execute(self._tables[VALUES_TABLE].insert(), records)
             if state is not TrialState.RUNNING:
                 ended = {"state": state.name, "datetime_complete": _utc(datetime.now())}
                 connection.execute(trials.update().where(trials.c.trial_id == trial_id).values(**ended))

@@ -19,7 +19,7 @@ def make_plain_candidate(candidate: Candidate, number: int) -> Candidate:
             json.loads(json.dumps(dict(candidate.values))), json.loads(json.dumps(dict(candidate.metadata)))
         )
     except TypeError as error:
-        raise ValueError(f"the values and the note of candidate {number} must be JSON values: {error}") from error
+        raise ValueError(f"the values and the metadata of candidate {number} must be JSON values: {error}") from error
 
 
 def _write_number(value: float) -> float | str:
@@ -32,7 +32,7 @@ def write_opening(trial: Trial) -> dict[str, Any]:
     """A trial before it runs, as JSON values."""
     return {
         "values": dict(trial.candidate.values),
-        "note": dict(trial.candidate.metadata),
+        "note": dict(trial.candidate.metadata),  # so named in studies that are stored already
         "batch": list(trial.batch),
         "cohort": list(trial.cohort),
     }

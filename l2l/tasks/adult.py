@@ -16,7 +16,7 @@ from l2l.tasks.classification import Classification, hold_out, make_read_only, p
 from l2l.tasks.data_files import AGAIN, find_file, open_file
 from l2l.types import Split
 
-COLUMNS: tuple[str, ...] = (
+PERSON_FIELDS: tuple[str, ...] = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
     "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
 )  # fmt: skip
@@ -26,7 +26,7 @@ LEFT_OUT = ("fnlwgt", "education")
 LOGARITHMIC = ("capital-gain", "capital-loss")
 """Nine of ten people have 0, the others up to 99,999: with log(1 + x) these few do not dominate the scale."""
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
-CATEGORIES = tuple(name for name in COLUMNS if name not in (*LEFT_OUT, *NUMBERS))
+CATEGORIES = tuple(name for name in PERSON_FIELDS if name not in (*LEFT_OUT, *NUMBERS))
 LABELS = ("<=50K", ">50K")
 _URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult"
 _DOWNLOADS = {
@@ -143,7 +143,7 @@ def _read(file: Path) -> _People:
 def _parse_person(where: str, line: str) -> dict[str, str]:
     """The fields of a person's line, by column. Raises: InputError if a field is missing or invalid."""
     fields = [text.strip() for text in line.split(",")]
-    names = (*COLUMNS, "label")
+    names = (*PERSON_FIELDS, "label")
     if len(fields) != len(names):
         raise InputError(f"{where} has {len(fields)} fields, expected {len(names)}; {AGAIN}.")
     person: dict[str, str] = dict(zip(names, fields, strict=True))

@@ -16,8 +16,9 @@ from l2l.tasks.classification import Classification, check_labels, hold_out, mak
 from l2l.tasks.data_files import AGAIN, find_file, open_file
 from l2l.types import Split
 
-_IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-_LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+_IMAGE_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+_LABEL_FILES = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+"""File names by part of the data."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class IdxImages(Classification):
     def check(self) -> None:
         """Refuses a missing file or a wrong header without reading the images. Raises: InputError."""
         sizes: dict[str, tuple[int, ...]] = {}
-        for part in _IMAGES:
-            images, labels = self._file(_IMAGES[part]), self._file(_LABELS[part])
+        for part in _IMAGE_FILES:
+            images, labels = self._file(_IMAGE_FILES[part]), self._file(_LABEL_FILES[part])
             sizes[part] = _read_shape(images, 3)
             _check_pair(images, sizes[part][0], labels, _read_shape(labels, 1)[0])
         if sizes["train"][1:] != sizes["test"][1:]:
             raise InputError(
-                f"{self._file(_IMAGES['test'])}: expected images of {list(sizes['train'][1:])} pixels as in the "
+                f"{self._file(_IMAGE_FILES['test'])}: expected images of {list(sizes['train'][1:])} pixels as in the "
                 f"training file, got {list(sizes['test'][1:])}; put files of one data set there."
             )
         self._check_validation(sizes["train"][0])
@@ -65,7 +66,7 @@ class IdxImages(Classification):
     def load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Images `[N, H, W, 1]` uint8 and labels `[N]` int32 of one split; read once per process, not writable."""
         files = pick_split({"train": "train", "validation": "train", "test": "test"}, split, self.name)
-        images, labels = self._file(_IMAGES[files]), self._file(_LABELS[files])
+        images, labels = self._file(_IMAGE_FILES[files]), self._file(_LABEL_FILES[files])
         if files == "test":
             return _load_test(images, labels, self.outputs)
         self._check_validation(_read_shape(images, 3)[0])
@@ -96,10 +97,10 @@ class FashionMnist(IdxImages):
         default_factory=lambda: {
             f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{stem}.gz": f"md5:{digest}"
             for stem, digest in {
-                _IMAGES["train"]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                _LABELS["train"]: "25c81989df183df01b3e8a0aad5dffbe",
-                _IMAGES["test"]: "bef4ecab320f06d8554ea6380940ec79",
-                _LABELS["test"]: "bb300cfdad3c16e7a12a480ee83cd310",
+                _IMAGE_FILES["train"]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                _LABEL_FILES["train"]: "25c81989df183df01b3e8a0aad5dffbe",
+                _IMAGE_FILES["test"]: "bef4ecab320f06d8554ea6380940ec79",
+                _LABEL_FILES["test"]: "bb300cfdad3c16e7a12a480ee83cd310",
             }.items()
         },
         hash=False,

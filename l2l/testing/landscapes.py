@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from l2l.errors import InputError, check_integer
 
-LIMIT = 1_000_000
+MAX_CANDIDATES = 1_000_000
 """The most candidates of a landscape."""
 
 
@@ -40,8 +40,10 @@ def make_landscape(decisions: int = 6, options: int = 5, seed: int = 0, ruggedne
     check_integer("make_landscape: options", options, 2, 100)
     check_integer("make_landscape: seed", seed, 0, 2**32 - 1)
     check_integer("make_landscape: ruggedness", ruggedness, 0, decisions - 1)
-    if (size := options**decisions) > LIMIT:
-        raise InputError(f"make_landscape: {options} ** {decisions} candidates are more than {LIMIT}; choose fewer.")
+    if (size := options**decisions) > MAX_CANDIDATES:
+        raise InputError(
+            f"make_landscape: {options} ** {decisions} candidates are more than {MAX_CANDIDATES}; choose fewer."
+        )
     codes = np.stack(np.unravel_index(np.arange(size), (options,) * decisions), -1)
     # RandomState, whose stream NumPy has promised never to change; a Generator's may.
     generator = np.random.RandomState(seed)

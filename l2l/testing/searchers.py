@@ -159,7 +159,7 @@ class RewardContract(abc.ABC):
         searcher = self.searcher()
         replayed = searcher.init(TOY, jax.random.key(0))
         for batch in batches:
-            # The store gives back values and notes as JSON does.
+            # The store gives back values and metadata as JSON does.
             stored = [
                 TOY.candidate(json.loads(json.dumps(dict(t.candidate.values))), dict(t.candidate.metadata))
                 for t in batch

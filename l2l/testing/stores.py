@@ -31,15 +31,15 @@ SPACE: SearchSpace[None] = SearchSpace(
 
 
 def describe_bits(trial: Trial) -> str:
-    """All of a trial to the last bit: `==` on trials does not look at notes, nor tell 1 from True."""
-    note = json.dumps(trial.candidate.metadata)
-    return f"{list(trial.candidate.values.items())!r} {note} {replace(trial, candidate=Candidate({}))!r}"
+    """All of a trial to the last bit: `==` on trials does not look at metadata, nor tell 1 from True."""
+    metadata = json.dumps(trial.candidate.metadata)
+    return f"{list(trial.candidate.values.items())!r} {metadata} {replace(trial, candidate=Candidate({}))!r}"
 
 
-def point(any_: Value, i: int = 0) -> Candidate:
-    """A candidate of `SPACE`; `i` makes it another one."""
-    values: dict[str, Any] = {"any": any_, "cells": (1 << 60) - 1 - i, "every": 6, "rate": 1e-5 * (i + 1) / 0.7}
-    deep = {"deep": 31} if any_ is None or (any_ is not True and any_ == 1) else {}
+def point(option: Value, i: int = 0) -> Candidate:
+    """A candidate of `SPACE` with this option of `any`; `i` makes it another one."""
+    values: dict[str, Any] = {"any": option, "cells": (1 << 60) - 1 - i, "every": 6, "rate": 1e-5 * (i + 1) / 0.7}
+    deep = {"deep": 31} if option is None or (option is not True and option == 1) else {}
     return SPACE.candidate({**values, **deep, "shift": -0.0}, {"log_prob": -1.5 - i, "parents": [0, i]})
 
 

@@ -169,7 +169,7 @@ def test_a_shape_is_counted_once_and_forgotten_in_the_end(monkeypatch: pytest.Mo
     monkeypatch.setattr(limits, "measure_cost", lambda space, values, spec, share: counted.append(values["width"]))
     monkeypatch.setattr(jax_caches, "clear", lambda: cleared.append(True))
     monkeypatch.setattr(limits, "CACHED_COSTS", 2)
-    monkeypatch.setattr(limits, "CLEAR_INTERVAL", 3)
+    monkeypatch.setattr(limits, "SHAPES_PER_CLEARING", 3)
     capacity = make_capacity(make_space())
     for width, rate in ((1, 0.1), (1, 0.2), (2, 0.1), (1, 0.1), (3, 0.1), (3, 0.2), (1, 0.1)):
         capacity.measure({"width": width, "rate": rate})

@@ -132,7 +132,7 @@ def test_divergence_is_noticed_at_its_step(populations: Mapping[str, Population]
 
 
 def test_a_bucket_is_compiled_once_and_dropped_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_cache, "PROGRAMS", 1)
+    monkeypatch.setattr(program_cache, "CACHED_PROGRAMS", 1)
     space = mlp.space(widths=(8,), depth=(1, 2), optimizers=("sgd",), normalisations=("none",), batch_sizes=(64, 128))
     population = Population(space, Digits(epochs=1), None)
 

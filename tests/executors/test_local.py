@@ -298,7 +298,7 @@ def test_close_in_the_middle_leaves_nothing_and_it_can_start_again(executor: Loc
 
 
 def test_threads_are_fixed_for_the_worker(tmp_path: Path) -> None:
-    assert Local(workers=3, threads=2)._environment(0)["NPROC"] == "2"
+    assert Local(workers=3, threads=2)._make_environment(0)["NPROC"] == "2"
     assert Local(workers=10_000).threads == 1
     for wrong in (0, -1, True, 1.0, "2"):
         with pytest.raises(InputError, match=r"executor\.threads must be an integer of at least 1"):

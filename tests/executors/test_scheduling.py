@@ -22,7 +22,7 @@ class Odd:
 
     def check(self) -> None: ...
 
-    def program(self, candidate: Candidate) -> str:
+    def name_bucket(self, candidate: Candidate) -> str:
         return "odd" if int(candidate.values["n"]) % 2 else "even"  # pyright: ignore
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[Trial]:
@@ -59,10 +59,10 @@ def test_a_cohort_is_one_piece_or_as_many_as_it_has_calls() -> None:
     assert numbers(split_trials(Plain(), asked[1:], 2)) == [[2], [4, 6], [8], [1, 3]]
 
 
-def test_a_piece_has_the_name_of_its_program() -> None:
+def test_a_piece_has_the_name_of_its_bucket() -> None:
     asked = trials((0, 2), (1,), (4,))
-    assert [piece.program for piece in split_trials(Odd(), asked, None)] == ["even", "odd", "even"]
-    assert len({piece.program for piece in split_trials(Plain(), asked, None)}) == 3
+    assert [piece.bucket_name for piece in split_trials(Odd(), asked, None)] == ["even", "odd", "even"]
+    assert len({piece.bucket_name for piece in split_trials(Plain(), asked, None)}) == 3
 
 
 def test_a_worker_goes_on_with_its_programs_then_begins_one_then_helps() -> None:
@@ -98,10 +98,10 @@ def test_everything_is_given_out_once_whoever_asks(programs: list[str], workers:
         worker = next(turn) % workers
         taken = choose_pieces(waiting, compiled[worker], set().union(*compiled), workers, dict.fromkeys("ab", 0.01))
         if not taken:  # then others hold all that is left
-            assert {piece.program for piece in waiting} <= set().union(*compiled) - compiled[worker]
+            assert {piece.bucket_name for piece in waiting} <= set().union(*compiled) - compiled[worker]
             continue
-        assert len({piece.program for piece in taken}) == 1
-        compiled[worker].add(taken[0].program)
+        assert len({piece.bucket_name for piece in taken}) == 1
+        compiled[worker].add(taken[0].bucket_name)
         waiting = [piece for piece in waiting if piece not in taken]
         numbers_sent += [trial.number for piece in taken for trial in piece.trials]
     assert sorted(numbers_sent) == list(range(len(programs)))

@@ -319,9 +319,9 @@ def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: 
     calls = list[tuple[int, int]]()
     train = staged.population.train
 
-    def count_calls(members: Any, bucket: Any, lanes: int, stage: Any) -> Any:
-        calls.append((len(members), stage.begin))
-        return train(members, bucket, lanes, stage)
+    def count_calls(members: Any, bucket: Any, lanes: int, part: Any) -> Any:
+        calls.append((len(members), part.begin))
+        return train(members, bucket, lanes, part)
 
     staged.population.train = count_calls  # pyright: ignore
     left = [replace(trial, stop_epoch=2) for trial in batch if trial.number in (0, 2, 4)]
@@ -380,11 +380,11 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
     tried: list[int] = []
     train = Population.train
 
-    def run_short(self: Population, members: Any, bucket: Any, lanes: int, stage: Any) -> Any:
+    def run_short(self: Population, members: Any, bucket: Any, lanes: int, part: Any) -> Any:
         tried.append(lanes)
         if lanes > room:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return train(self, members, bucket, lanes, stage)
+        return train(self, members, bucket, lanes, part)
 
     monkeypatch.setattr(Population, "train", run_short)
     return tried
@@ -442,13 +442,15 @@ def test_a_companion_that_crashes_changes_nobodys_program() -> None:
     assert get_outcome(again).metrics == get_outcome(results[2]).metrics
 
 
-def test_a_programs_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker() -> None:
+def test_a_buckets_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker() -> None:
     space = mlp.space(depth=(1, 2), widths=(8, 16), batch_sizes=(128,), optimizers=("adamw", "sgd"))
     objective = Trained(space, Digits(epochs=1))
     rng = random.Random(0)
     candidates = [space.sample(rng) for _ in range(12)]
     assert len({json.dumps(space.select_static(candidate)) for candidate in candidates}) > 4
-    assert len({objective.program(candidate) for candidate in candidates}) == 1
+    assert len({objective.name_bucket(candidate) for candidate in candidates}) == 1
     arrived = pickle.loads(cloudpickle.dumps(objective))
     assert arrived._size_levels == objective._size_levels == arrived.population.size_levels
-    assert {arrived.population.bucket(candidate).name for candidate in candidates} == {objective.program(candidates[0])}
+    assert {arrived.population.bucket(candidate).name for candidate in candidates} == {
+        objective.name_bucket(candidates[0])
+    }

@@ -39,18 +39,18 @@ RANGES: list[BaseDistribution] = [
 
 
 @pytest.mark.parametrize("distribution", RANGES, ids=repr)
-def test_a_value_lies_in_its_range_and_is_decoded_from_its_code(distribution: BaseDistribution) -> None:
+def test_a_value_lies_in_its_range_and_is_decoded_from_its_encoded_value(distribution: BaseDistribution) -> None:
     choice = create_choice(distribution)
     generator = random.Random(0)
     for quantile in (0.0, 1 - 2**-53, *(generator.random() for _ in range(300))):
-        code = choice.value_at(quantile)
-        stored = distribution.to_internal_repr(decode_value(distribution, code))
+        encoded = choice.value_at(quantile)
+        stored = distribution.to_internal_repr(decode_value(distribution, encoded))
         assert distribution._contains(stored)
         restored = distribution.to_external_repr(stored)
-        code_again = encode_value(distribution, restored)
-        assert type(code_again) is type(code)
+        encoded_again = encode_value(distribution, restored)
+        assert type(encoded_again) is type(encoded)
         numeric = not isinstance(distribution, CategoricalDistribution)
-        assert decode_value(distribution, code_again) == (
+        assert decode_value(distribution, encoded_again) == (
             pytest.approx(restored, rel=1e-12, abs=0) if numeric else pytest.approx(restored, nan_ok=True)
         )
 

@@ -24,7 +24,7 @@ from l2l.engine.bucket import (
 )
 from l2l.engine.checkpoint import flatten_state
 from l2l.engine.limits import Capacity, Limits
-from l2l.engine.population import Population, Stage
+from l2l.engine.population import Population, TrainingPart
 from l2l.engine.size_levels import choose_size_levels
 from l2l.errors import InputError
 from l2l.executors.inline import Inline
@@ -209,9 +209,9 @@ def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) ->
     candidate, key = space.sample(random.Random(3)), jax.random.key(1)
     bucket = population.bucket(candidate)
     (whole,), _ = population.train([(candidate, key)], bucket, 1)
-    (half,), _ = population.train([(candidate, key)], bucket, 1, Stage(0, 1))
+    (half,), _ = population.train([(candidate, key)], bucket, 1, TrainingPart(0, 1))
     assert half.state is not None
-    (again,), _ = population.train([(candidate, key)], bucket, 1, Stage(1, None, [flatten_state(half.state)]))
+    (again,), _ = population.train([(candidate, key)], bucket, 1, TrainingPart(1, None, [flatten_state(half.state)]))
     for one, other in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(one, other)
     for name, values in whole.curve.items():

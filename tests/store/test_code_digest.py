@@ -149,4 +149,4 @@ def test_without_a_file_there_is_no_digest() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda f: f.__get__(3), lambda f: __import__("functools").partial(f, 1)])
 def test_what_is_wrapped_around_a_function_is_looked_through(wrap) -> None:
-    assert code_digest.underlying(wrap(forget)) is forget
+    assert code_digest.unwrap(wrap(forget)) is forget

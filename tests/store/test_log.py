@@ -76,15 +76,15 @@ _names = st.text(string.printable + "äß{}%", min_size=1, max_size=8)
 
 
 @settings(max_examples=15, deadline=None)
-@given(choices=st.dictionaries(_names, _choices, min_size=1, max_size=6), note=st.dictionaries(_names, _scalars))
+@given(choices=st.dictionaries(_names, _choices, min_size=1, max_size=6), metadata=st.dictionaries(_names, _scalars))
 def test_any_space_comes_back_as_it_was(
-    tmp_path_factory: pytest.TempPathFactory, choices: dict[str, Any], note: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory, choices: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
     space = SearchSpace(choices, build=lambda values, spec: None)
     candidates = [space.sample(random.Random(seed)) for seed in range(3)]
     folder = tmp_path_factory.mktemp("any")
     with OptunaStore().attach(folder, space, {}) as log:
-        opened = log.open([Candidate(candidate.values, note) for candidate in candidates])
+        opened = log.open([Candidate(candidate.values, metadata) for candidate in candidates])
         for trial, candidate in zip(opened, candidates, strict=True):
             assert repr(trial.candidate.values) == repr(candidate.values)
     with OptunaStore().attach(folder, space, {}) as log:

@@ -13,8 +13,8 @@ import numpy as np
 from l2l.errors import check_integer, check_number
 from l2l.types import Array
 
-MAX_ADVANTAGE = 1e9
-"""Advantages that are not normalised are clipped to this size."""
+MAX_REWARD_DISTANCE = 1e9
+"""In the unit of rewards: advantages that are not normalised are clipped to this size."""
 TINY = 1e-37
 """Keeps divisors above 0."""
 
@@ -87,7 +87,7 @@ class MovingAverage:
             distances = jnp.where(failed, jnp.minimum(distances, -1), distances)
         else:
             distances = jnp.where(failed, jnp.minimum(distances, -past.deviation), distances)
-            distances = jnp.clip(distances, -MAX_ADVANTAGE, MAX_ADVANTAGE)
+            distances = jnp.clip(distances, -MAX_REWARD_DISTANCE, MAX_REWARD_DISTANCE)
         return jnp.where(past.weight > 0, distances, 0), after
 
     def _update_averages(self, state: Averages, scores: Array) -> Averages:

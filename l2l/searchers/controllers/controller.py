@@ -124,7 +124,7 @@ class Controller(ArraySearcher):
     def learn(self, state: ControllerState, domain: Domain, points: Points, scores: Array) -> ControllerState:
         """The state after learning from N trials."""
         advantages, baseline = self.baseline.compute_advantages(state.baseline, scores)
-        log_probs, _ = self.policy.score(state.params, domain, points.codes, state.past)
+        log_probs, _ = self.policy.compute_log_probs(state.params, domain, points.codes, state.past)
         batch = Experience(points.codes, advantages, log_probs, jnp.ones(len(scores), jnp.bool_))
         params, opt_state, entropy = self.update.take_steps(
             self.policy, state.params, state.opt_state, domain, batch, state.past

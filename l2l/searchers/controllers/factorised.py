@@ -38,9 +38,9 @@ class Factorised:
         """Codes [N, D] by uniforms [N, D], and their log-probability [N]; all decisions are sampled at once."""
         valid = jnp.asarray(domain.valid)
         codes = sample_codes(log_softmax(params / self.temperature, valid), valid, uniforms)
-        return codes, self.score(params, domain, codes, past)[0]
+        return codes, self.compute_log_probs(params, domain, codes, past)[0]
 
-    def score(self, params: Array, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(self, params: Array, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
         log_probs = log_softmax(params / self.temperature, jnp.asarray(domain.valid))
         chosen = log_probs[jnp.arange(len(params)), codes]  # [N, D]

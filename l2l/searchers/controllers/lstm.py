@@ -69,21 +69,23 @@ class Lstm:
         """Codes [N, D] by uniforms [N, D], decision after decision, and their log-probability [N]."""
         return self._unroll(params, domain, jnp.zeros(uniforms.shape, jnp.int32), uniforms)[:2]
 
-    def score(self, params: LstmParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(
+        self, params: LstmParams, domain: Domain, codes: Array, past: Experience
+    ) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the decisions that are active in codes [N, D]."""
         return self._unroll(params, domain, codes, None)[1:]
 
     def _unroll(
         self, params: LstmParams, domain: Domain, codes: Array, uniforms: Array | None
     ) -> tuple[Array, Array, Array]:
-        """Walks the decisions: with uniforms [N, D] it samples the codes, without it scores codes [N, D]."""
+        """Walks the decisions: with uniforms [N, D] it samples the codes; without, it evaluates codes [N, D]."""
         count, width = len(codes), domain.valid.shape[1]
         decisions = jnp.arange(codes.shape[1])
 
         def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
             hidden, cell, token, codes = carry
             d, embedding, head, head_bias, valid, allowed = inputs
-            hidden, cell = self._layers(params, embedding[token], hidden, cell)
+            hidden, cell = self._run_layers(params, embedding[token], hidden, cell)
             log_probs = log_softmax((hidden[-1] @ head + head_bias) / self.temperature, valid)
             if uniforms is not None:
                 codes = codes.at[:, d].set(sample_codes(log_probs, valid, uniforms[:, d]))
@@ -99,7 +101,7 @@ class Lstm:
         (*_, codes), (log_prob, entropies) = jax.lax.scan(step, start, (*rows, jnp.asarray(domain.allowed)))
         return codes, log_prob.sum(0), entropies.sum(0)
 
-    def _layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
+    def _run_layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
         """One step of every layer: inputs [N, H], hidden and cell [G, N, H]."""
         hiddens: list[Array] = []
         cells: list[Array] = []

@@ -1,4 +1,4 @@
-"""Policies of a controller: distributions over codes that can be sampled and scored."""
+"""Policies of a controller: distributions over codes that can be sampled and evaluated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Policy(Protocol):
         """
         ...
 
-    def score(self, params: Params, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(self, params: Params, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N], in nats, of the decisions that are active in codes [N, D].
 
         The entropy is the sum of each active decision's own entropy given those before it, whose mean over

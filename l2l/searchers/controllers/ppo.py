@@ -66,7 +66,7 @@ class Ppo:
         def loss(params: Params, part: Experience) -> tuple[Array, Array]:
             trials: Experience = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), replayed, part)
             weights = trials.mask / trials.mask.sum()
-            log_probs, entropy = policy.score(params, domain, trials.codes, past)
+            log_probs, entropy = policy.compute_log_probs(params, domain, trials.codes, past)
             ratios = jnp.exp(jnp.clip(log_probs - trials.log_probs, -20, 20))
             clipped = jnp.clip(ratios, 1 - self.clip, 1 + self.clip)
             gain = jnp.minimum(ratios * trials.advantages, clipped * trials.advantages)

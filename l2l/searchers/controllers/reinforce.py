@@ -58,7 +58,7 @@ class Reinforce:
             params, opt_state = carry
 
             def loss(params: Params) -> tuple[Array, Array]:
-                log_prob, entropy = policy.score(params, domain, part.codes, past)
+                log_prob, entropy = policy.compute_log_probs(params, domain, part.codes, past)
                 gain = part.advantages * log_prob + self.entropy_weight * entropy
                 return -(part.mask * gain).sum() / part.mask.sum(), entropy
 

@@ -20,8 +20,8 @@ from l2l.searchers.controllers.policy import Experience, check_temperature, comp
 from l2l.searchers.core.points import is_active
 from l2l.types import Array, Key
 
-MAX_ADVANTAGE = 3.0
-"""Advantages are clipped to this size before they are read."""
+MAX_ADVANTAGE_INPUT = 3.0
+"""In the unit of the baseline's advantages: they are clipped to this size before the network reads them."""
 
 
 class TransformerParams(NamedTuple):
@@ -104,7 +104,7 @@ class Transformer:
             d, position, embedding, head, head_bias, valid, allowed, past_keys, past_values, uniform = inputs
             past_here = Memory(past_keys[:, :, None], past_values[:, :, None], memory.mask)
             states = (position + before)[:, None]
-            states, keys, values = self._layers(params, states, d, keys, values, past_here)
+            states, keys, values = self._run_layers(params, states, d, keys, values, past_here)
             log_probs = log_softmax((states[:, 0] @ head + head_bias) / self.temperature, valid)
             code = sample_codes(log_probs, valid, uniform)
             codes = codes.at[:, d].set(code)
@@ -121,14 +121,16 @@ class Transformer:
         (*_, codes), log_prob = jax.lax.scan(step, start, (*rows, *masks, *past_arrays, uniforms.T))
         return codes, log_prob.sum(0)
 
-    def score(self, params: TransformerParams, domain: Domain, codes: Array, past: Experience) -> tuple[Array, Array]:
+    def compute_log_probs(
+        self, params: TransformerParams, domain: Domain, codes: Array, past: Experience
+    ) -> tuple[Array, Array]:
         """Log-probability [N] and entropy [N] of the active decisions in codes [N, D], all of them at once."""
         memory = self._read_past(params, domain, past)
         masks = is_active(domain, codes)
         embedded = self._embed_codes(params, domain, codes)
         before = jnp.concatenate([jnp.zeros_like(embedded[:, :1]), embedded[:, :-1]], 1)
         empty = jnp.zeros((self.layers, *before.shape))
-        states, _, _ = self._layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
+        states, _, _ = self._run_layers(params, params.position + before, jnp.int32(0), empty, empty, memory)
         logits = jnp.einsum("ndh,dhk->ndk", states, params.head) + params.head_bias
         log_probs = log_softmax(logits / self.temperature, jnp.asarray(domain.valid))
         chosen = jnp.take_along_axis(log_probs, codes[..., None], axis=-1)[..., 0]
@@ -145,13 +147,13 @@ class Transformer:
         count, size = past.codes.shape
         embedded = self._embed_codes(params, domain, past.codes)
         before = (jnp.cumsum(embedded, 1) - embedded) / jnp.maximum(jnp.arange(size), 1)[:, None]
-        advantage = jnp.clip(jnp.where(past.mask, past.advantages, 0), -MAX_ADVANTAGE, MAX_ADVANTAGE)
+        advantage = jnp.clip(jnp.where(past.mask, past.advantages, 0), -MAX_ADVANTAGE_INPUT, MAX_ADVANTAGE_INPUT)
         age = (count - jnp.arange(count)) / max(count, 1)
         states = embedded + before + (jnp.stack([advantage, age], 1) @ params.trial)[:, None] + params.position
         _, keys, values, _ = jnp.split(normalise(states) @ params.attention[:, None], 4, axis=-1)
         return Memory(keys, values, past.mask)
 
-    def _layers(
+    def _run_layers(
         self, params: TransformerParams, states: Array, first: Array, keys: Array, values: Array, memory: Memory
     ) -> tuple[Array, Array, Array]:
         """Runs decisions [N, T, H] from number `first` on through all layers; keys, values [G, N, D, H] are a cache."""

@@ -32,7 +32,7 @@ class Proposal(NamedTuple):
     uniforms: Array
     """[N, D] in [0, 1): how far through its bin each value is."""
     metadata: Mapping[str, Array]
-    """Arrays [N] by name. They become the candidates' notes; a negative integer stands for no value and is left out."""
+    """Arrays [N] by name, one value for each candidate; a negative integer stands for no value and is left out."""
 
 
 class ArraySearcherState(NamedTuple):
@@ -102,10 +102,10 @@ class ArraySearcher(abc.ABC):
         return ArraySearcherState(encoding, arrays)
 
     def ask(self, state: ArraySearcherState, key: Key, count: int) -> list[Candidate]:
-        """`count` candidates; their notes hold the searcher's metadata."""
+        """`count` candidates, with the searcher's metadata."""
         proposal = jax.device_get(_propose(self, state.arrays, state.encoding.domain, key, count))
-        notes = [_read_note(proposal.metadata, row) for row in range(count)]
-        return state.encoding.decode(proposal.codes, proposal.uniforms, notes)
+        metadata = [_select_metadata(proposal.metadata, index) for index in range(count)]
+        return state.encoding.decode(proposal.codes, proposal.uniforms, metadata)
 
     def tell(self, state: ArraySearcherState, trials: Sequence[Trial]) -> ArraySearcherState:
         """The state after a batch. Raises: InputError on several objectives."""
@@ -123,10 +123,10 @@ class ArraySearcher(abc.ABC):
         return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
-def _read_note(metadata: Mapping[str, Array], row: int) -> dict[str, int | float]:
+def _select_metadata(metadata: Mapping[str, Array], index: int) -> dict[str, int | float]:
     """The metadata of one candidate, without the integers that stand for no value."""
-    note = {name: values[row].item() for name, values in metadata.items()}
-    return {name: value for name, value in note.items() if isinstance(value, float) or value >= 0}
+    values = {name: array[index].item() for name, array in metadata.items()}
+    return {name: value for name, value in values.items() if isinstance(value, float) or value >= 0}
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -92,14 +92,14 @@ def encode_search(location: str | Path, encoding: Encoding, limit: int = TRIAL_L
     trials = _select_trials(trials, limit)
     codes = np.full((len(trials), len(encoding.decisions)), UNKNOWN, np.int32)
     quantiles = np.zeros(codes.shape, np.float32)
-    for row, trial in enumerate(trials):
-        for column, decision in enumerate(encoding.decisions):
+    for trial_index, trial in enumerate(trials):
+        for index, decision in enumerate(encoding.decisions):
             try:
                 value = decision.choice.read(trial.values[decision.name])
             except (KeyError, InputError):
                 continue
-            codes[row, column] = code = decision.code(value)
-            quantiles[row, column] = encoding.quantile(column, code, value)
+            codes[trial_index, index] = code = decision.code(value)
+            quantiles[trial_index, index] = encoding.quantile(index, code, value)
     if not (codes >= 0).any():
         raise InputError(
             f"prior={location} shares no value of a choice with this space, though both have "

@@ -34,7 +34,7 @@ COUNT_LENGTH_SCALE = 1 / 3
 """Length-scale of the distance of option counts, as a share of the decisions."""
 SMALLEST = 1e-6
 """The smallest variance."""
-BLOCK = 64
+ROWS_AT_ONCE = 64
 """Rows that are multiplied at once."""
 
 
@@ -219,7 +219,7 @@ def predict(process: Process, posterior: Posterior, features: Features) -> tuple
     covariance = compute_kernel(process.features, features, process.settings[posterior.setting]) * is_used[:, None]
     inverse, capacity = process.inverse[posterior.setting], len(is_used)
     # In blocks of rows, since everything right of the diagonal is zero: half the work where there are many rows.
-    blocks = [(first, min(first + BLOCK, capacity)) for first in range(0, capacity, BLOCK)]
+    blocks = [(first, min(first + ROWS_AT_ONCE, capacity)) for first in range(0, capacity, ROWS_AT_ONCE)]
     lower = jnp.concatenate([inverse[first:end, :end] @ covariance[:end] for first, end in blocks])  # [R, M]
     variance = jnp.maximum(1 - (lower * lower).sum(0), SMALLEST) * posterior.scale
     return posterior.weights @ lower, jnp.sqrt(variance)

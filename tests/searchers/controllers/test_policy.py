@@ -1,4 +1,4 @@
-"""Every policy draws what it scores: against plain sums over every candidate of a small space."""
+"""Every policy samples by its own log-probabilities: against plain sums over every candidate of a small space."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def make_past() -> Experience:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(policy: Policy, params: object, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return policy.score(params, DOMAIN, codes, make_past())
+def _compute_log_probs(policy: Policy, params: object, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return policy.compute_log_probs(params, DOMAIN, codes, make_past())
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -67,11 +67,13 @@ def _sample(policy: Policy, params: object, uniforms: jax.Array) -> tuple[jax.Ar
     return policy.sample(params, DOMAIN, uniforms, make_past())
 
 
-def score(policy: Policy, params: object, codes: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+def compute_log_probs(
+    policy: Policy, params: object, codes: np.ndarray | list[list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities [N] and entropies [N], always compiled for the same N."""
     rows = np.zeros((32, 4), np.int32)
     rows[: len(codes)] = codes
-    log_prob, entropy = _score(policy, params, jnp.asarray(rows))
+    log_prob, entropy = _compute_log_probs(policy, params, jnp.asarray(rows))
     return np.asarray(log_prob)[: len(codes)], np.asarray(entropy)[: len(codes)]
 
 
@@ -79,13 +81,13 @@ def score(policy: Policy, params: object, codes: np.ndarray | list[list[int]]) -
 def test_probabilities_of_all_candidates_sum_to_one(policy: Policy) -> None:
     codes = every_candidate()
     assert len(codes) == SPACE.count()
-    log_prob, _ = score(policy, spread(policy), codes)
+    log_prob, _ = compute_log_probs(policy, spread(policy), codes)
     assert float(np.exp(log_prob).sum()) == pytest.approx(1, abs=1e-5)
 
 
 @POLICIES
 def test_mean_entropy_is_the_entropy_of_the_policy(policy: Policy) -> None:
-    log_prob, entropy = score(policy, spread(policy), every_candidate())
+    log_prob, entropy = compute_log_probs(policy, spread(policy), every_candidate())
     prob = np.exp(log_prob)
     assert float((prob * entropy).sum()) == pytest.approx(float(-(prob * log_prob).sum()), abs=1e-5)
 
@@ -93,16 +95,16 @@ def test_mean_entropy_is_the_entropy_of_the_policy(policy: Policy) -> None:
 @POLICIES
 def test_inactive_codes_do_not_matter(policy: Policy) -> None:
     params = spread(policy)
-    scores = [score(policy, params, [[2, norm, kernel, 1]]) for norm in (0, 1) for kernel in (0, 3)]
-    assert len({(float(log_prob[0]), float(entropy[0])) for log_prob, entropy in scores}) == 1
+    results = [compute_log_probs(policy, params, [[2, norm, kernel, 1]]) for norm in (0, 1) for kernel in (0, 3)]
+    assert len({(float(log_prob[0]), float(entropy[0])) for log_prob, entropy in results}) == 1
 
 
 @POLICIES
 def test_draws_follow_the_probabilities(policy: Policy) -> None:
     params, codes = spread(policy), every_candidate()
     sampled, log_probs = _sample(policy, params, jax.random.uniform(jax.random.key(1), (20_000, 4)))
-    assert np.allclose(log_probs[:32], score(policy, params, np.asarray(sampled[:32]))[0], atol=1e-5)
-    log_prob, _ = score(policy, params, codes)
+    assert np.allclose(log_probs[:32], compute_log_probs(policy, params, np.asarray(sampled[:32]))[0], atol=1e-5)
+    log_prob, _ = compute_log_probs(policy, params, codes)
     masks = Encoding(SPACE).masks(np.asarray(sampled))
     candidates, counts = np.unique(np.where(masks, sampled, 0), axis=0, return_counts=True)
     shares = {tuple(row): count / 20_000 for row, count in zip(candidates, counts, strict=True)}
@@ -113,7 +115,7 @@ def test_draws_follow_the_probabilities(policy: Policy) -> None:
 
 @POLICIES
 def test_first_candidates_are_nearly_uniform(policy: Policy) -> None:
-    log_prob, _ = score(policy, policy.init(DOMAIN, jax.random.key(0)), [[1, 1, 2, 0], [2, 0, 0, 1]])
+    log_prob, _ = compute_log_probs(policy, policy.init(DOMAIN, jax.random.key(0)), [[1, 1, 2, 0], [2, 0, 0, 1]])
     assert np.allclose(log_prob, np.log([1 / (3 * 2 * 4 * 2), 1 / (3 * 2)]), atol=0.1)
 
 
@@ -150,8 +152,8 @@ def test_the_lstm_is_the_papers() -> None:
 
 def test_the_lstm_sees_what_was_decided_before() -> None:
     params = spread(Lstm())
-    before = [score(Lstm(), params, [[kind, 0, 0, 0]]) for kind in (0, 1)]
-    after = [score(Lstm(), params, [[kind, 0, 0, 1]]) for kind in (0, 1)]
+    before = [compute_log_probs(Lstm(), params, [[kind, 0, 0, 0]]) for kind in (0, 1)]
+    after = [compute_log_probs(Lstm(), params, [[kind, 0, 0, 1]]) for kind in (0, 1)]
     odds = [float(a[0][0] - b[0][0]) for a, b in zip(after, before, strict=True)]
     assert abs(odds[0] - odds[1]) > 0.01
 
@@ -173,7 +175,9 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments: dict[str, float], 
 @pytest.mark.parametrize("policy", [Factorised, Lstm, Transformer])
 def test_a_higher_temperature_draws_more_evenly(policy: type[Lstm]) -> None:
     params = spread(policy())
-    cold, warm = (score(policy(temperature=temperature), params, every_candidate())[0] for temperature in (1.0, 50.0))
+    cold, warm = (
+        compute_log_probs(policy(temperature=temperature), params, every_candidate())[0] for temperature in (1.0, 50.0)
+    )
     assert warm.std() < cold.std()
     assert np.allclose(np.exp(warm).sum(), 1, atol=1e-5)
     with pytest.raises(InputError, match=r" temperature must be a number above 0, got 0\.$"):

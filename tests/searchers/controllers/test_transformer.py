@@ -1,4 +1,4 @@
-"""The transformer policy: drawing agrees with scoring, and it reads the trials told."""
+"""The transformer policy: its log-probabilities are those of what it samples, and it reads the trials told."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def sample_points(policy: Transformer, params: TransformerParams, past: Experien
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def scored(policy: Transformer, params: TransformerParams, codes: Array, past: Experience) -> tuple[Array, Array]:
-    return policy.score(params, DOMAIN, codes, past)
+def compute_log_probs(
+    policy: Transformer, params: TransformerParams, codes: Array, past: Experience
+) -> tuple[Array, Array]:
+    return policy.compute_log_probs(params, DOMAIN, codes, past)
 
 
 def make_past(room: int, filled: int, seed: int = 3) -> Experience:
@@ -47,12 +49,12 @@ def make_past(room: int, filled: int, seed: int = 3) -> Experience:
 
 
 @pytest.mark.parametrize(("room", "filled"), [(0, 0), (5, 0), (5, 2), (5, 5), (9, 7)])
-def test_what_is_drawn_and_what_is_scored_agree(room: int, filled: int) -> None:
+def test_log_probabilities_are_those_of_what_is_sampled(room: int, filled: int) -> None:
     params, past = spread(), make_past(room, filled)
     codes, log_probs = sample_points(POLICY, params, past)
-    scores, entropies = scored(POLICY, params, codes, past)
-    assert np.allclose(log_probs, scores, atol=1e-5)
-    assert len(set(np.round(scores, 3).tolist())) > 2
+    log_probs_again, entropies = compute_log_probs(POLICY, params, codes, past)
+    assert np.allclose(log_probs, log_probs_again, atol=1e-5)
+    assert len(set(np.round(log_probs, 3).tolist())) > 2
     assert (entropies > 0).all()
     assert (entropies <= np.log(DOMAIN.valid.sum(-1)).sum()).all()
 
@@ -64,7 +66,7 @@ def test_an_empty_context_is_as_good_as_none() -> None:
     assert np.array_equal(codes, same)
     assert np.allclose(log_probs, none, atol=1e-5)
     # What stands in places that nothing fills is not read.
-    assert np.allclose(scored(POLICY, params, codes, make_past(5, 0))[0], log_probs, atol=1e-5)
+    assert np.allclose(compute_log_probs(POLICY, params, codes, make_past(5, 0))[0], log_probs, atol=1e-5)
 
 
 @pytest.mark.parametrize("filled", [0, 4])
@@ -74,7 +76,7 @@ def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
     weights = jnp.linspace(-1, 1, len(codes))
 
     def gain(params: TransformerParams) -> Array:
-        log_probs, entropies = POLICY.score(params, DOMAIN, codes, past)
+        log_probs, entropies = POLICY.compute_log_probs(params, DOMAIN, codes, past)
         return (weights * log_probs + entropies).sum()
 
     gradient = jax.jit(jax.grad(gain))(params)
@@ -86,7 +88,7 @@ def test_gradients_are_finite_and_reach_every_weight(filled: int) -> None:
 def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
     params, past = spread(), make_past(5, 3)
     codes, _ = sample_points(POLICY, params, past)
-    before, _ = scored(POLICY, params, codes, past)
+    before, _ = compute_log_probs(POLICY, params, codes, past)
     other = make_past(5, 3, seed=4)
     changes = {
         "codes": past._replace(codes=other.codes),
@@ -94,18 +96,18 @@ def test_it_reads_codes_advantages_and_age_of_the_trials() -> None:
         "order": jax.tree.map(lambda leaf: jnp.concatenate([leaf[:2], leaf[2:][::-1]]), past),
     }
     for name, changed in changes.items():
-        assert np.abs(scored(POLICY, params, codes, changed)[0] - before).max() > 1e-3, name
+        assert np.abs(compute_log_probs(POLICY, params, codes, changed)[0] - before).max() > 1e-3, name
     # Only what is a reward's and a choice's: an advantage without bounds is read like a large one.
     large, larger = (past._replace(advantages=jnp.full(5, advantage)) for advantage in (3.0, 1e9))
-    assert np.array_equal(*(scored(POLICY, params, codes, history)[0] for history in (large, larger)))
+    assert np.array_equal(*(compute_log_probs(POLICY, params, codes, history)[0] for history in (large, larger)))
 
 
 def test_it_reads_no_further_back_than_its_context() -> None:
     params, past = spread(), make_past(9, 9)
     codes, log_probs = sample_points(POLICY, params, past)
     short = jax.tree.map(lambda leaf: leaf[-5:], past)
-    assert np.allclose(scored(POLICY, params, codes, short)[0], log_probs, atol=1e-5)
-    longer = scored(Transformer(context=9), params, codes, past)[0]
+    assert np.allclose(compute_log_probs(POLICY, params, codes, short)[0], log_probs, atol=1e-5)
+    longer = compute_log_probs(Transformer(context=9), params, codes, past)[0]
     assert np.abs(longer - log_probs).max() > 1e-3
 
 
@@ -113,11 +115,11 @@ def test_a_decision_sees_those_before_it_alone() -> None:
     params, past = spread(), make_past(5, 3)
     # Of kind, norm, decay, kernel and depthwise: neither decay nor what follows is active without norm.
     codes = jnp.array([[kind, norm, 3, 3, 1] for kind in (0, 1) for norm in (0, 1)], jnp.int32)
-    log_probs, _ = scored(POLICY, params, codes, past)
+    log_probs, _ = compute_log_probs(POLICY, params, codes, past)
     without = jnp.where(jnp.arange(5) < 2, codes, 0)
-    scores, _ = scored(POLICY, params, without, past)
-    assert np.allclose(log_probs[::2], scores[::2], atol=1e-6)
-    assert np.abs(log_probs[1::2] - scores[1::2]).min() > 1e-3
+    log_probs_without, _ = compute_log_probs(POLICY, params, without, past)
+    assert np.allclose(log_probs[::2], log_probs_without[::2], atol=1e-6)
+    assert np.abs(log_probs[1::2] - log_probs_without[1::2]).min() > 1e-3
 
 
 def test_parameters_start_within_their_scales() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from l2l.engine.checkpoint import Checkpoints, DamagedCheckpoint, flatten_state
 from l2l.engine.fit import Fit
-from l2l.engine.population import Population, Stage
+from l2l.engine.population import Population, TrainingPart
 from l2l.space import Candidate
 
 KEY = jax.random.key(3)
@@ -40,7 +40,7 @@ def test_a_training_in_parts_gives_the_bits_of_one_go(
     ((whole,), _) = population.train(members, bucket, lanes)
     begin, states, compiled = 0, list[Any](), 0.0
     for end in [*stops, None]:
-        ((fit,), seconds) = population.train(members, bucket, lanes, Stage(begin, end, states))
+        ((fit,), seconds) = population.train(members, bucket, lanes, TrainingPart(begin, end, states))
         compiled += seconds["compile"]
         if end is not None:
             assert fit.state is not None
@@ -59,12 +59,12 @@ def test_a_training_goes_on_from_a_file(populations: Mapping[str, Population], t
     population, checkpoints = populations["mlp"], Checkpoints(tmp_path / "rungs")
     candidate = sample_candidate(population)
     bucket, members = population.bucket(candidate), [(candidate, KEY)]
-    ((half,), _) = population.train(members, bucket, 1, Stage(end=2))
+    ((half,), _) = population.train(members, bucket, 1, TrainingPart(end=2))
     assert half.state is not None
     assert checkpoints.find_last_epoch(7) == 0
     checkpoints.save(7, 2, "mine", flatten_state(half.state))
     assert checkpoints.find_last_epoch(7) == 2
-    ((fit,), _) = population.train(members, bucket, 1, Stage(2, None, [checkpoints.load(7, 2, "mine")]))
+    ((fit,), _) = population.train(members, bucket, 1, TrainingPart(2, None, [checkpoints.load(7, 2, "mine")]))
     assert is_same(without_state(fit), population.train(members, bucket, 1)[0][0])
 
 
@@ -91,4 +91,4 @@ def test_a_file_that_is_torn_changed_or_of_another_program_is_no_checkpoint(
     population = populations["mlp"]
     candidate = sample_candidate(population)
     with pytest.raises(DamagedCheckpoint, match="another program"):
-        population.train([(candidate, KEY)], population.bucket(candidate), 1, Stage(3, None, [loaded]))
+        population.train([(candidate, KEY)], population.bucket(candidate), 1, TrainingPart(3, None, [loaded]))
