@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import os
 import platform
 import re
 import statistics
@@ -187,10 +188,11 @@ def title(part: object) -> str:
 
 
 def describe_environment(executor: Executor) -> dict[str, Any]:
-    """What the last digits may depend on: versions, processor and the executor's settings."""
+    """What the last digits may depend on: versions, processor, XLA's options and the executor's settings."""
     versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    return {**machine, **versions, **collect_settings(executor=executor)}
+    options = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+    return {**machine, **versions, **options, **collect_settings(executor=executor)}
 
 
 def count_trials(trials: Sequence[Trial]) -> TrialCounts:
