@@ -50,7 +50,7 @@ class Spec(NamedTuple):
     """Shape of one example's targets, each of which has logits `[C]`: `[L]` where every token has one."""
 
     def steps(self, batch_size: Any) -> Any:
-        """Optimiser steps T of a full training; an incomplete last batch is dropped."""
+        """Optimiser steps of a full training; an incomplete last batch is dropped."""
         return self.epochs * (self.examples // batch_size)
 
 

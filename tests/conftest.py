@@ -1,4 +1,4 @@
-"""What all tests share: programs compiled once, two processes that share the work, and a folder for each test."""
+"""What all tests share: quick compiling, a cache of compiled programs, a process for each core, and fixtures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from hypothesis import settings
 
 from l2l.machine import compilation_cache, cores
 
-# Before any test imports JAX: its programs come from the cache of earlier runs, and of the other processes of this one.
+# Set before any test imports JAX. JAX then keeps compiled programs on disk, for later runs and for the other processes.
 os.environ.update(compilation_cache())
 os.environ.setdefault("WANDB_MODE", "offline")
-# What tests compile they run for a moment: a quarter of the time, compared with a search's own options, which
-# engine/test_search_options.py tests. XLA_FLAGS= (nothing) before the command compiles every test as a search does.
+# Tests run a program for a moment only, so they let XLA optimise little: compiling takes a quarter of the time.
+# engine/test_search_options.py repeats tests that are marked `exact` with the options of a search, and
+# `XLA_FLAGS= pytest` (an empty value) runs every test with them.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
@@ -36,8 +37,9 @@ settings.load_profile("l2l")
 MAPS = Path("/proc/self/maps")
 SLOWEST = (
     *("test_kill.py", "search_spaces/test_transformers.py", "search_spaces/test_spaces.py", "gp/test_gp_critic.py"),
-    *("engine/test_population.py", "engine/test_devices.py", "optuna_sampler/test_sampler.py", "nn/test_moe.py"),
-    *("controllers/test_controller.py", "executors/test_local.py", "objectives/test_trained.py"),
+    *("engine/test_search_options.py", "engine/test_population.py", "engine/test_devices.py", "nn/test_moe.py"),
+    *("optuna_sampler/test_sampler.py", "controllers/test_controller.py", "executors/test_local.py"),
+    "objectives/test_trained.py",
 )
 """Ends of the names of the files that take longest: they begin, so that no process waits for them in the end."""
 

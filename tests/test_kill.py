@@ -93,6 +93,7 @@ def test_a_search_with_rungs_is_killed_too(tmp_path: Path, server: Server, calm:
     assert report.kills == 2
 
 
+@pytest.mark.exact
 def test_real_trainings_with_rungs_are_killed_too(tmp_path: Path, server: Server, calm: Server) -> None:
     words = ["space.depth=[1,1]", "objective.epochs=4", "rungs=halving", "rungs.eta=2", "executor.workers=2"]
     search = Search(tmp_path, [*REAL, *words], 4, 4, server)

@@ -116,7 +116,7 @@ class Setting:
     seconds: float
     """The time that the call of `compare` took."""
     environment: Mapping[str, Any]
-    """Versions, processor and the executor's settings."""
+    """Versions, processor, XLA's options and the executor's settings."""
 
 
 @dataclass(frozen=True)

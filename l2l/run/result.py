@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import os
 import platform
 import re
 import statistics
@@ -34,7 +35,7 @@ class TrialCounts:
 
 @dataclass(frozen=True)
 class TestScores:
-    """The winner's score on the test split."""
+    """What the final run scores: the winner on the test split, and whether its trial was reproduced."""
 
     __test__ = False  # pytest collects classes of this name
 
@@ -47,7 +48,8 @@ class TestScores:
     seeds: int
     """How many further seeds there are."""
     reproduced: bool
-    """Whether the final training repeated the trial bit by bit and the reloaded module scores the same."""
+    """Whether the final training has exactly the trial's score on the validation split, and the reloaded module
+    the same but for rounding."""
 
 
 class FinalScores(NamedTuple):
@@ -217,10 +219,11 @@ def _select_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_environment(executor: Executor) -> dict[str, Any]:
-    """What the last digits may depend on: versions, processor and the executor's settings."""
+    """What the last digits may depend on: versions, processor, XLA's options and the executor's settings."""
     versions = {name: metadata.version(name) for name in ("l2l", "jax", "flax", "optax", "optuna", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    return {**machine, **versions, **collect_settings(executor=executor)}
+    options = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+    return {**machine, **versions, **options, **collect_settings(executor=executor)}
 
 
 def count_trials(trials: Sequence[Trial]) -> TrialCounts:
@@ -239,7 +242,8 @@ def find_common_reason(reasons: Iterable[str | None]) -> str:
 def summarise_test(metric: str, winner: Trial, scores: FinalScores) -> TestScores:
     """The test scores of a trial after its final run.
 
-    It is reproduced if its own score is repeated exactly and the loaded module has it to the last digits of float32.
+    The final training must score exactly what the trial scored. The reloaded module runs in another program, so its
+    score may differ by `ROUNDING`, which is less than one example changes in an accuracy.
     """
     others = scores.test_seeds
     mean = statistics.fmean(others) if others else None

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,12 +17,13 @@ from l2l.types import SearchEnd, SearchInfo, Tracker, Trial
 Event: TypeAlias = Callable[[], None]
 
 _LOG = logging.getLogger("l2l")
-THREAD_PREFIX = "tracker "
+_THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""The threads of all trackers, while they run or somebody else holds them."""
 
 
 def is_any_running() -> bool:
     """Whether the thread of a tracker still runs, which would hold up the interpreter's normal end."""
-    return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
+    return any(thread.is_alive() for thread in _THREADS)
 
 
 class BackgroundTracker:
@@ -48,7 +50,8 @@ class BackgroundTracker:
         self._events: queue.Queue[Event | None] = queue.Queue(capacity)
         self._failed = threading.Event()
         self._abandoned = False
-        self._thread = threading.Thread(target=self._work, name=f"{THREAD_PREFIX}{self._name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"tracker {self._name}", daemon=True)
+        _THREADS.add(self._thread)
 
     @property
     def is_hanging(self) -> bool:

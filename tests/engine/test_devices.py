@@ -69,6 +69,7 @@ def assert_close(result: Mapping[str, Any], expected: Mapping[str, Any], toleran
                 np.testing.assert_allclose(left, right, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("family", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_lanes_on_four_devices_give_what_they_give_on_one(family: str) -> None:
     one, four = train(1, family, 8), train(4, family, 8)

@@ -61,6 +61,7 @@ def has_equal_weights(left: Fit, right: Fit) -> bool:
     return all((a == b).all() for a, b in pairs)
 
 
+@pytest.mark.exact
 @BOTH_SPACES
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_lane_does_not_depend_on_its_index_or_its_neighbours(
@@ -76,6 +77,7 @@ def test_a_lane_does_not_depend_on_its_index_or_its_neighbours(
     assert_equal(together[1], alone[0])
 
 
+@pytest.mark.exact
 @BOTH_SPACES
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_number_of_lanes_changes_the_last_digit_only(
@@ -98,6 +100,7 @@ def test_the_number_of_lanes_changes_the_last_digit_only(
         np.testing.assert_array_equal(lane.curve["accuracy"], alone.curve["accuracy"])
 
 
+@pytest.mark.exact
 def test_a_fresh_population_gives_the_same_bits(populations: Mapping[str, Population]) -> None:
     shared = populations["mlp"]
     candidate = shared.space.sample(random.Random(3))
@@ -147,6 +150,7 @@ def test_a_bucket_is_compiled_once_and_dropped_beyond_the_bound(monkeypatch: pyt
     assert compile_seconds(1, 128) > 0
 
 
+@pytest.mark.exact
 @BOTH_SPACES
 def test_threads_do_not_change_a_bit(populations: Mapping[str, Population], name: str) -> None:
     population = populations[name]

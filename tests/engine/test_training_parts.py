@@ -29,6 +29,7 @@ def sample_candidate(population: Population, seed: int = 0) -> Candidate:
     return population.space.sample(random.Random(seed))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("stops", [(), (1,), (2,), (1, 2)])
 @pytest.mark.parametrize(("name", "lanes", "seed"), [("mlp", 4, 0), ("mlp", 4, 1), ("cnn", 1, 0)])
 def test_a_training_in_parts_gives_the_bits_of_one_go(
@@ -55,6 +56,7 @@ def without_state(fit: Fit) -> Fit:
     return fit._replace(state=None)
 
 
+@pytest.mark.exact
 def test_a_training_goes_on_from_a_file(populations: Mapping[str, Population], tmp_path: Path) -> None:
     population, checkpoints = populations["mlp"], Checkpoints(tmp_path / "rungs")
     candidate = sample_candidate(population)

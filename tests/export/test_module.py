@@ -83,6 +83,7 @@ print(json.dumps({"score": score, "heavy": heavy, "refused": refused, "events": 
 """
 
 
+@pytest.mark.exact
 def test_a_new_process_elsewhere_scores_to_the_last_digit_and_imports_nothing_that_a_file_names(
     result: Result, best: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_new_process_elsewhere_scores_to_the_last_digit_and_imports_nothing_th
     )
 
 
+@pytest.mark.exact
 def test_raw_inputs_of_any_dtype(best: Path) -> None:
     model: Any = load(best)
     x, y = TASK.load("validation")

@@ -80,6 +80,7 @@ def metrics(trial: Trial) -> dict[str, float]:
     return dict(trial.outcome.metrics)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_the_winners_run_repeats_bit_for_bit(tmp_path: Path, lanes: int) -> None:
     objective = Trained(SPACE, TASK, seed=3, lanes=lanes)
@@ -99,6 +100,7 @@ def test_the_winners_run_repeats_bit_for_bit(tmp_path: Path, lanes: int) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
+@pytest.mark.exact
 def test_further_seeds_are_other_trainings(tmp_path: Path) -> None:
     (trial,) = Trained(SPACE, Digits(epochs=3))(batch(1))
     final = Final(Trained(SPACE, Digits(epochs=3)), tmp_path / "best", seeds=3)
@@ -153,6 +155,7 @@ def test_a_users_space_with_a_built_in_name_is_told_apart(tmp_path: Path) -> Non
         l2l.load(tmp_path / "best")
 
 
+@pytest.mark.exact
 def test_a_users_own_space_is_handed_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "my_space.py").write_text(MY_SPACE)
     monkeypatch.syspath_prepend(folder)

@@ -202,6 +202,7 @@ def test_a_key_is_a_function_of_seed_and_number() -> None:
     assert tuple(np.asarray(jax.random.key_data(again))) == words[1, 2]
 
 
+@pytest.mark.exact
 def test_outcomes() -> None:
     smallest = SMALL.complete(lambda name, choice: choice.value_at(0.0)).values
     fixed = {name: value for name, value in smallest.items() if not isinstance(value, float)}
@@ -297,6 +298,7 @@ def make_trial(number: int, stop_epoch: int | None, cohort: tuple[int, ...], can
     return Trial(number, candidate, (0, 6), cohort, stop_epoch=stop_epoch)
 
 
+@pytest.mark.exact
 def test_survivors_of_several_cohorts_share_calls_and_keep_their_bits(tmp_path: Path) -> None:
     space = mlp.space(depth=(1, 2), widths=(8,), batch_sizes=(128,), optimizers=("adamw",), normalisations=("none",))
     rng = random.Random(1)
@@ -390,6 +392,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
     return tried
 
 
+@pytest.mark.exact
 def test_when_memory_runs_out_half_the_lanes_are_tried_and_the_final_run_has_as_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +426,7 @@ def test_a_trial_that_has_no_room_alone_fails(monkeypatch: pytest.MonkeyPatch) -
     assert [get_outcome(trial).error for trial in results] == [words] * 2
 
 
+@pytest.mark.exact
 def test_a_companion_that_crashes_changes_nobodys_program() -> None:
     def build(values: Mapping[str, Any], spec: Spec) -> Learner:
         def model(rngs: nnx.Rngs) -> Net:

@@ -122,7 +122,7 @@ def test_the_record_says_what_was_found_and_what_it_took(tmp_path: Path) -> None
     assert record["trials"] == {"complete": 10, "failed": 0, "pruned": 0}
     assert record["test"] is None
     assert set(record["best"]) == {"number", "reward", "values", "metrics"}
-    assert {"python", "machine", "jax", "flax", "optuna", "executor"} <= set(record["environment"])
+    assert {"python", "machine", "jax", "flax", "optuna", "XLA_FLAGS", "executor"} <= set(record["environment"])
     rows = table(tmp_path / "run")
     top = max(rows, key=lambda row: float(row["reward"]))
     assert result.best is not None

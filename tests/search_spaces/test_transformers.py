@@ -203,6 +203,7 @@ def small() -> SearchSpace[Learner]:
     )  # fmt: skip
 
 
+@pytest.mark.exact
 def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) -> None:
     space = small()
     population = Population(space, tale(tmp_path), None)
@@ -221,6 +222,7 @@ def test_going_on_from_a_rung_gives_the_bits_of_going_through(tmp_path: Path) ->
     )
 
 
+@pytest.mark.exact
 def test_a_found_transformer_is_reproduced_and_writes(tmp_path: Path) -> None:
     result = search(
         small(), tale(tmp_path), RandomSearch(), objective=functools.partial(Trained, epochs=1), executor=Inline(),

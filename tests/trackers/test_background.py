@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from l2l.space import Candidate, Categorical, SearchSpace
-from l2l.trackers.background import BackgroundTracker
+from l2l.trackers.background import BackgroundTracker, is_any_running
 from l2l.types import SearchEnd, SearchInfo, Trial
 
 END = SearchEnd({"number": 1}, {}, {})
@@ -120,11 +120,13 @@ def test_a_hanging_tracker_drops_events_and_is_left_behind() -> None:
     assert background.dropped in (2, 3)
     background.finish(END)
     assert background.is_hanging
+    assert is_any_running()
     assert lines == [
         "tracker Recorder was left behind after 0.05 s with 2 events waiting; nothing of the search itself is lost.",
         f"tracker Recorder was too slow: {background.dropped} events were dropped.",
     ]
     end(background, gate)
+    assert not is_any_running()
 
 
 def test_a_tracker_that_was_never_started_finishes_at_once() -> None:
