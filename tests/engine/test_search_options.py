@@ -16,7 +16,7 @@ CHOSEN = (
     "engine/test_population.py::test_the_number_of_lanes_changes_the_last_digit_only[0-mlp]",
     "engine/test_population.py::test_threads_do_not_change_a_bit[mlp]",
     "engine/test_population.py::test_a_fresh_population_gives_the_same_bits",
-    "engine/test_stages.py::test_a_training_goes_on_from_a_file",
+    "engine/test_training_parts.py::test_a_training_goes_on_from_a_file",
     "objectives/test_final.py::test_the_winners_run_repeats_bit_for_bit[2]",
     "export/test_module.py::test_a_new_process_elsewhere_scores_to_the_last_digit_and_imports_nothing_that_a_file_names",
 )
