@@ -51,12 +51,12 @@ class Spec(NamedTuple):
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Spec:
-        """Reads the JSON of a spec, with shapes as lists. Raises: KeyError or TypeError if it is none."""
+        """Reads a spec from JSON. Raises: KeyError if a field is missing, TypeError if a shape cannot be iterated."""
         spec = cls(**{name: record[name] for name in cls._fields})
         return spec._replace(inputs=tuple(spec.inputs), targets=tuple(spec.targets))
 
     def steps(self, batch_size: Any) -> Any:
-        """Optimiser steps T of a full training; an incomplete last batch is dropped."""
+        """Optimiser steps of a full training; an incomplete last batch is dropped."""
         return self.epochs * (self.examples // batch_size)
 
 

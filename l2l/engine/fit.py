@@ -26,12 +26,12 @@ WEIGHTS, DROPOUT, OTHER, ORDER = range(4)
 
 
 class Lane(NamedTuple):
-    """What tells the lanes of a program apart, apart from their state."""
+    """What each lane of a program is given of its own besides its state; the data are the same for all lanes."""
 
     traced_values: Mapping[str, Any]
     """The candidate's traced values by name, `[]` each."""
     order: Any
-    """The examples of each gradient, `[epochs, gradients of one epoch, M]`."""
+    """The examples of each gradient, `[epochs, gradients of one epoch, B]`."""
     microbatches: Any
     """How many gradients are averaged for one step, `[]`."""
 

@@ -34,7 +34,7 @@ class TrialCounts:
 
 @dataclass(frozen=True)
 class TestScores:
-    """The winner's score on the test split."""
+    """What the final run scores: the winner on the test split, and whether its trial was reproduced."""
 
     __test__ = False  # pytest collects classes of this name
 
@@ -47,7 +47,8 @@ class TestScores:
     seeds: int
     """How many further seeds there are."""
     reproduced: bool
-    """Whether the final training repeated the trial bit by bit and the reloaded module scores the same."""
+    """Whether the final training has exactly the trial's score on the validation split, and the reloaded module
+    the same but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,8 @@ def find_common_reason(reasons: Iterable[str | None]) -> str:
 def summarise_test(metric: str, winner: Trial, scores: Mapping[str, float]) -> TestScores:
     """The test scores from the metrics of a final run: `validation`, `test`, `loaded` and `test_seed_0` and so on.
 
-    A share of examples must be reproduced exactly, a loss to the last digits of float32.
+    The final training must score exactly what the trial scored. The reloaded module runs in another program, so its
+    score may differ by `ROUNDING`, which is less than one example changes in an accuracy.
     """
     others = [value for name, value in scores.items() if name.startswith("test_seed_")]
     mean = statistics.fmean(others) if others else None
