@@ -38,7 +38,7 @@ def bootstrap_mean(values: Floats, seed: int = 0) -> Interval:
 
 
 def bootstrap_curves(curves: Floats, seed: int = 0) -> tuple[Floats, Floats]:
-    """The ends [P] of the bootstrap intervals of the mean at each point of curves [S, P], with shared resamples."""
+    """The ends [points] of the bootstrap intervals of the mean of curves [S, points], with shared resamples."""
     from scipy import stats  # takes a third of a second to import
 
     centre = curves.mean(0)  # so that where all seeds agree the interval is exactly there

@@ -81,7 +81,7 @@ def sample_order(key: Key, spec: Spec, batch_size: int) -> np.ndarray:
 
 
 def split_chunks(examples: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Indices `[M, at most size]` that visit every example once, and weights of that shape: 0 for the padding."""
+    """Indices `[chunks, at most size]` that visit every example once, and weights of that shape: 0 for the padding."""
     count = -(-examples // size)
     size = -(-examples // count)
     indices = np.arange(count * size)

@@ -188,7 +188,7 @@ class LaneTraining:
     def run_gradient(self, indices: Array, microbatches: Any, steps: Any, at: Any, carry: EpochCarry) -> EpochCarry:
         """Computes the epoch's gradient number `at`, and takes a step if it is the last gradient of one.
 
-        `indices` are the examples of the epoch's gradients, `[gradients, M]`.
+        `indices` are the examples of the epoch's gradients, `[gradients, B]`.
         """
         state = carry.state
         compute = jax.value_and_grad(self.loss, has_aux=True)
@@ -224,7 +224,7 @@ class LaneTraining:
         return state._replace(params=params, opt_state=opt_state, count=state.count + 1, diverged=diverged)
 
     def loss(self, params: Any, rest: Any, indices: Array, share: Any) -> tuple[Array, Any]:
-        """The mean loss of the examples `indices` `[M]` times its share in a step.
+        """The mean loss of the examples `indices` `[B]` times its share in a step.
 
         Beside it, the other variables after it and what the model measured.
         """

@@ -232,7 +232,7 @@ def attend_linearly(
 
 
 def _sum_all(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """`[B, L, H, F]`, the same and `[B, L, H, G]` to `[B, L, H, G]`: values by the products with every key."""
+    """`[B, L, H, F]`, the same and `[B, L, H, out]` to `[B, L, H, out]`: values by the products with every key."""
     return jnp.einsum("blhd,bhde->blhe", query, jnp.einsum("blhd,blhe->bhde", key, value))
 
 

@@ -15,20 +15,20 @@ class Plan(NamedTuple):
     """Which entry (a token on its way to an expert) stands in which row: an expert's rows are blocks of their own."""
 
     entry: jax.Array
-    """The entry of each row, `[S]`; N where a row is empty."""
+    """The entry of each row, `[rows]`; the number of entries where a row is empty."""
     row: jax.Array
-    """The row of each entry, `[N]`; S where it was left out."""
+    """The row of each entry, `[entries]`; the number of rows where it was left out."""
     owner: jax.Array
-    """The expert of each block, `[S / BLOCK]`."""
+    """The expert of each block, `[rows / BLOCK]`."""
     used: jax.Array
     """Blocks in use, `[]`."""
 
 
 def plan_rows(expert: jax.Array, experts: int, capacity: Any = None) -> Plan:
-    """Rows for entries `[G, n]` by the expert that each goes to, groups first; E leaves an entry out.
+    """Rows for entries `[groups, entries of one]` by the expert that each goes to, groups first; E leaves an entry out.
 
     An expert takes the first `capacity` entries of a group (all by default; may be data). There is room for every
-    entry: S = floor(G n / BLOCK) + E blocks.
+    entry: floor(entries / BLOCK) + E blocks.
     """
     groups, size = expert.shape
     count = groups * size
@@ -60,10 +60,10 @@ def plan_rows(expert: jax.Array, experts: int, capacity: Any = None) -> Plan:
 
 @jax.custom_vjp
 def sum_rows(x: jax.Array, index: jax.Array, back: jax.Array) -> jax.Array:
-    """M sums of rows of `x` `[N, F]`, each of the m rows that `index` `[M, m]` names: `[M, F]`. Index N adds nothing.
+    """Sums of rows of `x` `[rows, F]`, each of the rows that `index` `[sums, rows of one]` names: `[sums, F]`.
 
-    `back` `[N, n]` is the inverse: the sums that each row is part of. With it the backward pass gathers instead of
-    scattering.
+    The index after the last row adds nothing. `back` `[rows, sums of one]` is the inverse: the sums that each row is
+    part of. With it the backward pass gathers instead of scattering.
     """
     return jnp.sum(x.at[index].get(mode="fill", fill_value=0), 1)
 
@@ -82,10 +82,10 @@ sum_rows.defvjp(_sum_rows_forward, _sum_rows_backward)
 
 @jax.custom_vjp
 def multiply_blocks(rows: jax.Array, weights: jax.Array, owner: jax.Array, used: jax.Array) -> jax.Array:
-    """Rows `[S, C]`, block by block times the matrix `[E, C, F]` of its owner, `[S, F]`; 0 in unused blocks.
+    """Rows `[rows, in]`, block by block times the matrix `[E, in, out]` of its owner: `[rows, out]`.
 
-    On a CPU a loop over the blocks in use: `jax.lax.ragged_dot` multiplies every row by every matrix there. Elsewhere
-    each block is multiplied by a copy of its matrix.
+    Unused blocks are 0. On a CPU a loop over the blocks in use: `jax.lax.ragged_dot` multiplies every row by every
+    matrix there. Elsewhere each block is multiplied by a copy of its matrix.
     """
     return expert_blocks(rows, weights, owner, used)
 

@@ -21,7 +21,7 @@ UNUSED = -1e30
 
 
 class Routes(NamedTuple):
-    """Entries, tokens on their way to an expert: `[G, n]` each; a group is a sequence."""
+    """Entries, tokens on their way to an expert: `[B, entries]` each; a sequence of the batch is a group."""
 
     expert: jax.Array
     """E where there is none."""
@@ -71,7 +71,7 @@ class Router(nnx.Module):
         return self.kind.options == ("expert_choice",)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, Routes]:
-        """Tokens `[G, L, F]` to logits `[G, L, E]`, in float32 at least, and routes.
+        """Tokens `[B, L, F]` to logits `[B, L, E]`, in float32 at least, and routes.
 
         Entries are in the order of tokens, and of the largest logit within one; under expert_choice in that of experts.
         """

@@ -28,13 +28,13 @@ from l2l.types import Array, Key
 
 
 class EvolutionState(NamedTuple):
-    """The living members of the population of M, oldest first, at the end of arrays of a fixed size."""
+    """The living members of the population, oldest first, at the end of arrays of a fixed size."""
 
     points: Points
     scores: Array
-    """[M], nan where there is no member yet."""
+    """[population], nan where there is no member yet."""
     numbers: Array
-    """[M]: the members' trial numbers."""
+    """[population]: the members' trial numbers."""
     trial_count: Array
     """[]: trials so far, failed ones included."""
 

@@ -40,18 +40,18 @@ MINIBATCH = 32
 
 
 class Networks(NamedTuple):
-    """E networks with F inputs and two hidden layers of width W."""
+    """An ensemble of networks with F inputs and two hidden layers of U units."""
 
     first: Array
-    """[E, F, W]"""
+    """[networks, F, U]"""
     second: Array
-    """[E, W, W]"""
+    """[networks, U, U]"""
     last: Array
-    """[E, W]"""
+    """[networks, U]"""
     biases: Array
-    """[E, 2, W]"""
+    """[networks, 2, U]"""
     offset: Array
-    """[E]"""
+    """[networks]"""
 
 
 class PredictorState(NamedTuple):
@@ -114,7 +114,7 @@ class Predictor(ArraySearcher):
         size, step = jax.random.uniform(keys[1], (2, child_count, 1))
         chosen = choose_decisions(domain, parents.codes, keys[2], 1 + jnp.floor(3 * size).astype(jnp.int32))
         children = zero_inactive(domain, mutate_points(domain, parents, chosen, keys[3], 0.02 * 15**step))
-        predictions = predict_rewards(state.networks, encode_points(domain, children))  # [E, M]
+        predictions = predict_rewards(state.networks, encode_points(domain, children))  # [networks, children]
         mean, std = predictions.mean(0), predictions.std(0)
         samples = mean + std * jax.random.normal(keys[4], (count, child_count))
         was_tried = is_repeat(history, children.codes) & jnp.asarray(domain.exact).all()
@@ -126,7 +126,7 @@ class Predictor(ArraySearcher):
         return Proposal(points.codes, compute_uniforms(domain, points), {})
 
     def _choose_distinct(self, samples: Array) -> tuple[Array, Array]:
-        """The best column [N] of each row of samples [N, M], no column twice, and its value [N]."""
+        """The best column [N] of each row of samples [N, children], no column twice, and its value [N]."""
 
         def choose(is_taken: Array, row: Array) -> tuple[Array, tuple[Array, Array]]:
             values = jnp.where(is_taken, -jnp.inf, row)
@@ -174,14 +174,14 @@ def encode_points(domain: Domain, points: Points) -> Array:
 
 
 def predict_rewards(networks: Networks, features: Array) -> Array:
-    """Standardised rewards [E, N] that E networks predict from features [N, F], or [E, N, F]."""
+    """Standardised rewards [networks, N] that they predict from features [N, F], or [networks, N, F]."""
     hidden = jax.nn.relu(features @ networks.first + networks.biases[:, None, 0])
     hidden = jax.nn.relu(hidden @ networks.second + networks.biases[:, None, 1])
     return jnp.einsum("enw,ew->en", hidden, networks.last) + networks.offset[:, None]
 
 
 def scale_scores(history: History) -> Array:
-    """Rewards [C] with mean 0 and a scale of about 1, outliers clipped at three; 0 where there is no trial."""
+    """Rewards [capacity] with mean 0 and a scale of about 1, outliers clipped at three; 0 where there is no trial."""
     scores, has_trial = history.impute_scores(), history.has_trial()
     count = jnp.maximum(history.count, 1)
     mean = jnp.where(has_trial, scores / count, 0).sum()

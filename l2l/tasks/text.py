@@ -131,7 +131,7 @@ class TinyShakespeare(Text):
 # The keys of the two caches are paths: one process reads each file once, however many candidates it trains.
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, unit: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The tokens of a file `[M]` int32 and its vocabulary. Raises: InputError."""
+    """The tokens of a file `[L]` int32 and its vocabulary. Raises: InputError."""
     if unit == "byte":
         tokens = np.frombuffer(read_bytes(file), np.uint8).astype(np.int32)
     else:

@@ -20,16 +20,16 @@ from l2l.types import Array, Key
 
 
 class LstmParams(NamedTuple):
-    """The letters: H units, G layers; K stands for the token of an inactive decision."""
+    """The token K of an embedding is that of an inactive decision."""
 
     embedding: Array
-    """[D, K + 1, H]: row d embeds the decision before d; its last token, at row 0, is the start."""
+    """[D, K + 1, U]: row d embeds the decision before d; its last token, at row 0, is the start."""
     kernel: Array
-    """[G, 2H, 4H]: input, forget, cell and output gate of each layer."""
+    """[layers, 2U, 4U]: input, forget, cell and output gate of each layer."""
     bias: Array
-    """[G, 4H]"""
+    """[layers, 4U]"""
     head: Array
-    """[D, H, K]: each decision's own softmax weights."""
+    """[D, U, K]: each decision's own softmax weights."""
     head_bias: Array
     """[D, K]"""
 
@@ -100,7 +100,7 @@ class Lstm:
         return codes, log_prob.sum(0), entropies.sum(0)
 
     def _layers(self, params: LstmParams, inputs: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
-        """One step of every layer: inputs [N, H], hidden and cell [G, N, H]."""
+        """One step of every layer: inputs [N, U], hidden and cell [layers, N, U]."""
         hiddens: list[Array] = []
         cells: list[Array] = []
         for layer in range(self.layers):

@@ -25,22 +25,22 @@ MAX_ADVANTAGE = 3.0
 
 
 class TransformerParams(NamedTuple):
-    """The letters: H units, G layers; K stands for the token of an inactive decision."""
+    """The token K of an embedding is that of an inactive decision."""
 
     embedding: Array
-    """[D, K + 1, H]: the code chosen at decision d."""
+    """[D, K + 1, U]: the code chosen at decision d."""
     position: Array
-    """[D, H]: the decision that is being made."""
+    """[D, U]: the decision that is being made."""
     trial: Array
-    """[2, H]: weights of a past trial's advantage and age."""
+    """[2, U]: weights of a past trial's advantage and age."""
     attention: Array
-    """[G, H, 4H]: query, key, value and output of each layer."""
+    """[layers, U, 4U]: query, key, value and output of each layer."""
     wide: Array
-    """[G, H, 4H]"""
+    """[layers, U, 4U]"""
     narrow: Array
-    """[G, 4H, H]"""
+    """[layers, 4U, U]"""
     head: Array
-    """[D, H, K]: each decision's own softmax weights."""
+    """[D, U, K]: each decision's own softmax weights."""
     head_bias: Array
     """[D, K]"""
 
@@ -49,9 +49,9 @@ class Memory(NamedTuple):
     """Keys and values of R past trials at each decision, for each layer."""
 
     keys: Array
-    """[G, R, D, H]"""
+    """[layers, R, D, U]"""
     values: Array
-    """[G, R, D, H]"""
+    """[layers, R, D, U]"""
     mask: Array
     """[R]: False where there is no trial yet."""
 
@@ -135,7 +135,7 @@ class Transformer:
         return (chosen * masks).sum(-1), (compute_entropy(log_probs) * masks).sum(-1)
 
     def _embed_codes(self, params: TransformerParams, domain: Domain, codes: Array) -> Array:
-        """Codes [N, D] as vectors [N, D, H]."""
+        """Codes [N, D] as vectors [N, D, U]."""
         tokens = jnp.where(is_active(domain, codes), codes, domain.valid.shape[1])
         return params.embedding[jnp.arange(codes.shape[1]), tokens]
 
@@ -154,11 +154,11 @@ class Transformer:
     def _layers(
         self, params: TransformerParams, states: Array, first: Array, keys: Array, values: Array, memory: Memory
     ) -> tuple[Array, Array, Array]:
-        """Runs decisions [N, T, H] from number `first` on through all layers; keys, values [G, N, D, H] are a cache."""
+        """Runs states [N, decisions, U] from decision `first` on; `keys` and `values` [layers, N, D, U] are a cache."""
         decisions = first + jnp.arange(states.shape[1])
         causal = jnp.arange(keys.shape[2]) <= decisions[:, None]
         shape = (len(decisions), len(memory.mask))
-        mask = jnp.concatenate([causal, jnp.broadcast_to(memory.mask, shape)], 1)  # [T, D + R]
+        mask = jnp.concatenate([causal, jnp.broadcast_to(memory.mask, shape)], 1)  # [decisions, D + R]
         for layer in range(self.layers):
             query, key, value, _ = jnp.split(normalise(states) @ params.attention[layer], 4, axis=-1)
             keys = jax.lax.dynamic_update_slice(keys, key[None], (layer, 0, first, 0))
@@ -170,9 +170,11 @@ class Transformer:
         return normalise(states), keys, values
 
     def _attend(self, query: Array, decisions: tuple[Array, Array], past: tuple[Array, Array], mask: Array) -> Array:
-        """Attention of queries [N, T, H] over earlier decisions and past trials, where the mask [T, D + R] is True.
+        """Attention of queries [N, decisions, U] over earlier decisions and past trials.
 
-        `decisions` are keys and values [N, D, H], `past` those [R, T, H].
+        The mask [decisions, D + R] is True where there is something to see.
+
+        `decisions` are keys and values [N, D, U], `past` those [R, decisions, U].
         """
 
         def split_heads(leaf: Array) -> Array:
@@ -190,5 +192,5 @@ class Transformer:
 
 
 def normalise(states: Array) -> Array:
-    """Scales vectors [..., H] to a mean square of 1."""
+    """Scales vectors [..., U] to a mean square of 1."""
     return states * jax.lax.rsqrt((states * states).mean(-1, keepdims=True) + 1e-6)

@@ -25,9 +25,9 @@ def run_searches(
     noise: float = 0.0,
     earlier: Any = None,
 ) -> Array:
-    """The rows [S, trials] of a tabular benchmark that searches with S keys try, in the order of their trials.
+    """The rows [S, T] of a tabular benchmark that searches with S keys try, in the order of their trials.
 
-    The benchmark has rewards [R], nan where a trial would fail. `rows` [product of all numbers of codes] holds the
+    The benchmark has rewards [N], nan where a trial would fail. `rows` [product of all numbers of codes] holds the
     row of each candidate, in lexicographic order of the codes (the last decision varies fastest). The rewards that a
     searcher learns from have normal noise with standard deviation `noise`, sampled anew for each trial. `earlier`
     holds trials of earlier searches, with a leading axis S.

@@ -29,20 +29,20 @@ class Points(NamedTuple):
 
 
 class History(NamedTuple):
-    """The trials of a search, in their order, in arrays of capacity C."""
+    """The trials of a search, in their order, in arrays with room for more."""
 
     points: Points
     scores: Array
-    """[C]: rewards, nan where a trial has failed or is still to come."""
+    """[capacity]: rewards, nan where a trial has failed or is still to come."""
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """[]: number of trials."""
 
     def has_score(self) -> Array:
-        """[C]: which entries hold a trial that has a reward."""
+        """[capacity]: which entries hold a trial that has a reward."""
         return ~jnp.isnan(self.scores)
 
     def has_trial(self) -> Array:
-        """[C]: which entries hold a trial."""
+        """[capacity]: which entries hold a trial."""
         return jnp.arange(len(self.scores)) < self.count
 
     def append(self, points: Points, scores: Array) -> History:
@@ -55,7 +55,7 @@ class History(NamedTuple):
         return History(Points(codes, quantiles), put(self.scores, scores), self.count + len(scores))
 
     def impute_scores(self) -> Array:
-        """[C]: the scores, where a failed trial counts as the lowest of all; 0 where there is no trial."""
+        """[capacity]: the scores, where a failed trial counts as the lowest of all; 0 where there is no trial."""
         lowest = jnp.min(jnp.where(self.has_score(), self.scores, jnp.inf))
         lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
         return jnp.where(self.has_score(), self.scores, jnp.where(self.has_trial(), lowest, 0.0))

@@ -27,17 +27,17 @@ UNKNOWN = -1
 
 
 class EarlierTrials(NamedTuple):
-    """S trials of earlier searches, as points of a new search's space."""
+    """Trials of earlier searches, as points of a new search's space."""
 
     points: Points
-    """[S, D]: an unknown decision has the code -1."""
+    """[earlier, D]: an unknown decision has the code -1."""
     targets: Array
-    """[S]: the normal scores of their rewards within their own search."""
+    """[earlier]: the normal scores of their rewards within their own search."""
     task: Array
-    """[S]: 1 for trials of the first search, 2 for those of the second and so on."""
+    """[earlier]: 1 for trials of the first search, 2 for those of the second and so on."""
 
     def complete(self, domain: Domain, key: Key) -> Points:
-        """The points [S, D], with unknown decisions sampled uniformly."""
+        """The points [earlier, D], with unknown decisions sampled uniformly."""
         samples, is_known = sample_points(domain, key, len(self.targets)), self.points.codes >= 0
         return zero_inactive(
             domain, Points(*(jnp.where(is_known, a, b) for a, b in zip(self.points, samples, strict=True)))
@@ -45,14 +45,14 @@ class EarlierTrials(NamedTuple):
 
 
 class EncodedTrials(NamedTuple):
-    """S trials of one earlier search, as points of a new search's space."""
+    """Trials of one earlier search, as points of a new search's space."""
 
     codes: np.ndarray
-    """[S, D]"""
+    """[earlier, D]"""
     quantiles: np.ndarray
-    """[S, D]"""
+    """[earlier, D]"""
     scores: np.ndarray
-    """[S]"""
+    """[earlier]"""
 
 
 def load_earlier_trials(locations: Sequence[str | Path], encoding: Encoding) -> EarlierTrials:

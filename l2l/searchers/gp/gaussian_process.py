@@ -55,13 +55,13 @@ class Features(NamedTuple):
 
 
 class Process(NamedTuple):
-    """R observations in arrays of a fixed size, under each of G settings."""
+    """The observations of R trials in arrays of a fixed size, under each of several settings."""
 
     settings: Array
-    """[G, 4]: length-scale, kernel (0 or 1), noise variance and task correlation."""
+    """[settings, 4]: length-scale, kernel (0 or 1), noise variance and task correlation."""
     features: Features
     inverse: Array
-    """[G, R, R]: the inverse of each kernel matrix's Cholesky factor; zero in unused rows."""
+    """[settings, R, R]: the inverse of each kernel matrix's Cholesky factor; zero in unused rows."""
     size: Array
     """[]: how many observations there are."""
 
@@ -96,7 +96,7 @@ def compute_features(domain: Domain, points: Points, task: int | Array = 0) -> F
 
 
 def compute_kernel(first: Features, second: Features, setting: Array) -> Array:
-    """[..., N, M]: the covariance of N and M candidates, 1 between equals, under settings [..., 4].
+    """[..., N, N']: the covariance of N and N' candidates, 1 between equals, under settings [..., 4].
 
     With D decisions, of which `m` differ, numbers at a squared distance `x`, option counts at a distance `c`,
     length-scale `s` and task correlation `r` (1 within a task):
@@ -122,7 +122,7 @@ def compute_kernel(first: Features, second: Features, setting: Array) -> Array:
 
 
 def _measure_squared_distances(first: Array, second: Array, first_norms: Array, second_norms: Array) -> Array:
-    """[N, M]: squared distances of vectors [N, E] and [M, E] with these squared norms."""
+    """[N, N']: squared distances of vectors [N, F] and [N', F] with these squared norms."""
     return jnp.maximum(first_norms[:, None] + second_norms - 2 * (first @ second.T), 0)
 
 
@@ -167,7 +167,7 @@ def _add_observation(process: Process, features: Features) -> Process:
     """The process with one more observation: one more row of each inverse Cholesky factor."""
     index = process.size
     is_used = jnp.arange(process.inverse.shape[1]) < index
-    covariance = compute_kernel(process.features, features, process.settings)[:, :, 0] * is_used  # [G, R]
+    covariance = compute_kernel(process.features, features, process.settings)[:, :, 0] * is_used  # [settings, R]
     lower = jnp.einsum("gij,gj->gi", process.inverse, covariance)
     corner = jnp.sqrt(jnp.maximum(1 + process.settings[:, 2] - (lower * lower).sum(1), SMALLEST))
     row = -jnp.einsum("gi,gij->gj", lower, process.inverse) / corner[:, None]
@@ -177,7 +177,7 @@ def _add_observation(process: Process, features: Features) -> Process:
 
 
 def compute_normal_scores(scores: Array | npt.NDArray[Any], is_known: Array | npt.NDArray[Any]) -> Array:
-    """The ranks of the known scores [C] as normal quantiles, standardised to mean 0 and variance 1; 0 elsewhere."""
+    """The ranks of the known scores [N] as normal quantiles, standardised to mean 0 and variance 1; 0 elsewhere."""
     scores, is_known = jnp.asarray(scores), jnp.asarray(is_known)
     count = jnp.maximum(is_known.sum(), 1)
     smaller = ((scores[None] < scores[:, None]) & is_known).sum(1)
@@ -214,12 +214,12 @@ def fit_posterior(
 
 
 def predict(process: Process, posterior: Posterior, features: Features) -> tuple[Array, Array]:
-    """Mean [M] and standard deviation [M] at M candidates, without observation noise."""
+    """Mean [N] and standard deviation [N] at N candidates, without observation noise."""
     is_used = jnp.arange(process.inverse.shape[1]) < process.size
     covariance = compute_kernel(process.features, features, process.settings[posterior.setting]) * is_used[:, None]
     inverse, capacity = process.inverse[posterior.setting], len(is_used)
     # In blocks of rows, since everything right of the diagonal is zero: half the work where there are many rows.
     blocks = [(first, min(first + BLOCK, capacity)) for first in range(0, capacity, BLOCK)]
-    lower = jnp.concatenate([inverse[first:end, :end] @ covariance[:end] for first, end in blocks])  # [R, M]
+    lower = jnp.concatenate([inverse[first:end, :end] @ covariance[:end] for first, end in blocks])  # [R, N]
     variance = jnp.maximum(1 - (lower * lower).sum(0), SMALLEST) * posterior.scale
     return posterior.weights @ lower, jnp.sqrt(variance)

@@ -210,7 +210,7 @@ class GpCritic(ArraySearcher):
         return (index >= 0) & (index < self.first) & ~is_trusted, jnp.clip(index, 0, self.first - 1)
 
     def _propose_many(self, state: CriticState, targets: Array, domain: Domain, key: Key) -> Points:
-        """Candidates [M, D] for the critic to choose from."""
+        """Candidates [N, D] for the critic to choose from."""
         keys = jax.random.split(key, 8)
         size = state.count_observations()
         _, order = jax.lax.top_k(jnp.where(jnp.arange(len(targets)) < size, targets, -jnp.inf), PARENTS)
@@ -277,7 +277,7 @@ class GpCritic(ArraySearcher):
 
 
 def compute_log_improvement(means: Array, stds: Array, best: Array) -> Array:
-    """The logarithm of the expected improvement [M] on `best`; where it underflows, means near `best` still win."""
+    """The logarithm of the expected improvement [N] on `best`; where it underflows, means near `best` still win."""
     distances = (means - best) / stds
     gain = stds * (distances * jax.scipy.stats.norm.cdf(distances) + jax.scipy.stats.norm.pdf(distances))
     return jnp.where(gain > 1e-12, jnp.log(jnp.maximum(gain, 1e-30)), -30 + 1e-3 * distances)

@@ -31,11 +31,11 @@ class CriticState(NamedTuple):
     """Trials of earlier searches, possibly none."""
     history: History
     process: Process
-    """On the S trials of earlier searches and then on trials of this one."""
+    """On the trials of earlier searches and then on trials of this one."""
     trial_indices: Array
-    """[R]: the index in the history of each observation of the process after the first S."""
+    """[own]: the index in the history of each observation of a trial of this search."""
     design: Points
-    """[F, D]: the candidates to begin with."""
+    """[first, D]: the candidates to begin with."""
     controller: ControllerState
     key: Key
     """For the samples of the policy that it learns from."""
@@ -45,7 +45,7 @@ class CriticState(NamedTuple):
         return self.process.size - len(self.earlier.targets)
 
     def compute_targets(self) -> Array:
-        """[R]: the normal scores of the trials of this search that the process has."""
+        """[own]: the normal scores of the trials of this search that the process has."""
         is_used = jnp.arange(len(self.trial_indices)) < self.count_observations()
         return compute_normal_scores(self.history.impute_scores()[self.trial_indices], is_used)
 
@@ -80,7 +80,7 @@ class CriticState(NamedTuple):
 
 
 def _evict_half(process: Process, trial_indices: Array, scores: Array) -> tuple[Process, Array]:
-    """The process and its trial indices [R] after an eviction: the best quarter of R stays, and the latest quarter."""
+    """The process and its trial indices [own] after an eviction: the best quarter of them stays, and the latest one."""
     capacity = len(trial_indices)
     earlier_count = process.inverse.shape[1] - capacity
     rows, size = jnp.arange(capacity), process.size - earlier_count
