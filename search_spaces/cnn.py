@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.nn.blocks import ACTIVATIONS, POOLINGS, Convolution, make_linear
-from l2l.nn.conditional import call_if
+from l2l.nn.blocks import ACTIVATIONS, make_linear
+from l2l.nn.conditional import Skippable
+from l2l.nn.convolution import POOLINGS, Convolution, ToFeatures, list_sizes
+from l2l.nn.description import Description
 from l2l.nn.dropout import make_dropout
 from l2l.nn.length import Length
 from l2l.nn.norm import NORMALISATIONS
-from l2l.nn.pool import pool
+from l2l.nn.option import Option
+from l2l.nn.stack import Stack, describe_network
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -27,13 +30,15 @@ class Cnn(nnx.Module):
     """Convolutional layers, average pooling to a small grid and a linear head, for images `[H, W, C]`."""
 
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
-        layers: list[Convolution] = []
         height, width, channels = spec.inputs
-        self.depth = Length.of(values["depth"])
-        for n in range(1, self.depth.size + 1):
+        size = Option.of((height, width))
+        depth = Length.of(values["depth"])
+        layers: list[Skippable] = []
+        for n in range(1, depth.size + 1):
             layer = Convolution(
                 channels,
                 values[f"layer{n}_filters"],
+                size=size,
                 kernel=values[f"layer{n}_kernel"],
                 activation=values[f"layer{n}_activation"],
                 normalisation=values[f"layer{n}_normalisation"],
@@ -41,23 +46,32 @@ class Cnn(nnx.Module):
                 pooling=values[f"layer{n}_pooling"],
                 rngs=rngs,
             )
-            layers.append(layer)
+            layers.append(Skippable(layer))
             channels = values[f"layer{n}_filters"]
-            if layer.pools:
-                height, width = -(-height // 2), -(-width // 2)
-        self.layers = nnx.List(layers)
-        self.window = -(-max(height, width) // GRID)
+            if layer.size_out.is_plain:
+                size = layer.size_out
+            else:  # layers beyond the depth do not pool
+                size = Option(size.options, jnp.where(depth.reaches(n), layer.size_out.index, size.index))
+            if n == 1 and not depth.is_plain and self._can_pool(values, depth.size):
+                size = Option(list_sizes(size.options[0]), 0)  # the other layers are alike, whatever they pool
+        self.first, self.rest = layers[0], Stack(layers[1:], depth - 1)
+        self.flatten = ToFeatures(channels, size, GRID)
         self.drop = make_dropout(values["dropout"], rngs=rngs)
-        cells = -(-height // self.window) * -(-width // self.window)
-        self.head = make_linear(channels * cells, spec.outputs, rngs=rngs)
+        self.head = make_linear(self.flatten.features, spec.outputs, rngs=rngs)
+
+    @staticmethod
+    def _can_pool(values: Mapping[str, Any], depth: int) -> bool:
+        """Whether a layer behind the first may pool."""
+        poolings = [Option.of(values[f"layer{n}_pooling"]) for n in range(2, depth + 1)]
+        return any(set(pooling.options) != {"none"} for pooling in poolings)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images `[B, H, W, in]` to logits `[B, C]`."""
-        for n, layer in enumerate(self.layers, 1):
-            x = layer(x) if n == 1 or layer.pools else call_if(self.depth.reaches(n), [layer], x)
-        x = pool("average", x, self.window)
-        # Channel-major, so that padded channels come after all others.
-        return self.head(self.drop(jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)))
+        return self.head(self.drop(self.flatten(self.rest(self.first(x)))))
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The network in words, layer by layer."""
+        return describe_network(self.first, self.rest, self.head, shape)
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:
@@ -84,8 +98,8 @@ def space(
     first = tuple(kind for kind in poolings if kind != "none") or poolings
     activations = recipe.read_names("activation", activations, ACTIVATIONS)
     normalisations = recipe.read_names("normalisation", normalisations, NORMALISATIONS)
-    # A layer that pools changes the shape, so it cannot be skipped in the program of a deeper network.
-    later = tuple(sorted(poolings, key=lambda kind: kind != "none"))
+    # The largest map is that of the last option: the memory of a program is counted for it.
+    later = tuple(sorted(poolings, key=lambda kind: kind == "none"))
     choices: dict[str, Choice] = {"depth": Integer(low=low, high=high, repeats="none" in poolings)}
     for n in range(1, high + 1):
         when = {"depth": tuple(range(max(n, low), high + 1))}
@@ -95,6 +109,6 @@ def space(
             f"layer{n}_activation": Categorical(options=activations, when=when, traced=True),
             f"layer{n}_normalisation": Categorical(options=normalisations, when=when, traced=True),
             f"layer{n}_skip": Categorical(options=(False, True), when=when, traced=True),
-            f"layer{n}_pooling": Categorical(options=later if n > 1 else first, when=when),
+            f"layer{n}_pooling": Categorical(options=later if n > 1 else first, when=when, traced=True),
         }
     return SearchSpace(choices | recipe.make_choices(optimizers, batch_sizes), build, name="cnn")

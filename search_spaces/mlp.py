@@ -10,10 +10,12 @@ import jax
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, Dense, make_linear
-from l2l.nn.conditional import call_if
+from l2l.nn.conditional import Skippable
+from l2l.nn.description import Description
 from l2l.nn.dropout import make_dropout
 from l2l.nn.length import Length
 from l2l.nn.norm import NORMALISATIONS
+from l2l.nn.stack import Stack, describe_network
 from l2l.space import Categorical, Choice, Integer, SearchSpace
 from l2l.types import Learner, Spec
 from search_spaces import recipe
@@ -23,11 +25,10 @@ class Mlp(nnx.Module):
     """A perceptron over flattened inputs."""
 
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
-        layers: list[Dense] = []
-        drops: list[nnx.Module] = []
+        layers: list[Skippable] = []
         features: int | Length = math.prod(spec.inputs)
-        self.depth = Length.of(values["depth"])
-        for n in range(1, self.depth.size + 1):
+        depth = Length.of(values["depth"])
+        for n in range(1, depth.size + 1):
             layer = Dense(
                 features,
                 values[f"layer{n}_width"],
@@ -36,18 +37,18 @@ class Mlp(nnx.Module):
                 skip=values[f"layer{n}_skip"],
                 rngs=rngs,
             )
-            layers.append(layer)
-            drops.append(make_dropout(values["dropout"], rngs=rngs))
+            layers.append(Skippable(layer, make_dropout(values["dropout"], rngs=rngs)))
             features = values[f"layer{n}_width"]
-        self.layers, self.drops = nnx.List(layers), nnx.List(drops)
+        self.first, self.rest = layers[0], Stack(layers[1:], depth - 1)
         self.head = make_linear(features, spec.outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Inputs `[B, *inputs]` to logits `[B, C]`."""
-        x = x.reshape(x.shape[0], -1)
-        for n, (layer, drop) in enumerate(zip(self.layers, self.drops, strict=True), 1):
-            x = drop(layer(x)) if n == 1 else call_if(self.depth.reaches(n), [layer, drop], x)
-        return self.head(x)
+        return self.head(self.rest(self.first(x.reshape(x.shape[0], -1))))
+
+    def describe(self, shape: tuple[int, ...]) -> Description:
+        """The network in words, layer by layer."""
+        return describe_network(self.first, self.rest, self.head, shape)
 
 
 def build(values: Mapping[str, Any], spec: Spec) -> Learner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,13 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.conditional import switch_and_recompute
-from l2l.nn.conv import convolve_patches
-from l2l.nn.description import Description, describe, describe_kernel, map_shape
+from l2l.nn.description import Description, describe, map_shape
 from l2l.nn.initial import he_normal, zeros
 from l2l.nn.length import Length
 from l2l.nn.norm import make_norm
 from l2l.nn.option import Option
-from l2l.nn.pool import pool
+from l2l.nn.stack import save_residual
 
 ACTIVATIONS: dict[str, Any] = {
     "relu": nnx.relu,
@@ -26,7 +24,6 @@ ACTIVATIONS: dict[str, Any] = {
     "elu": nnx.elu,
     "leaky_relu": nnx.leaky_relu,
 }
-POOLINGS = ("none", "max", "average")
 
 
 class Statistic(nnx.Variable[Any]):
@@ -71,72 +68,22 @@ class Dense(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, in]` to `[B, out]`."""
-        y = map_and_normalise(self.linear, self.norm, self.normalisation, x)
+        y = save_residual(x @ self.linear.kernel[...])
+        y = add_bias(self.linear, self.normalisation, y)
+        y = y if self.norm is None else self.norm(y)
         return add_skip(self.skip, self.project, x, activate(self.activation, y))
 
     def describe(self, shape: tuple[int, ...]) -> Description:
         """The layer in words."""
         size_in, size_out = self.linear.in_features, self.linear.out_features
         return Description(
-            "dense", (f"{size_in} → {size_out}", *_describe_rest(self)), kind="dense",
+            "dense", (f"{size_in} → {size_out}", *describe_rest(self)), kind="dense",
             shape=map_shape(shape, size_in, size_out), module=self, adds_input=self.skip.read() != "none",
         )  # fmt: skip
 
 
-class Convolution(nnx.Module):
-    """One layer of a convolutional network: convolution, normalisation, activation, skip, pooling by 2.
-
-    Data may choose the pooling only if no option is "none", which has another shape.
-    """
-
-    def __init__(
-        self,
-        channels: int | Length,
-        filters: int | Length,
-        *,
-        kernel: int | Option,
-        activation: str | Option,
-        normalisation: str | Option,
-        skip: bool | Option,
-        pooling: str | Option,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.kernel, self.normalisation = Option.of(kernel), Option.of(normalisation)
-        has_bias = not self.normalisation.is_always("batch")  # as in `Dense`
-        self.conv = make_conv(channels, filters, max(self.kernel.options), bias=has_bias, rngs=rngs)
-        self.norm = make_norm(self.normalisation, filters, rngs=rngs)
-        self.skip = choose_skip(skip, channels, filters)
-        projects = self.skip.can_be("projected")
-        self.project = make_conv(channels, filters, 1, bias=False, rngs=rngs) if projects else None
-        self.activation = Option.of(activation).check("activation", ACTIVATIONS)
-        self.pooling = Option.of(pooling).check("pooling", POOLINGS)
-        self.pools = not self.pooling.is_always("none")
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, in]` to `[B, H', W', out]`, half the height and width (rounded up) where it pools."""
-        y = map_and_normalise(self.conv, self.norm, self.normalisation, x, self.kernel)
-        y = add_skip(self.skip, self.project, x, activate(self.activation, y))
-        return self.pooling.apply(pool, y)
-
-    def describe(self, shape: tuple[int, ...]) -> Description:
-        """The layer in words; it pools behind the sum with its input."""
-        pooling, has_skip = self.pooling.read(), self.skip.read() != "none"
-        if len(shape) == 3:
-            stride = 1 if pooling == "none" else 2
-            shape = (*(-(-size // stride) for size in shape[:2]), self.conv.out_features)
-        title, facts = describe_kernel(self.conv)
-        facts = (*facts, *_describe_rest(self))
-        pool_title = "" if pooling == "none" else f"{pooling} pooling by 2"
-        if pool_title and not has_skip:
-            facts = (*facts, pool_title)
-        convolution = Description(title, facts, kind="dense", shape=shape, module=self, adds_input=has_skip)
-        if not pool_title or not has_skip:
-            return convolution
-        return Description(parts=(replace(convolution, shape=()), Description(pool_title)), shape=shape)
-
-
-def _describe_rest(layer: Dense | Convolution) -> tuple[str, ...]:
-    """What follows the linear map of a layer, in words."""
+def describe_rest(layer: Any) -> tuple[str, ...]:
+    """What follows the linear map of a dense or convolutional layer, in words."""
     norm = describe(layer.norm, ())
     additions = {"none": (), "identity": ("input added",), "projected": ("input added, projected",)}
     return (*((norm.title,) if norm else ()), str(layer.activation.read()), *additions[layer.skip.read()])
@@ -150,24 +97,12 @@ def activate(activation: Option, x: jax.Array) -> jax.Array:
     return switch_and_recompute(activation.index, branches, x)[0]
 
 
-def map_and_normalise(
-    layer: nnx.Linear | nnx.Conv, norm: Any, normalisation: Option, x: jax.Array, kernel: Option | None = None
-) -> jax.Array:
-    """`norm(layer(x))`; where data choose the normalisation, without the layer's bias if it is that of the batch.
-
-    A kernel that is smaller than the largest option lies in the corner of the layer's.
-    """
-    if normalisation.is_plain and (kernel is None or kernel.is_plain):
-        return layer(x) if norm is None else norm(layer(x))
-    weights: Any = layer.kernel[...]
-    if kernel is None:
-        y = x @ weights
-    else:
-        y = kernel.apply(lambda k, x, w: convolve_patches(x, w[:k, :k], (1, 1), "SAME"), x, weights)
-    if layer.bias is not None:
-        is_batch = normalisation.is_("batch")
-        y = y + (layer.bias[...] if normalisation.is_plain else jnp.where(is_batch, 0.0, layer.bias[...]))
-    return y if norm is None else norm(y)
+def add_bias(layer: nnx.Linear | nnx.Conv, normalisation: Option, y: jax.Array) -> jax.Array:
+    """`y` plus the layer's bias, which is left out where data choose to normalise by the batch."""
+    if layer.bias is None:
+        return y
+    bias: Any = layer.bias[...]
+    return y + (bias if normalisation.is_plain else jnp.where(normalisation.is_("batch"), 0.0, bias))
 
 
 def choose_skip(skip: bool | Option, features_in: int | Length, features: int | Length) -> Option:
@@ -202,17 +137,3 @@ def make_linear(features_in: int | Length, features: int | Length, *, bias: bool
     """A stock linear layer initialised on the host."""
     sizes = Length.of(features_in).size, Length.of(features).size
     return nnx.Linear(*sizes, use_bias=bias, kernel_init=he_normal, bias_init=zeros, rngs=rngs)
-
-
-def make_conv(channels: int | Length, filters: int | Length, kernel: int, *, bias: bool, rngs: nnx.Rngs) -> nnx.Conv:
-    """A stock `SAME` convolution, computed as one matrix product and initialised on the host."""
-    return nnx.Conv(
-        Length.of(channels).size,
-        Length.of(filters).size,
-        kernel_size=(kernel, kernel),
-        use_bias=bias,
-        kernel_init=he_normal,
-        bias_init=zeros,
-        conv_general_dilated=convolve_patches,
-        rngs=rngs,
-    )

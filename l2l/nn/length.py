@@ -47,6 +47,10 @@ class Length(nnx.Pytree):
 
     __rmul__ = __mul__
 
+    def __sub__(self, count: int) -> Length:
+        """The length without `count` of its elements; all of those must be in use."""
+        return Length(self.size - count, None if self.is_plain else self.active - count)
+
     def mask(self) -> jax.Array:
         """Which indices are in use, `[size]`."""
         return jnp.arange(self.size) < self.active

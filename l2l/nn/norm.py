@@ -29,14 +29,14 @@ class PaddedNorm(nnx.Module):
         self.kind, self.features = kind, features
         self.use_running_average = False
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, ..., F]` to the same shape."""
+    def __call__(self, x: jax.Array, share: Any = 1.0) -> jax.Array:
+        """`[B, ..., F]` to the same shape; where only a `share` of the positions is in use, the others are 0."""
         statistics = (self.mean[...], self.var[...])
         if not self.kind.is_plain and not self.kind.can_be("batch") and not self.kind.can_be("none"):
             return self._centre_and_scale(x)
         kinds: dict[str, Any] = {
             "none": _pass_on,
-            "batch": self._normalise_batch,
+            "batch": lambda x, statistics: self._normalise_batch(x, statistics, share),
             "layer": self._normalise_layer,
             "rms": self._normalise_rms,
         }
@@ -70,12 +70,12 @@ class PaddedNorm(nnx.Module):
         square = jnp.sum(x * x, -1, keepdims=True) / self._count_features()
         return x * (jax.lax.rsqrt(square + 1e-6) * self.scale[...]), statistics
 
-    def _normalise_batch(self, x: jax.Array, statistics: Any) -> Any:
+    def _normalise_batch(self, x: jax.Array, statistics: Any, share: Any) -> Any:
         mean, variance = statistics
         if not self.use_running_average:
             axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(x, axes)
-            variance = jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0.0)
+            mean = jnp.mean(x, axes) / share
+            variance = jnp.maximum(jnp.mean(x * x, axes) / share - mean * mean, 0.0)
             pairs = zip(statistics, (mean, variance), strict=True)
             statistics = tuple(0.99 * old + 0.01 * new for old, new in pairs)
         return (x - mean) * (jax.lax.rsqrt(variance + 1e-5) * self.scale[...]) + self.bias[...], statistics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from l2l.nn.description import Description, describe_all
 from l2l.nn.length import Length
 from l2l.nn.number import ProgramInput
 
@@ -35,16 +37,9 @@ class Stack(nnx.Module):
 
     def __init__(self, layers: Sequence[nnx.Module], depth: int | Length) -> None:
         self.depth = Length.of(depth)
-        parts = [nnx.split(layer) for layer in layers]
-        graph, shapes = parts[0][0], [jax.tree.map(jnp.shape, state) for _, state in parts]
-        alike = all(part[0] == graph and shape == shapes[0] for part, shape in zip(parts, shapes, strict=True))
-        loops = alike and not self.depth.is_plain
+        loops = bool(layers) and not self.depth.is_plain and _are_alike(layers)
         self.layers = None if loops else nnx.List(layers)
-        self.l2l_stacked = (
-            nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[state for _, state in parts]))
-            if loops
-            else None
-        )
+        self.l2l_stacked = _stack_layers(layers) if loops else None
 
     def __call__(self, x: jax.Array, *extra: Any) -> jax.Array:
         """Any shape in, the same shape out; each layer gets the `extra` arguments."""
@@ -54,6 +49,12 @@ class Stack(nnx.Module):
         for number, layer in enumerate(layers[: self.depth.size], 1):
             x = layer(x, self.depth.reaches(number), *extra)
         return x
+
+    def describe_layers(self, shape: tuple[int, ...], first: int = 1) -> list[Description]:
+        """The layers in use in words, numbered from `first`; in a program, where they are one layer, none."""
+        layers: list[Any] = list(self.layers or ())[: int(self.depth.active)]
+        descriptions = describe_all(layers, shape)
+        return [replace(layer, name=f"layer {number}") for number, layer in enumerate(descriptions, first)]
 
     def _loop(self, x: jax.Array, *extra: Any) -> jax.Array:
         fixed = nnx.Any(nnx.Param, ProgramInput)
@@ -76,6 +77,27 @@ class Stack(nnx.Module):
             leaves = [changes.get(index, leaf) for index, leaf in enumerate(before)]
             nnx.update(self.l2l_stacked, jax.tree.unflatten(tree, leaves))
         return x
+
+
+def describe_network(first: Any, rest: Stack, head: Any, shape: tuple[int, ...]) -> Description:
+    """A network in words that consists of a first layer, others and a head."""
+    layer = replace(describe_all([first], shape)[0], name="layer 1")
+    layers = [layer, *rest.describe_layers(layer.shape, 2)]
+    last = replace(describe_all([head], layers[-1].shape)[0], name="head")
+    return Description(parts=(*layers, last), shape=last.shape)
+
+
+def _are_alike(layers: Sequence[nnx.Module]) -> bool:
+    """Whether layers differ in nothing but numbers."""
+    parts = [nnx.split(layer) for layer in layers]
+    graph, shapes = parts[0][0], [jax.tree.map(jnp.shape, state) for _, state in parts]
+    return all(part[0] == graph and shape == shapes[0] for part, shape in zip(parts, shapes, strict=True))
+
+
+def _stack_layers(layers: Sequence[nnx.Module]) -> Any:
+    """Layers that are alike as one whose arrays have an axis of layers in front."""
+    parts = [nnx.split(layer) for layer in layers]
+    return nnx.merge(parts[0][0], jax.tree.map(lambda *leaves: jnp.stack(leaves), *[state for _, state in parts]))
 
 
 def save_residual(x: jax.Array) -> jax.Array:

@@ -228,11 +228,7 @@ class Transformer(nnx.Module):
         """The network in words, from the embedding to the head."""
         embedding = self.embedding.describe(shape)
         shape = embedding.shape
-        layers: Any = self.blocks.layers or ()
-        blocks = [
-            replace(layer.describe(shape), name=f"layer {number}")
-            for number, layer in enumerate(layers[: int(self.blocks.depth.active)], 1)
-        ]
+        blocks = self.blocks.describe_layers(shape)
         facts = () if self.per_token else ("mean over tokens",)
         head = describe(self.head, shape if self.per_token else shape[-1:])
         if head is None:

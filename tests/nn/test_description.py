@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from flax import nnx
 
-from l2l.nn.blocks import Convolution, Dense
+from l2l.nn.blocks import Dense
+from l2l.nn.convolution import Convolution
 from l2l.nn.description import TIMES, Describable, Description, describe, describe_all, map_shape
 from l2l.nn.option import Option
 
 
 def make_convolution(pooling: str, skip: bool) -> Convolution:
     options: dict[str, Any] = {"kernel": 3, "activation": "relu", "normalisation": "batch", "rngs": nnx.Rngs(0)}
-    return Convolution(4, 8, pooling=pooling, skip=skip, **options)
+    return Convolution(4, 8, size=(8, 8), pooling=pooling, skip=skip, **options)
 
 
 def test_stock_layers_are_described_with_the_shape_of_their_output() -> None:

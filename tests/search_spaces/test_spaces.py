@@ -92,10 +92,11 @@ class TestOwn(SpaceContract):
         return SearchSpace({**OWN, "learning_rate": Real(low=1e-4, high=1e-1, log=True)}, build_own, "own")
 
 
-def test_a_layer_that_may_pool_is_skipped_only_where_it_does_not() -> None:
+def test_layers_repeat_where_some_keep_the_size_of_a_map() -> None:
     for poolings in (("max", "none"), ("none", "average")):
         space = cnn.space(poolings=poolings)
-        assert space.choices["layer2_pooling"].value_at(0.0) == "none"
+        assert space.choices["layer1_pooling"].value_at(0.0) != "none"
+        assert space.choices["layer2_pooling"].value_at(1.0) == "none"
         assert space.choices["depth"] == Integer(low=1, high=4, repeats=True)
     assert cnn.space(poolings=("max",)).choices["depth"] == Integer(low=1, high=4)
 
