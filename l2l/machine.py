@@ -61,12 +61,7 @@ def has_accelerator() -> bool:
 def compilation_cache() -> dict[str, str]:
     """Environment variables that give JAX a persistent compilation cache; those already set keep their values."""
     # A program compiled for one processor must not be loaded on another that shares the home folder.
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        processor = platform.processor()
-    digest = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(describe_processor().encode()).hexdigest()[:8]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(home / "l2l" / f"programs-{digest}"),
@@ -76,6 +71,16 @@ def compilation_cache() -> dict[str, str]:
         "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0",
     }
     return {name: os.environ.get(name, value) for name, value in variables.items()}
+
+
+def describe_processor() -> str:
+    """The processor's architecture and the instructions that it has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = platform.processor()
+    return f"{platform.machine()} {processor}"
 
 
 def plugins() -> list[str]:

@@ -48,15 +48,17 @@ class DeviceLayout:
         """The number of lanes with the fillers that give every device equally many."""
         return -(-lanes // self.devices) * self.devices if self.axis == LANE_AXIS else lanes
 
-    def lower(self, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]) -> Any:
-        """Lowers a program of so many lanes, ready to be compiled.
+    def lower(
+        self, name: str, program: Callable[..., Any], lanes: int, shapes: Sequence[Any], shared: Sequence[Any]
+    ) -> Any:
+        """Lowers a program of so many lanes under this name, ready to be compiled.
 
         `shapes` are those of the lanes and of their states, `shared` what all lanes get. The states are donated: those
         that come out take their memory. Devices with lanes of their own do not communicate: each runs its lanes.
         """
         if self.devices == 1:
-            return jax.jit(_vectorise(program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
-        function = _vectorise(program, self.pad_lanes(lanes) // self.devices if self.axis == LANE_AXIS else lanes)
+            return jax.jit(_vectorise(name, program, lanes), donate_argnums=1).trace(*shapes, *shared).lower()
+        function = _vectorise(name, program, self.pad_lanes(lanes) // self.devices if self.axis == LANE_AXIS else lanes)
         inputs = (*[self.lane_sharding] * len(shapes), *[self.replicated_sharding] * len(shared))
         if self.axis == LANE_AXIS:
             in_specs = tuple(sharding.spec for sharding in inputs)
@@ -66,17 +68,18 @@ class DeviceLayout:
         return jitted.trace(*shapes, *shared).lower()
 
 
-def _vectorise(program: Callable[..., Any], lanes: int) -> Callable[..., Any]:
-    """The program of one lane with a leading axis P on lanes and states."""
-    if lanes > 1:
-        return jax.vmap(program, in_axes=(0, 0, None, None, None))
+def _vectorise(name: str, program: Callable[..., Any], lanes: int) -> Callable[..., Any]:
+    """The program of one lane with a leading axis P on lanes and states, as a function of this name."""
 
-    def run_single_lane(lane: Any, state: Any, *shared: Any) -> Any:
+    def run(lane: Any, state: Any, *shared: Any) -> Any:
+        if lanes > 1:
+            return jax.vmap(program, in_axes=(0, 0, None, None, None))(lane, state, *shared)
         return jax.tree.map(
             lambda leaf: leaf[None], program(*jax.tree.map(lambda leaf: leaf[0], (lane, state)), *shared)
         )
 
-    return run_single_lane
+    run.__name__ = name
+    return run
 
 
 def count_lane_devices(lanes: int, devices: int) -> int:

@@ -16,6 +16,7 @@ from l2l.engine import jax_caches
 from l2l.engine.bucket import Bucket
 from l2l.engine.cost import Cost, measure_cost
 from l2l.engine.devices import BATCH_AXIS, DeviceLayout, count_batch_devices, count_lane_devices
+from l2l.engine.trace_files import NO_FILES, TraceFiles
 from l2l.errors import InputError, check_number, suggest_names
 from l2l.space import Candidate, Categorical, Choice, Real, SearchSpace, Value
 from l2l.types import Learner, Spec
@@ -72,8 +73,8 @@ class Limits:
 class Capacity:
     """Which candidates of a space the limits and the devices allow; the cost of each shape is measured once."""
 
-    def __init__(self, space: SearchSpace[Learner], spec: Spec, limits: Limits) -> None:
-        self.space, self.spec, self.limits = space, spec, limits
+    def __init__(self, space: SearchSpace[Learner], spec: Spec, limits: Limits, files: TraceFiles = NO_FILES) -> None:
+        self.space, self.spec, self.limits, self.files = space, spec, limits, files
         self._costs: dict[str, Cost | None] = {}
         self._measured = 0
 
@@ -88,7 +89,9 @@ class Capacity:
             return self._costs[shape]
         cost: Cost | None = None
         with suppress(Exception):
-            cost = measure_cost(self.space, values, self.spec, share)
+            cost = self.files.remember(
+                lambda: measure_cost(self.space, values, self.spec, share), "cost", self.spec, shape
+            )
         while len(self._costs) >= CACHED_COSTS:
             self._costs.pop(next(iter(self._costs)))
         self._costs[shape] = cost

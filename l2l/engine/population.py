@@ -31,6 +31,7 @@ from l2l.engine.fit import ORDER, Fit, Lane, TrainingState, make_rngs
 from l2l.engine.limits import Capacity, Limits
 from l2l.engine.program_cache import CompiledProgram, ProgramCache
 from l2l.engine.size_levels import choose_size_levels
+from l2l.engine.trace_files import TraceFiles
 from l2l.nn.number import ProgramInput
 from l2l.space import Candidate, SearchSpace
 from l2l.types import Key, Learner, Task
@@ -75,7 +76,9 @@ class Population:
         epochs: int | None,
         limits: Limits | None = None,
         size_levels: SizeLevels | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
+        """`identity` says which space and task these are: if it is given, later processes trace nothing anew."""
         data = load_data(task)
         self.task, self.space = task, space
         self.spec = make_spec(task, data, epochs)
@@ -83,8 +86,9 @@ class Population:
         self.validation_examples = len(data.validation_x)
         self.summed_metrics = frozenset(metric_dtypes(task, data.validation_y))
         self.size_levels: SizeLevels = choose_size_levels(space, self.spec) if size_levels is None else size_levels
-        self.capacity = Capacity(space, self.spec, limits or Limits())
-        self.programs = ProgramCache(space, task, self.spec, data, self.capacity)
+        files = TraceFiles.of(identity)
+        self.capacity = Capacity(space, self.spec, limits or Limits(), files)
+        self.programs = ProgramCache(space, task, self.spec, data, self.capacity, files)
         self._shapes: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
         # An accelerator's memory is counted for one cohort: two at a time would fit only by chance.

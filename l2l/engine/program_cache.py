@@ -20,6 +20,7 @@ from l2l.engine.data import Data
 from l2l.engine.devices import DeviceLayout
 from l2l.engine.fit import Lane, Program, TrainingState
 from l2l.engine.limits import Capacity, device_memory
+from l2l.engine.trace_files import NO_FILES, TraceFiles, count_cache_hits
 from l2l.space import SearchSpace
 from l2l.types import Learner, Spec, Task
 
@@ -46,11 +47,20 @@ class CompiledProgram(NamedTuple):
 class ProgramCache:
     """Compiles each program once, in the thread that asks for it first; other threads wait for it.
 
-    The least recently used programs are dropped, and compiled again if they are needed again.
+    A program whose file an earlier process has left is read from there. The least recently used programs are
+    dropped, and made again if they are needed again.
     """
 
-    def __init__(self, space: SearchSpace[Learner], task: Task, spec: Spec, data: Data, capacity: Capacity) -> None:
-        self.space, self.task, self.spec, self.capacity = space, task, spec, capacity
+    def __init__(
+        self,
+        space: SearchSpace[Learner],
+        task: Task,
+        spec: Spec,
+        data: Data,
+        capacity: Capacity,
+        files: TraceFiles = NO_FILES,
+    ) -> None:
+        self.space, self.task, self.spec, self.capacity, self.files = space, task, spec, capacity, files
         self._validation_examples = len(data.validation_x)
         self._data: dict[DeviceLayout, Data] = {DeviceLayout(): jax.device_put(data)}
         self._programs: collections.OrderedDict[str, Future[CompiledProgram]] = collections.OrderedDict()
@@ -100,8 +110,15 @@ class ProgramCache:
     def _compile(self, bucket: Bucket, traced_values: Mapping[str, Any], lanes: int) -> CompiledProgram:
         started = time.perf_counter()
         layout = self.choose_layout(bucket, lanes)
-        program = Program(self.space, bucket, self.spec, self.task, self._validation_examples, layout.shard_batch)
         data = self.copy_data(layout)
+        options = _compiler_options()
+        shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(data)]
+        file = self.files.name("program", bucket, lanes, self.spec, shapes, layout.devices, layout.axis, options)
+        if (saved := self.files.load_program(file)) is not None:
+            executable, state = saved
+            _check_memory(executable.memory_analysis())
+            return CompiledProgram(executable, layout, state, {"compile": time.perf_counter() - started})
+        program = Program(self.space, bucket, self.spec, self.task, self._validation_examples, layout.shard_batch)
         state = program.state_shapes(traced_values, data)
         learner = program.build_learner(traced_values)
         batch_size = learner.microbatch or learner.batch_size
@@ -111,10 +128,14 @@ class ProgramCache:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((layout.pad_lanes(lanes), *leaf.shape), leaf.dtype), (lane, state)
         )
-        lowered = layout.lower(program, lanes, shapes, (np.int32(0), np.int32(0), data))
-        traced = time.perf_counter()
-        executable = lowered.compile(compiler_options=_compiler_options())
+        # The name tells JAX's own cache programs of another source apart, which may be equal to the last operation.
+        lowered = layout.lower(f"train_{file}", program, lanes, shapes, (np.int32(0), np.int32(0), data))
+        traced, hits = time.perf_counter(), count_cache_hits()
+        hits_before = hits.count
+        executable = lowered.compile(compiler_options=options)
         _check_memory(executable.memory_analysis())
+        if hits.count == hits_before:
+            self.files.save_program(file, executable, layout.devices, state)
         seconds = {"trace": traced - started, "compile": time.perf_counter() - traced}
         return CompiledProgram(executable, layout, state, seconds)
 

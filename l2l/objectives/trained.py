@@ -24,11 +24,13 @@ from l2l.engine.population import FULL_TRAINING, Population, TrainingPart
 from l2l.engine.program_cache import name_program
 from l2l.engine.scheduler import run_in_order
 from l2l.engine.size_levels import choose_size_levels
+from l2l.engine.trace_files import TraceFiles
 from l2l.errors import InputError, check_integer, suggest_names
 from l2l.machine import LANES, cores
 from l2l.objectives.space_check import NEEDS_PLAIN_VALUES, check_space, list_metrics
 from l2l.reward import COSTS
 from l2l.space import Candidate, SearchSpace
+from l2l.store.fingerprint import describe_built_in
 from l2l.types import Key, Learner, Outcome, Task, Trial
 
 log = logging.getLogger("l2l")
@@ -113,14 +115,23 @@ class Trained:
     def population(self) -> Population:
         """The data and the programs of this process."""
         if self._population is None:
-            self._population = Population(self.space, self.task, self.epochs, self.limits, self._size_levels)
+            self._population = Population(
+                self.space, self.task, self.epochs, self.limits, self._size_levels, self._identity
+            )
         return self._population
+
+    @property
+    def _identity(self) -> dict[str, Any] | None:
+        """What says which space and task these are; None if one is the user's own."""
+        return describe_built_in(self.space, self.task)
 
     def name_bucket(self, candidate: Candidate) -> str:
         """The name of the candidate's bucket; candidates with the same name can be lanes of one program."""
         if self._size_levels is None:  # chosen once, by the driver, and sent along to the workers
             spec = make_spec(self.task, load_data(self.task), self.epochs)
-            self._size_levels = choose_size_levels(self.space, spec)
+            self._size_levels = TraceFiles.of(self._identity).remember(
+                lambda: choose_size_levels(self.space, spec), "levels", spec
+            )
         return make_shared_bucket(self.space, candidate, self._size_levels).name
 
     def key(self, number: int) -> Key:

@@ -28,6 +28,7 @@ CODE = "space.code"
 """The digest of a user's own code; compared where both sides have one."""
 
 _ABSENT = object()
+_PLAIN = (bool, int, float, str, list, tuple, os.PathLike, type(None))
 _SHOWN = 5
 
 
@@ -78,6 +79,16 @@ def describe_builder(space: SearchSpace[Any]) -> dict[str, Any]:
     is_ours = settings["space.build"].partition(".")[0] in packages
     digest = None if is_ours else code_digest.digest(build, packages)
     return {**settings, **({CODE: digest} if digest else {})}
+
+
+def describe_built_in(space: SearchSpace[Any], task: Task) -> dict[str, Any] | None:
+    """A space and a task that come with l2l, as plain values; None if one is the user's own or holds some of theirs."""
+    home = __name__.partition(".")[0]
+    if not is_built_in(space) or type(task).__module__.partition(".")[0] != home:
+        return None
+    if not all(isinstance(value, _PLAIN) for value in _read_arguments(task).values()):
+        return None
+    return {"space": [space.name, space.describe()], "task": collect_settings(task=task)}
 
 
 def digest_data(task: Task) -> str:
