@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import os
@@ -34,8 +33,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("l2l")
 
-PACKAGES = ("l2l", "search_spaces")
-"""Our own packages, whose source every file depends on."""
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "cloudpickle")
 FOLDER = "traces"
 """The folder of the files, in that of JAX's compilation cache."""
@@ -53,7 +50,10 @@ class TraceFiles:
 
     @classmethod
     def of(cls, identity: Mapping[str, Any] | None) -> TraceFiles:
-        """The files of what `identity` describes, in the folder of JAX's cache; none if either is missing."""
+        """The files of what `identity` describes, in the folder of JAX's cache; none if either is missing.
+
+        The identity must tell apart all sources, spaces and tasks that lead to different programs.
+        """
         root = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
         if identity is None or not root or not jax.config.jax_enable_compilation_cache:  # pyright: ignore
             return cls(None)
@@ -168,10 +168,9 @@ def count_cache_hits() -> CacheHits:
 
 
 def describe_process() -> dict[str, Any]:
-    """What programs depend on apart from space and task: source, libraries, options, processor and devices."""
+    """What programs depend on besides our source, space and task: libraries, options, processor and devices."""
     options = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
     return {
-        "source": digest_source(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "options": options,
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -179,20 +178,6 @@ def describe_process() -> dict[str, Any]:
         "processor": describe_processor(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
     }
-
-
-@functools.cache
-def digest_source() -> str:
-    """A digest of our own source, file by file."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        for root in spec.submodule_search_locations or () if spec else ():
-            for path in sorted(Path(root).rglob("*.py")):
-                content = path.read_bytes()
-                digest.update(f"{package} {path.relative_to(root)} {len(content)}\n".encode())
-                digest.update(content)
-    return digest.hexdigest()
 
 
 def _limit_bytes(folder: Path, most: int) -> None:

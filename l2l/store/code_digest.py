@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -48,6 +49,20 @@ def digest(function: Any, skip: Collection[str] = ()) -> str | None:
                 used = [name for name in names if name in files[module].bound]
                 waiting += [(module, name) for name in used or files[module].bound]
     return sums.hexdigest()[:16]
+
+
+@functools.cache
+def digest_packages(*names: str) -> str:
+    """Digest of all source files of these packages."""
+    sums = hashlib.sha256()
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
+        for folder in folders:
+            for path in sorted(folder.rglob("*.py")):
+                content = path.read_bytes()
+                sums.update(f"{name} {path.relative_to(folder)} {len(content)}\n".encode() + content)
+    return sums.hexdigest()[:32]
 
 
 def unwrap(function: Any) -> Any:

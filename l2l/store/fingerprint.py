@@ -82,13 +82,18 @@ def describe_builder(space: SearchSpace[Any]) -> dict[str, Any]:
 
 
 def describe_built_in(space: SearchSpace[Any], task: Task) -> dict[str, Any] | None:
-    """A space and a task that come with l2l, as plain values; None if one is the user's own or holds some of theirs."""
+    """A space and a task that come with l2l, and l2l itself; None if one is the user's own or holds some of theirs."""
     home = __name__.partition(".")[0]
     if not is_built_in(space) or type(task).__module__.partition(".")[0] != home:
         return None
     if not all(isinstance(value, _PLAIN) for value in _read_arguments(task).values()):
         return None
-    return {"space": [space.name, space.describe()], "task": collect_settings(task=task)}
+    packages = sorted({home, *(module.partition(".")[0] for module in BUILT_IN.values())})
+    return {
+        "source": code_digest.digest_packages(*packages),
+        "space": [space.name, space.describe()],
+        "task": collect_settings(task=task),
+    }
 
 
 def digest_data(task: Task) -> str:

@@ -17,6 +17,7 @@ from l2l.engine.population import Population
 from l2l.engine.trace_files import FOLDER, NO_FILES, TraceFiles
 from l2l.objectives.trained import Trained
 from l2l.space import Real, SearchSpace
+from l2l.store import code_digest
 from l2l.store.fingerprint import describe_built_in
 from l2l.tasks.digits import Digits
 from l2l.types import Learner
@@ -51,7 +52,7 @@ def list_programs(files: Path) -> list[Path]:
 @pytest.fixture
 def program(files: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes]:
     """The file of a program that was compiled, not read from JAX's cache, and the weights that it trained."""
-    monkeypatch.setattr(trace_files, "digest_source", lambda: str(files))
+    monkeypatch.setattr(code_digest, "digest_packages", lambda *names: str(files))
     weights, is_traced = train()
     assert is_traced
     (path,) = list_programs(files)
@@ -86,16 +87,14 @@ def test_what_is_unreadable_is_compiled(program: tuple[Path, bytes], monkeypatch
     assert train() == (program[1], True)
 
 
-@pytest.mark.parametrize("change", ["source", "XLA_FLAGS", "option", "library"])
+@pytest.mark.parametrize("change", ["XLA_FLAGS", "option", "library"])
 def test_a_change_of_what_a_program_depends_on_is_another_file(
     program: tuple[Path, bytes], change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = TraceFiles.of({}).name("program")
     assert TraceFiles.of({}).name("program") == before
     assert TraceFiles.of({"space": "another"}).name("program") != before
-    if change == "source":
-        monkeypatch.setattr(trace_files, "digest_source", lambda: "another")
-    elif change == "XLA_FLAGS":
+    if change == "XLA_FLAGS":
         monkeypatch.setenv("XLA_FLAGS", "--another")
     elif change == "library":
         monkeypatch.setattr(trace_files.importlib.metadata, "version", lambda name: "0")
@@ -111,12 +110,13 @@ def test_nothing_is_kept_of_a_users_own_space_or_task(files: Path) -> None:
         pass
 
     OwnTask.__module__ = "own"
-    own = SearchSpace({"rate": Real(low=0.1, high=1)}, lambda values, spec: build(values, spec), "own")
-    assert describe_built_in(own, TASK) is None
+    users_space = SearchSpace({"rate": Real(low=0.1, high=1)}, lambda values, spec: build(values, spec), "own")
+    assert describe_built_in(users_space, TASK) is None
     assert describe_built_in(SPACE, OwnTask()) is None
     assert describe_built_in(SPACE, TASK) == describe_built_in(SPACE, Digits(epochs=1))
     assert describe_built_in(SPACE, TASK) != describe_built_in(mlp.space(), TASK)
-    Trained(own, TASK).name_bucket(own.candidate({"rate": 0.5}))
+    assert describe_built_in(SPACE, TASK) != describe_built_in(SPACE, Digits(epochs=2))
+    Trained(users_space, TASK).name_bucket(users_space.candidate({"rate": 0.5}))
     assert not files.exists()
 
 
@@ -132,16 +132,16 @@ def test_a_folder_that_cannot_be_written_is_no_error(files: Path) -> None:
 
 
 def test_a_value_is_computed_once(files: Path) -> None:
-    kept = TraceFiles.of({})
+    trace_cache = TraceFiles.of({})
     calls: list[int] = []
 
     def compute() -> dict[str, tuple[int, ...]]:
         calls.append(1)
         return {"width": (1, 2)}
 
-    assert [kept.remember(compute, "levels", 1) for _ in range(2)] == [{"width": (1, 2)}] * 2
+    assert [trace_cache.remember(compute, "levels", 1) for _ in range(2)] == [{"width": (1, 2)}] * 2
     assert len(calls) == 1
-    kept.remember(compute, "levels", 2)
+    trace_cache.remember(compute, "levels", 2)
     assert len(calls) == 2
     assert NO_FILES.remember(compute, "levels", 1) == {"width": (1, 2)}
     assert len(calls) == 3
@@ -149,15 +149,15 @@ def test_a_value_is_computed_once(files: Path) -> None:
 
 def test_the_files_that_were_not_used_for_longest_make_room(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace_files, "MAX_BYTES", 3000)
-    kept = TraceFiles.of({})
+    trace_cache = TraceFiles.of({})
     draw = np.random.default_rng(0)
     for number in range(3):
-        kept.remember(lambda: draw.bytes(900), number)
-    first, second, _ = (files / kept.name(number) for number in range(3))
+        trace_cache.remember(lambda: draw.bytes(900), number)
+    first, second, _ = (files / trace_cache.name(number) for number in range(3))
     for age, path in enumerate((second, first)):
         path.touch()
         trace_files.os.utime(path, (age + 1, age + 1))
-    kept.remember(lambda: None, 0)  # reading is using
-    kept.remember(lambda: draw.bytes(900), 3)
+    trace_cache.remember(lambda: None, 0)  # reading is using
+    trace_cache.remember(lambda: draw.bytes(900), 3)
     assert first.exists()
     assert not second.exists()

@@ -150,3 +150,18 @@ def test_without_a_file_there_is_no_digest() -> None:
 @pytest.mark.parametrize("wrap", [lambda f: f.__get__(3), lambda f: __import__("functools").partial(f, 1)])
 def test_what_is_wrapped_around_a_function_is_looked_through(wrap) -> None:
     assert code_digest.unwrap(wrap(forget)) is forget
+
+
+def test_the_digest_of_a_package_is_that_of_all_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "sourced" / "inner").mkdir(parents=True)
+    digests: list[str] = []
+    for file, text in (("__init__.py", ""), ("inner/a.py", "1"), ("inner/a.py", "2"), ("inner/b.py", "2")):
+        (tmp_path / "sourced" / file).write_text(text)
+        code_digest.digest_packages.cache_clear()
+        digests.append(code_digest.digest_packages("sourced"))
+    assert len(set(digests)) == 4
+    (tmp_path / "sourced" / "data.txt").write_text("no source")
+    code_digest.digest_packages.cache_clear()
+    assert code_digest.digest_packages("sourced") == digests[-1]
+    code_digest.digest_packages.cache_clear()
