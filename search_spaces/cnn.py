@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, make_linear
-from l2l.nn.conditional import Skippable
 from l2l.nn.convolution import POOLINGS, Convolution, ToFeatures, list_sizes
 from l2l.nn.description import Description
 from l2l.nn.dropout import make_dropout
@@ -33,7 +32,7 @@ class Cnn(nnx.Module):
         height, width, channels = spec.inputs
         size = Option.of((height, width))
         depth = Length.of(values["depth"])
-        layers: list[Skippable] = []
+        layers: list[Convolution] = []
         for n in range(1, depth.size + 1):
             layer = Convolution(
                 channels,
@@ -46,7 +45,7 @@ class Cnn(nnx.Module):
                 pooling=values[f"layer{n}_pooling"],
                 rngs=rngs,
             )
-            layers.append(Skippable(layer))
+            layers.append(layer)
             channels = values[f"layer{n}_filters"]
             if layer.size_out.is_plain:
                 size = layer.size_out

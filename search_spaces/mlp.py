@@ -10,9 +10,7 @@ import jax
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, Dense, make_linear
-from l2l.nn.conditional import Skippable
 from l2l.nn.description import Description
-from l2l.nn.dropout import make_dropout
 from l2l.nn.length import Length
 from l2l.nn.norm import NORMALISATIONS
 from l2l.nn.stack import Stack, describe_network
@@ -25,7 +23,7 @@ class Mlp(nnx.Module):
     """A perceptron over flattened inputs."""
 
     def __init__(self, values: Mapping[str, Any], spec: Spec, rngs: nnx.Rngs) -> None:
-        layers: list[Skippable] = []
+        layers: list[Dense] = []
         features: int | Length = math.prod(spec.inputs)
         depth = Length.of(values["depth"])
         for n in range(1, depth.size + 1):
@@ -35,9 +33,10 @@ class Mlp(nnx.Module):
                 activation=values[f"layer{n}_activation"],
                 normalisation=values[f"layer{n}_normalisation"],
                 skip=values[f"layer{n}_skip"],
+                dropout_rate=values["dropout"],
                 rngs=rngs,
             )
-            layers.append(Skippable(layer, make_dropout(values["dropout"], rngs=rngs)))
+            layers.append(layer)
             features = values[f"layer{n}_width"]
         self.first, self.rest = layers[0], Stack(layers[1:], depth - 1)
         self.head = make_linear(features, spec.outputs, rngs=rngs)

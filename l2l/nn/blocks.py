@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.nn.conditional import switch_and_recompute
+from l2l.nn.conditional import call_if, switch_and_recompute
 from l2l.nn.description import Description, describe, map_shape
+from l2l.nn.dropout import make_dropout
 from l2l.nn.initial import he_normal, zeros
 from l2l.nn.length import Length
 from l2l.nn.norm import make_norm
@@ -44,7 +45,7 @@ class Standardised(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """One layer of a perceptron: linear map, normalisation, activation, and the input added if `skip`."""
+    """One layer of a perceptron: linear map, normalisation, activation, the input added if `skip`, and dropout."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Dense(nnx.Module):
         activation: str | Option,
         normalisation: str | Option,
         skip: bool | Option,
+        dropout_rate: Any = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
         self.normalisation = Option.of(normalisation)
@@ -65,13 +67,17 @@ class Dense(nnx.Module):
         projects = self.skip.can_be("projected")
         self.project = make_linear(features_in, features, bias=False, rngs=rngs) if projects else None
         self.activation = Option.of(activation).check("activation", ACTIVATIONS)
+        self.drop = make_dropout(dropout_rate, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, in]` to `[B, out]`."""
+    def __call__(self, x: jax.Array, is_used: Any = True) -> jax.Array:
+        """`[B, in]` to `[B, out]`; `x` itself, of this shape, if not `is_used` (a bool, or `[]`)."""
+        if is_used is not True:
+            return call_if(is_used, [self], x)
         y = save_residual(x @ self.linear.kernel[...])
         y = add_bias(self.linear, self.normalisation, y)
         y = y if self.norm is None else self.norm(y)
-        return add_skip(self.skip, self.project, x, activate(self.activation, y))
+        drop: Any = self.drop
+        return drop(add_skip(self.skip, self.project, x, activate(self.activation, y)))
 
     def describe(self, shape: tuple[int, ...]) -> Description:
         """The layer in words."""

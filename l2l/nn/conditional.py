@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l.nn.description import Description, describe_all
-
 
 def switch_and_recompute(
     index: Any, branches: Sequence[Callable[[Any, Any], tuple[Any, Any]]], inputs: Any, constants: Any = ()
@@ -89,22 +87,6 @@ def call_if(flag: Any, modules: Iterable[Any], x: jax.Array, *extra: Any, recomp
     if updates := changes | counts:
         nnx.update(modules, jax.tree.unflatten(tree, [updates.get(index, leaf) for index, leaf in enumerate(leaves)]))
     return y
-
-
-class Skippable(nnx.Module):
-    """Modules that are called one by one, where data say so; they keep the shape of their input."""
-
-    def __init__(self, *modules: nnx.Module) -> None:
-        self.modules = nnx.List(modules)
-
-    def __call__(self, x: jax.Array, is_used: Any = True) -> jax.Array:
-        """`x` through the modules if `is_used` (a bool, or `[]`), else `x`."""
-        return call_if(is_used, self.modules, x)
-
-    def describe(self, shape: tuple[int, ...]) -> Description:
-        """The modules in words."""
-        parts = describe_all(self.modules, shape)
-        return Description(parts=parts, shape=parts[-1].shape if parts else shape)
 
 
 def _restrict(leaves: dict[int, Any], names: Iterable[int]) -> dict[int, Any]:

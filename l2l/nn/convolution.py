@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from l2l.nn.blocks import ACTIVATIONS, activate, add_bias, add_skip, choose_skip, describe_rest
+from l2l.nn.conditional import call_if
 from l2l.nn.conv import convolve_patches
 from l2l.nn.description import Description, describe_kernel
 from l2l.nn.initial import he_normal, zeros
@@ -57,8 +58,13 @@ class Convolution(nnx.Module):
         self.size = Option.of(size)
         self.size_out = halve_size(self.size, self.pooling)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, in]` to `[B, H', W', out]`: half of the height and width (rounded up) where it always pools."""
+    def __call__(self, x: jax.Array, is_used: Any = True) -> jax.Array:
+        """`[B, H, W, in]` to `[B, H', W', out]`: half of the height and width (rounded up) where it always pools.
+
+        `x` itself, of this shape, if not `is_used` (a bool, or `[]`).
+        """
+        if is_used is not True:
+            return call_if(is_used, [self], x)
         weights: Any = self.conv.kernel[...]
         y = save_residual(self.kernel.apply(lambda k, x, w: convolve_patches(x, w[:k, :k], (1, 1), "SAME"), x, weights))
         y = add_bias(self.conv, self.normalisation, y)

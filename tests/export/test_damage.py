@@ -140,13 +140,13 @@ def test_an_architecture_that_is_none(best: Path, content: bytes, words: str) ->
 
 
 VALUES: list[tuple[dict[str, Any], str]] = [
-    ({"layer1_width": 16}, "expected float32 [16, 10]"),
-    ({"layer1_width": 10**9}, "expected float32 [1000000000, 10]"),
+    ({"layer1_width": 16}, "expected float32 [64, 16]"),
+    ({"layer1_width": 10**9}, "expected float32 [64, 1000000000]"),
     ({"layer1_width": 10**30}, "weights.safetensors"),
     ({"layer1_width": -8}, "does not describe a model"),
     ({"layer1_width": "8"}, "does not describe a model"),
     ({"layer1_width": [8]}, "'layer1_width' must be a number, a text, true, false or null, got list"),
-    ({"layer1_normalisation": "none"}, "lacks the tensor 'model.layers.0.linear.bias'"),
+    ({"layer1_normalisation": "none"}, "lacks the tensor 'model.first.linear.bias'"),
     ({"layer1_activation": "rulu"}, "(ValueError: activation 'rulu' is unknown, expected one of relu, gelu"),
     ({"depth": 10**9}, "does not describe a model of the space 'mlp' (KeyError: 'layer2_width')"),
     ({"optimizer": "newton"}, "does not describe a model"),

@@ -220,7 +220,7 @@ def single(folder: Path) -> None:
 
 
 DAMAGES = {
-    "missing": (lambda folder: None, r"there is no table .*toy\.npz; give the path of an \.npz file, or set L2L_DATA"),
+    "missing": (lambda folder: None, r"there is no tabular benchmark .*toy\.npz; give the path of an .* set L2L_DATA"),
     "empty": (put(b""), r"there is no|is not an \.npz file"),
     "text": (put(b"arch,reward\n1,2\n"), r"toy\.npz is not an \.npz file; write one with numpy\.savez"),
     "pickle": (put(pickle.dumps([1, 2])), "is not an .npz file"),
@@ -308,10 +308,10 @@ def test_a_relative_path_is_also_looked_for_among_the_data(toy: Path, monkeypatc
     monkeypatch.chdir(toy.parent / "elsewhere")
     monkeypatch.setenv("L2L_DATA", str(toy.parent))
     assert len(space("toy.npz", "codes").choices) == 3
-    words = rf"no table other\.npz here, nor in L2L_DATA as {toy.parent}/other\.npz; give the path of an \.npz file\.$"
+    words = rf"no tabular benchmark other\.npz here, nor in L2L_DATA as {toy.parent}/other\.npz; give the path of"
     with pytest.raises(InputError, match=words):
         space("other.npz", "codes")
-    with pytest.raises(InputError, match=r"^there is no table /nowhere/other\.npz"):
+    with pytest.raises(InputError, match=r"^there is no tabular benchmark /nowhere/other\.npz"):
         Lookup("/nowhere/other.npz", "reward").check()
     with pytest.raises(InputError, match=r"must be the name of an \.npz file, got ''"):
         Lookup("", "reward").check()
@@ -352,7 +352,7 @@ def test_what_a_table_cannot_do_is_refused_at_once(toy: Path) -> None:
         run(toy, "run", reward=Metric("accuracy"))
     with pytest.raises(InputError, match="looked up and build no model; give objective=tabular"):
         run(toy, "run", objective=Trained, task=Digits())
-    with pytest.raises(InputError, match="a table, which nothing can be trained on"):
+    with pytest.raises(InputError, match="a tabular benchmark, which nothing can be trained on"):
         Lookup(toy, "reward").score(np.zeros(1), np.zeros(1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"task\.metric must be the name of a column, got ''"):
         Lookup(toy, "")

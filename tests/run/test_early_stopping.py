@@ -14,10 +14,11 @@ import pytest
 from test_loop import Chained, Recorder, run, table
 from toys import Curved, Hashed
 
+from l2l.abilities import get_title
 from l2l.errors import InputError
 from l2l.executors.local import Local
 from l2l.reward import Metric
-from l2l.run.result import Result, title
+from l2l.run.result import Result
 from l2l.rungs import Asha, Halving, Hyperband, Median
 from l2l.searchers.controllers.controller import Controller
 from l2l.searchers.controllers.ppo import Ppo
@@ -136,7 +137,7 @@ def test_any_interruption_leaves_the_same_search(tmp_path: Path, name: str, monk
         Qmc(),
         CmaEs(),
     ],
-    ids=title,
+    ids=get_title,
 )
 def test_every_searcher_climbs_and_is_replayed(tmp_path: Path, searcher: Any) -> None:
     whole = climb(tmp_path / "whole", searcher=searcher, store=OptunaStore("memory"), rungs=Asha())

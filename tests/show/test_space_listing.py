@@ -62,9 +62,9 @@ def test_layers_that_repeat_are_listed_once() -> None:
 def test_what_differs_is_listed_apart() -> None:
     text = list_choices(importlib.import_module("search_spaces.cnn").space(depth=(1, 3)))
     rows = {line.split()[0]: line for line in text.splitlines() if line}
-    assert "none, max, average" in rows["layer2..3_pooling"]
+    assert "max, average, none" in rows["layer2..3_pooling"]
     assert "max, average" in rows["layer1_pooling"]
-    assert "one for each" in rows["layer1_pooling"]
+    assert "one for each" in rows["batch_size"]
     assert "shared, repeats" in rows["depth"]
     assert "0.0003 to 0.01, logarithmic" in rows["adamw_learning_rate"]
     assert "optimizer = adamw" in rows["adamw_learning_rate"]
