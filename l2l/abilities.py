@@ -57,6 +57,15 @@ class SharesPrograms(Protocol):
 
 
 @runtime_checkable
+class PlansPrograms(Protocol):
+    """An objective whose programs suit the length of a search."""
+
+    def plan(self, trials: int) -> None:
+        """Says for how many trials the search was begun; called before the first of them."""
+        ...
+
+
+@runtime_checkable
 class LimitsLanes(Protocol):
     """An objective that says how many trials of a cohort run in one call."""
 

@@ -1,8 +1,7 @@
 """The words of l2l: its records and the duties of its parts. Imports no jax at run time.
 
-Records first (`Spec`, `Learner`, `Outcome`, `Trial`), then roles: data (`Task`), proposals (`Searcher`), training
-(`Objective`, `Staged`, `Rungs`, `Reward`, `Executor`), and what a search leaves behind (`Store`, `TrialLog`).
-`l2l.abilities` has what some parts can do besides.
+Records first, then roles: data (`Task`), proposals (`Searcher`), training (`Objective`, `Staged`, `Rungs`, `Reward`,
+`Executor`), what a search leaves behind (`Store`, `TrialLog`). `l2l.abilities` has what some parts can do besides.
 """
 
 from __future__ import annotations
@@ -21,13 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import optax
     from flax import nnx
-
 Key: TypeAlias = "jax.Array"
 """A typed JAX key (`jax.random.key`): every random decision folds its number and purpose into one."""
 ASK = 2**32 - 1
 """Folded into the seed's key for proposals; trials fold in their own numbers."""
-START = 2**32 - 2
-"""Folded into the proposals' key for a searcher's first state; no proposal folds in this number."""
 Array: TypeAlias = "jax.Array"
 Split: TypeAlias = Literal["train", "validation", "test"]
 State = TypeVar("State")
@@ -318,6 +314,10 @@ class TrialLog(Protocol):
     @property
     def seconds(self) -> float:
         """Time spent in the store so far."""
+        ...
+
+    def recall(self, name: str, value: int) -> int:
+        """The number of this name that the study was begun with; if there is none, `value`, which is stored."""
         ...
 
     def count(self) -> int:

@@ -12,7 +12,7 @@ from l2l.cli.overrides import SWEEP_FLAGS
 from l2l.errors import InputError, check_part
 from l2l.machine import compilation_cache
 
-USAGE = "l2l show RUN [out=FILE], or l2l show space=NAME [space.ARGUMENT=VALUE] ..."
+USAGE = "l2l show RUN [out=FILE], or l2l show space=NAME [space.ARGUMENT=VALUE] [task=NAME] [trials=N] ..."
 
 
 def show(words: list[str]) -> None:
@@ -33,7 +33,7 @@ def show(words: list[str]) -> None:
 
 
 def _show_space(words: list[str], space_words: list[str]) -> None:
-    """Prints the choices of a space as a table."""
+    """Prints the choices of a space as a table, and the number of its programs if there is a task."""
 
     def print_listing(plain: dict[str, Any]) -> None:
         from l2l.show.space_listing import list_choices
@@ -43,9 +43,26 @@ def _show_space(words: list[str], space_words: list[str]) -> None:
             raise InputError(f"show takes the folder of a run, or a space: {USAGE}")
         if plain["out"] is not None:
             raise InputError("show space=NAME prints a table and takes no out=; out=FILE is for the picture of a run.")
-        print(list_choices(space))
+        lines = [list_choices(space)]
+        if any(re.match(r"[+~]*task\b", word) for word in words):
+            lines.append(_describe_programs(space, plain))
+        print("\n".join(lines))
 
     run_jobs("search", words, print_listing)
+
+
+def _describe_programs(space: Any, plain: dict[str, Any]) -> str:
+    """How many programs a search of this configuration needs. Raises: InputError if task and space do not fit."""
+    import jax
+
+    from l2l.show.programs import describe_programs
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is trained
+    task = instantiate_config(plain["task"])
+    task.check()
+    objective = instantiate_config(plain["objective"])(space=space, task=task, seed=0)
+    objective.check()
+    return describe_programs(space, objective, plain["trials"])
 
 
 def _show_run(folder: str, words: list[str], space_words: list[str]) -> None:

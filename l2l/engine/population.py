@@ -16,7 +16,6 @@ from flax import nnx
 
 from l2l.engine.bucket import (
     Bucket,
-    SizeLevels,
     make_exact_bucket,
     make_lane_data,
     make_own_values,
@@ -30,7 +29,7 @@ from l2l.engine.evaluate import metric_dtypes
 from l2l.engine.fit import ORDER, Fit, Lane, TrainingState, make_rngs
 from l2l.engine.limits import Capacity, Limits
 from l2l.engine.program_cache import CompiledProgram, ProgramCache
-from l2l.engine.size_levels import choose_size_levels
+from l2l.engine.size_levels import ProgramPlan, plan_programs
 from l2l.engine.trace_files import TraceFiles
 from l2l.nn.number import ProgramInput
 from l2l.space import Candidate, SearchSpace
@@ -75,7 +74,7 @@ class Population:
         task: Task,
         epochs: int | None,
         limits: Limits | None = None,
-        size_levels: SizeLevels | None = None,
+        plan: ProgramPlan | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
         """`identity` says which space and task these are: if it is given, later processes trace nothing anew."""
@@ -85,10 +84,10 @@ class Population:
         self.statistics = compute_statistics(task, data)
         self.validation_examples = len(data.validation_x)
         self.summed_metrics = frozenset(metric_dtypes(task, data.validation_y))
-        self.size_levels: SizeLevels = choose_size_levels(space, self.spec) if size_levels is None else size_levels
+        self.plan = plan_programs(space, self.spec) if plan is None else plan
         files = TraceFiles.of(identity)
         self.capacity = Capacity(space, self.spec, limits or Limits(), files)
-        self.programs = ProgramCache(space, task, self.spec, data, self.capacity, files)
+        self.programs = ProgramCache(space, task, self.spec, data, self.capacity, self.plan.compiles_quickly, files)
         self._shapes: collections.OrderedDict[str, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
         # An accelerator's memory is counted for one cohort: two at a time would fit only by chance.
@@ -96,7 +95,7 @@ class Population:
 
     def bucket(self, candidate: Candidate) -> Bucket:
         """The candidate's bucket; without padding if the machine has no room for the padded sizes."""
-        padded = make_shared_bucket(self.space, candidate, self.size_levels)
+        padded = make_shared_bucket(self.space, candidate, self.plan.levels)
         if not padded.sizes or self.capacity.choose_layout(padded):
             return padded
         return make_unpadded_bucket(self.space, candidate)

@@ -31,6 +31,9 @@ PROGRAMS_PER_CLEARING = 10
 OPTIMISATION_LEVEL = "xla_backend_optimization_level"
 """The name of the compiler option that says how much XLA optimises, from 0 to 3."""
 
+FUSION_EMITTERS = "xla_cpu_use_fusion_emitters"
+"""The name of the compiler option for the newer way to compile loops: faster ones, compiled for longer."""
+
 
 class CompiledProgram(NamedTuple):
     """A compiled program of P lanes."""
@@ -58,9 +61,11 @@ class ProgramCache:
         spec: Spec,
         data: Data,
         capacity: Capacity,
+        compiles_quickly: bool = False,
         files: TraceFiles = NO_FILES,
     ) -> None:
-        self.space, self.task, self.spec, self.capacity, self.files = space, task, spec, capacity, files
+        self.space, self.task, self.spec, self.capacity = space, task, spec, capacity
+        self._options, self._files = _make_compiler_options(compiles_quickly), files
         self._validation_examples = len(data.validation_x)
         self._data: dict[DeviceLayout, Data] = {DeviceLayout(): jax.device_put(data)}
         self._programs: collections.OrderedDict[str, Future[CompiledProgram]] = collections.OrderedDict()
@@ -111,10 +116,9 @@ class ProgramCache:
         started = time.perf_counter()
         layout = self.choose_layout(bucket, lanes)
         data = self.copy_data(layout)
-        options = _compiler_options()
         shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(data)]
-        file = self.files.name("program", bucket, lanes, self.spec, shapes, layout.devices, layout.axis, options)
-        if (saved := self.files.load_program(file)) is not None:
+        file = self._files.name("program", bucket, lanes, self.spec, shapes, layout.devices, layout.axis, self._options)
+        if (saved := self._files.load_program(file)) is not None:
             executable, state = saved
             _check_memory(executable.memory_analysis())
             return CompiledProgram(executable, layout, state, {"compile": time.perf_counter() - started})
@@ -132,10 +136,10 @@ class ProgramCache:
         lowered = layout.lower(f"train_{file}", program, lanes, shapes, (np.int32(0), np.int32(0), data))
         traced, hits = time.perf_counter(), count_cache_hits()
         hits_before = hits.count
-        executable = lowered.compile(compiler_options=options)
+        executable = lowered.compile(compiler_options=self._options)
         _check_memory(executable.memory_analysis())
         if hits.count == hits_before:
-            self.files.save_program(file, executable, layout.devices, state)
+            self._files.save_program(file, executable, layout.devices, state)
         seconds = {"trace": traced - started, "compile": time.perf_counter() - traced}
         return CompiledProgram(executable, layout, state, seconds)
 
@@ -153,13 +157,15 @@ def name_program(bucket: Bucket, lanes: int) -> str:
     return json.dumps([bucket.name, lanes])
 
 
-def _compiler_options() -> dict[str, Any]:
-    """XLA's options: on a CPU, compile quickly, and for the one thread that calls the program."""
+def _make_compiler_options(compiles_quickly: bool) -> dict[str, Any]:
+    """XLA's options: on a CPU, compile sooner, and for the one thread that calls the program."""
     if jax.default_backend() != "cpu":
         return {}
     options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
     if OPTIMISATION_LEVEL not in os.environ.get("XLA_FLAGS", ""):  # what the user has set would be overridden
         options[OPTIMISATION_LEVEL] = 1
+    if compiles_quickly and FUSION_EMITTERS not in os.environ.get("XLA_FLAGS", ""):
+        options[FUSION_EMITTERS] = False
     return options
 
 

@@ -1,7 +1,7 @@
 """Size levels: the sizes that padded choices are padded to, and so the number of programs that a space needs.
 
 Padding costs operations, but every further level costs the compilation of a program. A worked example: four sampled
-candidates need the widths 16, 32, 32 and 64. Each stands for 50 of the search's 200 candidates (`HORIZON`). At width
+candidates need the widths 16, 32, 32 and 64. Each stands for 50 of the search's 200 candidates. At width
 64 a candidate runs for 0.1 s (4e9 operations at 4e10 a second), at narrower widths for proportionally less, and a
 program takes 4 s to compile:
 
@@ -14,6 +14,8 @@ program takes 4 s to compile:
 A level of its own for width 16 would save 1.25 s of running and cost 4 s of compiling. `find_cheapest_levels` finds
 this minimum by dynamic programming. Where a space has several pads (names that padded choices share, as "width"),
 `choose_size_levels` does so for one pad at a time, given the levels of the others: coordinate descent.
+
+Compiling with fewer optimisations is a like bargain, for all programs of a search at once (`plan_programs`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from l2l.types import Learner, Spec
 SAMPLES = 24
 """Candidates sampled from a space to see which sizes they need."""
 HORIZON = 200
-"""Candidates of a search for which the levels are to be cheapest."""
+"""Candidates of a search, where nobody says how many there will be."""
 RATES = {False: 4e10, True: 4e12}
 """Operations a second of one training: on one core of a CPU, and on an accelerator (True).
 
@@ -43,12 +45,23 @@ These are constants, so that a search has the same programs at every start."""
 COMPILE_SECONDS = {False: 4.0, True: 10.0}
 """Seconds to trace and compile a program of up to `EQUATIONS` equations: on a CPU, measured with the built-in spaces
 on two cores; on an accelerator (True), an assumption."""
+QUICK_COMPILE, QUICK_RUN = 0.65, 1.25
+"""How many times longer compiling and running take with fewer optimisations: on a CPU, measured with the built-in
+spaces on the digits (compiling 0.63 to 0.7, running 1.0 for perceptrons, 1.2 to 1.35 for the others)."""
 EQUATIONS = 500
 """Equations of a model above which compiling takes proportionally longer."""
 MANY_PADS = 3
 """Pads from which on a space is large: fewer candidates are measured, and the number of its programs is limited."""
 MAX_COMBINATIONS = 4
 """The most combinations of levels in a space with `MANY_PADS` pads: its programs take longest to compile."""
+
+
+class ProgramPlan(NamedTuple):
+    """What a search's programs have in common."""
+
+    levels: SizeLevels
+    compiles_quickly: bool = False
+    """Whether XLA compiles them with fewer optimisations, since little is trained."""
 
 
 class SampledCandidate(NamedTuple):
@@ -80,32 +93,60 @@ class Demand(NamedTuple):
     """Of its training at each size that may become a level, ascending."""
 
 
-def choose_size_levels(space: SearchSpace[Learner], spec: Spec) -> SizeLevels:
-    """The levels of each pad that are cheapest for `HORIZON` candidates: a function of space, task and kind of device.
+def plan_programs(space: SearchSpace[Learner], spec: Spec, trials: int = HORIZON) -> ProgramPlan:
+    """The programs of a search of so many trials: a function of these, the task and the kind of device.
+
+    Of a space that has no sizes to choose from nothing is measured.
+    """
+    sizes = list_padded_sizes(space)
+    if all(len(pad_sizes) == 1 for pad_sizes in sizes.values()):
+        return ProgramPlan(sizes)
+    rng = random.Random(0)
+    candidates = [space.sample(rng) for _ in range(SAMPLES)]
+    samples = _sample_costs(space, spec, candidates, sizes)
+    compile_seconds = COMPILE_SECONDS[machine.has_accelerator()]
+    if len(sizes) >= MANY_PADS:
+        compile_seconds *= _compare_length(space, spec, candidates[0], sizes)
+    levels = _choose_all_levels(sizes, samples, trials, compile_seconds)
+    if machine.has_accelerator():
+        return ProgramPlan(levels)
+    programs = {
+        repr((sample.kind, {pad: _round_up(need, levels[pad]) for pad, need in sample.needs.items()}))
+        for sample in samples
+    }
+    run = trials * statistics.fmean(_count_padded(sample, levels) for sample in samples) / RATES[False]
+    saved = (1.0 - QUICK_COMPILE) * compile_seconds * min(len(programs), trials)
+    return ProgramPlan(levels, (QUICK_RUN - 1.0) * run < saved)
+
+
+def choose_size_levels(space: SearchSpace[Learner], spec: Spec, trials: int = HORIZON) -> SizeLevels:
+    """The levels of each pad that are cheapest for so many trials: a function of space, task and kind of device."""
+    return plan_programs(space, spec, trials).levels
+
+
+def _choose_all_levels(
+    sizes: Mapping[str, Sequence[int]], samples: Sequence[SampledCandidate], trials: int, compile_seconds: float
+) -> SizeLevels:
+    """The levels of all pads.
 
     Two passes over the pads, those first whose size costs most operations; in a large space, levels that save least
     are then removed until few combinations are left.
     """
-    sizes = list_padded_sizes(space)
-    if all(len(pad_sizes) == 1 for pad_sizes in sizes.values()):
-        return sizes
-    rng = random.Random(0)
-    candidates = [space.sample(rng) for _ in range(SAMPLES)]
-    samples = _sample_costs(space, spec, candidates, sizes)
-    is_large = len(sizes) >= MANY_PADS
-    compile_seconds = COMPILE_SECONDS[machine.has_accelerator()]
-    if is_large:
-        compile_seconds *= _compare_length(space, spec, candidates[0], sizes)
-    levels: dict[str, tuple[int, ...]] = {pad: pad_sizes[-1:] for pad, pad_sizes in sizes.items()}
+    levels: dict[str, tuple[int, ...]] = {pad: tuple(pad_sizes[-1:]) for pad, pad_sizes in sizes.items()}
     weights = {pad: sum(sample.operations * sample.exponents.get(pad, 0.0) for sample in samples) for pad in sizes}
     for _ in range(2 if len(sizes) > 1 else 1):
         for pad in sorted(sizes, key=lambda pad: -weights[pad]):
-            levels[pad] = _choose_levels(pad, sizes[pad], samples, levels, compile_seconds)
-    return _limit_combinations(levels, samples) if is_large else levels
+            levels[pad] = _choose_levels(pad, sizes[pad], samples, levels, trials, compile_seconds)
+    return _limit_combinations(levels, samples) if len(sizes) >= MANY_PADS else levels
 
 
 def _choose_levels(
-    pad: str, sizes: Sequence[int], samples: Sequence[SampledCandidate], levels: SizeLevels, compile_seconds: float
+    pad: str,
+    sizes: Sequence[int],
+    samples: Sequence[SampledCandidate],
+    levels: SizeLevels,
+    trials: int,
+    compile_seconds: float,
 ) -> tuple[int, ...]:
     """The cheapest levels of one pad, given those of the other pads."""
     users = [sample for sample in samples if pad in sample.needs]
@@ -120,7 +161,7 @@ def _choose_levels(
         if sample.operations:
             demands.append(Demand(sample.needs[pad], repr((sample.kind, others)), operations))
     rate = RATES[machine.has_accelerator()]
-    return find_cheapest_levels(sizes, demands, HORIZON / len(samples), rate, compile_seconds)
+    return find_cheapest_levels(sizes, demands, trials / len(samples), rate, compile_seconds)
 
 
 def find_cheapest_levels(
@@ -152,12 +193,7 @@ def _limit_combinations(levels: SizeLevels, samples: Sequence[SampledCandidate])
         return remaining | {pad: tuple(level for level in remaining[pad] if level != size)}
 
     def count_operations(levels: SizeLevels) -> float:
-        return sum(
-            sample.estimate_operations(
-                {pad: _round_up(need, levels[pad]) / levels[pad][-1] for pad, need in sample.needs.items()}
-            )
-            for sample in samples
-        )
+        return sum(_count_padded(sample, levels) for sample in samples)
 
     patterns = {frozenset(sample.needs) for sample in samples}
     # A candidate with only some of another's pads is padded as the other one.
@@ -180,6 +216,12 @@ def _compare_length(
         equations = count_model_equations(space, largest, make_lane_data(space, candidate, largest), spec)
         return max(equations / EQUATIONS, 1.0)
     return 1.0
+
+
+def _count_padded(sample: SampledCandidate, levels: SizeLevels) -> float:
+    """The operations of a sampled candidate's training, padded to these levels."""
+    shares = {pad: _round_up(need, levels[pad]) / levels[pad][-1] for pad, need in sample.needs.items()}
+    return sample.estimate_operations(shares)
 
 
 def _round_up(need: int, levels: Sequence[int]) -> int:

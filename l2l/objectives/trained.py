@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from l2l.engine.bucket import SizeLevels, make_exact_bucket, make_shared_bucket
+from l2l.engine.bucket import make_exact_bucket, make_shared_bucket
 from l2l.engine.checkpoint import Checkpoints, DamagedCheckpoint, flatten_state
 from l2l.engine.cohort import Cohort, group_cohorts, halve_lanes, halve_trials, plan_calls
 from l2l.engine.data import load_data, make_spec
@@ -23,7 +23,7 @@ from l2l.engine.limits import Limits
 from l2l.engine.population import FULL_TRAINING, Population, TrainingPart
 from l2l.engine.program_cache import name_program
 from l2l.engine.scheduler import run_in_order
-from l2l.engine.size_levels import choose_size_levels
+from l2l.engine.size_levels import HORIZON, ProgramPlan, plan_programs
 from l2l.engine.trace_files import TraceFiles
 from l2l.errors import InputError, check_integer, suggest_names
 from l2l.machine import LANES, cores
@@ -65,7 +65,8 @@ class Trained:
     costs: Sequence[str] = ()
     latency_batch: int = 1
     _population: Population | None = field(default=None, init=False, repr=False, compare=False)
-    _size_levels: SizeLevels | None = field(default=None, init=False, repr=False, compare=False)
+    _trials: int = field(default=HORIZON, init=False, repr=False, compare=False)
+    _plan: ProgramPlan | None = field(default=None, init=False, repr=False, compare=False)
     _checkpoints: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,12 +100,13 @@ class Trained:
     def with_checkpoints(self, folder: Path) -> Trained:
         """The same objective; it saves in `folder` the trials that stop at a rung, and they go on from there."""
         copy = replace(self)
-        copy._population, copy._size_levels, copy._checkpoints = (
-            self._population,
-            self._size_levels,
-            Checkpoints(folder),
-        )
+        copy._trials, copy._plan, copy._population = self._trials, self._plan, self._population
+        copy._checkpoints = Checkpoints(folder)
         return copy
+
+    def plan(self, trials: int) -> None:
+        """Says for how many trials the search was begun: the more there are, the more programs pay."""
+        self._trials, self._plan, self._population = trials, None, None
 
     def retain(self, numbers: Collection[int]) -> None:
         """Deletes the checkpoints of all other trials."""
@@ -116,9 +118,19 @@ class Trained:
         """The data and the programs of this process."""
         if self._population is None:
             self._population = Population(
-                self.space, self.task, self.epochs, self.limits, self._size_levels, self._identity
+                self.space, self.task, self.epochs, self.limits, self.program_plan, self._identity
             )
         return self._population
+
+    @property
+    def program_plan(self) -> ProgramPlan:
+        """What the programs of the search have in common: chosen once, by the driver, and sent along to the workers."""
+        if self._plan is None:
+            spec = make_spec(self.task, load_data(self.task), self.epochs)
+            self._plan = TraceFiles.of(self._identity).remember(
+                lambda: plan_programs(self.space, spec, self._trials), "plan", spec, self._trials
+            )
+        return self._plan
 
     @property
     def _identity(self) -> dict[str, Any] | None:
@@ -127,12 +139,7 @@ class Trained:
 
     def name_bucket(self, candidate: Candidate) -> str:
         """The name of the candidate's bucket; candidates with the same name can be lanes of one program."""
-        if self._size_levels is None:  # chosen once, by the driver, and sent along to the workers
-            spec = make_spec(self.task, load_data(self.task), self.epochs)
-            self._size_levels = TraceFiles.of(self._identity).remember(
-                lambda: choose_size_levels(self.space, spec), "levels", spec
-            )
-        return make_shared_bucket(self.space, candidate, self._size_levels).name
+        return make_shared_bucket(self.space, candidate, self.program_plan.levels).name
 
     def key(self, number: int) -> Key:
         """The trial's key: a function of the seed and the number alone."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from l2l.abilities import get_title
+from l2l.abilities import PlansPrograms, get_title
 from l2l.run.early_stopping import EarlyStopping, require_staged
 from l2l.run.finish import Ending, Ranking
 from l2l.run.interrupts import SearchInterrupted, interruptible
@@ -38,6 +38,8 @@ def run_search(setup: SearchSetup) -> Result:
     begin = functools.partial(begin_run_folder, directory, setup.config)
     length, name = reward.length, directory.name
     with setup.store.attach(directory, space, settings, objectives=length, name=name, begin=begin) as log:
+        if isinstance(objective, PlansPrograms):
+            objective.plan(log.recall("trials", setup.trials))
         trials = max(setup.trials, len(log.trials()))
         info = SearchInfo(name, setup.group or name, directory.resolve(), settings, space, trials, task.metric)
         trackers = [BackgroundTracker(tracker) for tracker in setup.tracker.values()]

@@ -61,6 +61,15 @@ class StudyLog:
             self._collect_batch(self._trials[first])
             first += self._trials[first].batch[1]
 
+    def recall(self, name: str, value: int) -> int:
+        """The number of this name that the study was begun with; `value`, stored now, if it has none."""
+        attribute = f"l2l_{name}"
+        with self._measure_seconds():
+            attributes = self._storage.get_study_user_attrs(self._study)
+            if attribute not in attributes:
+                self._storage.set_study_user_attr(self._study, attribute, value)
+        return int(attributes.get(attribute, value))
+
     def count(self) -> int:
         """How many trials have ended, in whatever way."""
         return self._ended_count

@@ -30,6 +30,7 @@ from l2l.engine.bucket import (
 )
 from l2l.engine.evaluate import evaluate
 from l2l.engine.population import Population
+from l2l.engine.size_levels import ProgramPlan
 from l2l.space import Candidate, SearchSpace
 from l2l.tasks.classification import Classification
 from l2l.types import Learner, Spec, Split
@@ -192,7 +193,7 @@ class SpaceContract(abc.ABC):
         if "_population" not in vars(type(self)):  # compiled programs are kept in it
             space = self.space()
             levels = {name: sizes[-1:] for name, sizes in list_padded_sizes(space).items()}
-            type(self)._population = Population(space, Noise(self.spec), self.spec.epochs, size_levels=levels)
+            type(self)._population = Population(space, Noise(self.spec), self.spec.epochs, plan=ProgramPlan(levels))
         return type(self)._population
 
     def test_first_weights_are_a_function_of_the_key(self) -> None:

@@ -79,6 +79,13 @@ class StoreContract(abc.ABC):
             assert log.next_batch(3) == (0, 3)
             assert log.seconds > 0
 
+    def test_a_number_is_that_of_the_beginning(self, tmp_path: Path) -> None:
+        with self.attach(tmp_path) as log:
+            assert [log.recall("trials", 7), log.recall("trials", 9), log.recall("other", 1)] == [7, 7, 1]
+        if self.survives:
+            with self.attach(tmp_path) as log:
+                assert (log.recall("trials", 11), log.trials()) == (7, [])
+
     def test_every_value_comes_back_as_it_was(self, tmp_path: Path) -> None:
         candidates = [point(option, i) for i, option in enumerate((True, 1, 0, "1", None, 0.5, False))]
         with self.attach(tmp_path) as log:

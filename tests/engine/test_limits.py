@@ -19,6 +19,7 @@ from l2l.engine.bucket import make_exact_bucket, make_shared_bucket
 from l2l.engine.cost import Cost, count_training_operations, measure_cost
 from l2l.engine.limits import Capacity, Limits, device_memory, select_largest
 from l2l.engine.population import Population
+from l2l.engine.size_levels import ProgramPlan
 from l2l.errors import InputError
 from l2l.space import Categorical, Integer, Real, SearchSpace
 from l2l.tasks.digits import Digits
@@ -146,7 +147,7 @@ def test_without_room_for_the_padding_a_candidate_has_a_program_of_its_shape(mon
     population = Population(padded, TASK, None)
     small, large = (padded.candidate({"width": width, "rate": 0.1}) for width in (1, 1000))
     room = measure_cost(padded, large.values, SPEC).bytes - 1
-    monkeypatch.setattr(population, "size_levels", {"width": (1000,)})
+    monkeypatch.setattr(population, "plan", ProgramPlan({"width": (1000,)}))
     assert population.bucket(small).sizes == {"width": 1000}
     monkeypatch.setattr(limits, "device_memory", lambda: room)
     assert population.bucket(small).fixed == {"width": 1}

@@ -11,7 +11,13 @@ import pytest
 
 from l2l.engine import size_levels
 from l2l.engine.bucket import list_padded_sizes
-from l2l.engine.size_levels import Demand, choose_size_levels, find_cheapest_levels
+from l2l.engine.size_levels import (
+    Demand,
+    ProgramPlan,
+    choose_size_levels,
+    find_cheapest_levels,
+    plan_programs,
+)
 from l2l.space import Categorical, SearchSpace
 from l2l.types import Spec
 from search_spaces import cnn, mixed, mlp, transformer
@@ -67,6 +73,24 @@ def test_levels_cover_every_size_and_grow_in_number_with_the_work(make_space: Ca
     assert counts == sorted(counts)
     # All but perhaps a size that no sampled candidate needs.
     assert counts[0] < counts[-1] >= sum(map(len, sizes.values())) - 1
+
+
+@pytest.mark.usefixtures("counts_once")
+@pytest.mark.parametrize("make_space", [mlp.space, cnn.space, mixed.space])
+def test_more_trials_have_more_programs_and_compile_longer(make_space: Callable[[], SearchSpace[Any]]) -> None:
+    plans = [plan_programs(make_space(), SPEC, trials) for trials in (1, 100, 10_000)]
+    counts = [sum(map(len, plan.levels.values())) for plan in plans]
+    assert counts == sorted(counts)
+    assert counts[0] == len(plans[0].levels) < counts[-1]
+    assert [plans[0].compiles_quickly, plans[-1].compiles_quickly] == [True, False]
+    assert choose_size_levels(make_space(), SPEC) == plan_programs(make_space(), SPEC, size_levels.HORIZON).levels
+
+
+def test_where_there_is_nothing_to_choose_nothing_is_measured() -> None:
+    space = SearchSpace({"width": Categorical(options=(8,), pad="width")}, lambda values, spec: values["missing"])
+    assert plan_programs(space, SPEC, 1) == ProgramPlan({"width": (8,)})
+    plain = SearchSpace({"rate": Categorical(options=(1, 2))}, lambda values, spec: values["missing"])
+    assert plan_programs(plain, SPEC, 1) == ProgramPlan({})
 
 
 def test_levels_are_a_function_of_space_and_task() -> None:
@@ -139,3 +163,4 @@ def test_an_accelerator_has_fewer_programs(monkeypatch: pytest.MonkeyPatch) -> N
         levels = choose_size_levels(mixed.space(), SPEC._replace(epochs=30))
         counts.append(sum(map(len, levels.values())))
     assert counts[0] > counts[1] >= 2
+    assert not plan_programs(mixed.space(), SPEC, 1).compiles_quickly

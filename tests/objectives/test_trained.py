@@ -454,7 +454,7 @@ def test_a_buckets_name_is_the_same_for_what_it_pads_and_goes_along_to_a_worker(
     assert len({json.dumps(space.select_static(candidate)) for candidate in candidates}) > 4
     assert len({objective.name_bucket(candidate) for candidate in candidates}) == 1
     arrived = pickle.loads(cloudpickle.dumps(objective))
-    assert arrived._size_levels == objective._size_levels == arrived.population.size_levels
+    assert arrived._plan == objective._plan == arrived.population.plan
     assert {arrived.population.bucket(candidate).name for candidate in candidates} == {
         objective.name_bucket(candidates[0])
     }

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -181,6 +181,23 @@ def test_more_trials_may_be_asked_for(tmp_path: Path) -> None:
     assert table(tmp_path / "run") == table(tmp_path / "at once")
     fewer = run(tmp_path / "run", searcher=Chained(), trials=4)
     assert len(fewer.trials) == 12
+
+
+class Planned(Hashed):
+    """Remembers for how many trials its programs were planned."""
+
+    plans: ClassVar[list[int]] = []
+
+    def plan(self, trials: int) -> None:
+        self.plans.append(trials)
+
+
+def test_programs_suit_the_number_of_trials_that_the_search_was_begun_with(tmp_path: Path) -> None:
+    Planned.plans.clear()
+    for trials in (4, 8):
+        run(tmp_path / "run", trials=trials, objective=functools.partial(Planned, rounds=1))
+    run(tmp_path / "other", trials=8, objective=functools.partial(Planned, rounds=1))
+    assert Planned.plans == [4, 4, 8]
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [

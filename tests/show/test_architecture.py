@@ -257,7 +257,13 @@ def test_the_command_draws_and_lists(run: Run, mixed: Path, folder: Path) -> Non
     assert (ended.code, ended.err) == (0, "")
     assert "layer1..2_width" in ended.out
     # One or two layers of 2 x 4 x 3 x 2, three optimizers, schedules and batch sizes.
-    assert ended.out.endswith(f"candidates: {(48 + 48**2) * 27:,} by the discrete ones\n")
+    assert ended.out.splitlines()[-2:] == [
+        f"candidates: {(48 + 48**2) * 27:,} by the discrete ones",
+        "programs: 3 for 1,000 random candidates, as a search of 64 trials pads them",
+    ]
+    assert "programs:" not in run("show", "space=mlp").out
+    ended = run("show", "space=cnn", "task=text", "task.path=there.svg")
+    assert (ended.code, ended.out) == (2, "")
     assert [path.name for path in folder.iterdir()] == ["there.svg"]
 
 

@@ -15,13 +15,15 @@ from l2l.encoding import Domain, Encoding, read_rewards
 from l2l.errors import check_integer
 from l2l.searchers.core.points import Points
 from l2l.space import Candidate, SearchSpace
-from l2l.types import START, Array, Key, Trial
+from l2l.types import Array, Key, Trial
 
 # A state that holds its encoding stays a pytree whose leaves are all numbers.
 jax.tree_util.register_static(Encoding)
 
 MAX_REWARD = float(np.finfo(np.float32).max) / 8
 """Rewards are clipped to this size, so that distances between them stay finite."""
+START = 2**32 - 2
+"""Folded into the proposals' key for a searcher's first state; no proposal folds in this number."""
 
 
 class Proposal(NamedTuple):

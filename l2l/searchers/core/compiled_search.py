@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from l2l.encoding import Domain, Encoding
-from l2l.searchers.core.base import ArraySearcher
+from l2l.searchers.core.base import START, ArraySearcher
 from l2l.searchers.core.points import choose_capacity, make_points, zero_inactive
-from l2l.types import ASK, START, Array, Key
+from l2l.types import ASK, Array, Key
 
 
 def run_searches(

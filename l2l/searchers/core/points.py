@@ -176,9 +176,9 @@ def choose_decisions(domain: Domain, codes: Array, key: Key, count: Array | int)
     """[N, D]: `count` (a number, or [N, 1]) of the active decisions with more than one value, each equally likely."""
     eligible = is_active(domain, codes) & ((jnp.asarray(domain.valid).sum(-1) > 1) | ~jnp.asarray(domain.exact))
     priority = jnp.where(eligible, jax.random.uniform(key, codes.shape), jnp.inf)
-    ours, others = priority[:, :, None], priority[:, None, :]
+    one, other = priority[:, :, None], priority[:, None, :]
     is_earlier = jnp.tri(codes.shape[1], k=-1, dtype=bool)  # two of 2^23 random numbers may be equal
-    rank = ((others < ours) | ((others == ours) & is_earlier)).sum(-1)
+    rank = ((other < one) | ((other == one) & is_earlier)).sum(-1)
     return eligible & (rank < count)
 
 
