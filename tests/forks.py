@@ -68,6 +68,7 @@ class Fork:
     def kill(self) -> None:
         """Kills it, if it runs."""
         if self.poll() is None:
+            with suppress(ProcessLookupError):  # as `Popen.kill` does
             os.kill(self.pid, signal.SIGKILL)
 
     def _read(self, timeout: float | None) -> int | None:
