@@ -69,7 +69,7 @@ class Fork:
         """Kills it, if it runs."""
         if self.poll() is None:
             with suppress(ProcessLookupError):  # as `Popen.kill` does
-            os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
     def _read(self, timeout: float | None) -> int | None:
         """The next number from whoever forked it: the process id, then the exit code."""
