@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.flatten_util import ravel_pytree
 
 from l2l.errors import InputError, suggest_names
+from l2l.nn.optimizer import make_block_optimizer
 from l2l.nn.option import Option
 from l2l.nn.stack import STACKED
 from l2l.space import Categorical, Choice, Real
@@ -136,39 +137,29 @@ def make_learner(
     )
 
 
-def _make_optimizer(values: Mapping[str, Any], steps: Any) -> optax.GradientTransformation:
+def _make_optimizer(values: Mapping[str, Any], steps: Any) -> Any:
     """Decoupled weight decay on matrices, whatever the rule, with the scheduled learning rate."""
     name = Option.of(values["optimizer"])
     peak = name.select(lambda option: values[f"{option}_learning_rate"])
-    rule = RULES[name.value]() if name.is_plain else _switch_rules(name)
-    decay = optax.add_decayed_weights(values["weight_decay"], mask=_select_matrices)
-    return optax.chain(rule, decay, optax.scale_by_learning_rate(_make_schedule(values, peak, steps)))
+    rate, decay = _make_schedule(values, peak, steps), values["weight_decay"]
+    if name.is_plain:
+        weight_decay = optax.add_decayed_weights(decay, mask=_select_matrices)
+        return optax.chain(RULES[name.value](), weight_decay, optax.scale_by_learning_rate(rate))
+    rules = [functools.partial(_apply_rule, option) for option in name.options]
+    return make_block_optimizer(rules, name.index, rate, decay, _select_matrices)
 
 
-def _switch_rules(name: Option) -> optax.GradientTransformation:
-    """The rule that data choose, in the state of the largest one: two moments and a count.
-
-    All weights are one vector here: each rule is then compiled once, not once for each array.
-    """
-
-    def init(params: Any) -> Any:
-        moment = ravel_pytree(jax.tree.map(jnp.zeros_like, params))[0]
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), moment, moment)
-
-    def apply(option: str, updates: Any, state: Any) -> Any:
-        if option == "adamw":
-            return RULES[option]().update(updates, state)
-        fields: dict[str, Any] = {"trace": state.mu} if option == "sgd" else {"count": state.count, "mu": state.mu}
-        rule_state = {"sgd": optax.TraceState, "lion": optax.ScaleByLionState}[option](**fields)
-        updates, rule_state = RULES[option]().update(updates, rule_state)
-        return updates, state._replace(mu=rule_state.trace if option == "sgd" else rule_state.mu)
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        flat, unravel = ravel_pytree(updates)
-        flat, state = name.apply(apply, flat, state)
-        return unravel(flat), state
-
-    return optax.GradientTransformation(init, update)
+def _apply_rule(option: str, gradient: Any, mean: Any, square: Any, count: Any) -> tuple[Any, Any, Any]:
+    """A rule with its moments in two arrays, of which some rules need one."""
+    if option == "adamw":
+        state = optax.ScaleByAdamState(count, mean, square)
+        updates, state = RULES[option]().update(gradient, state)
+        return updates, state.mu, state.nu
+    if option == "lion":
+        updates, state = RULES[option]().update(gradient, optax.ScaleByLionState(count, mean))
+        return updates, state.mu, square
+    updates, state = RULES[option]().update(gradient, optax.TraceState(mean))
+    return updates, state.trace, square
 
 
 def _select_matrices(params: Any) -> Any:

@@ -18,6 +18,7 @@ from l2l.engine.evaluate import make_score, metric_dtypes
 from l2l.errors import InputError
 from l2l.nn.moe import collect_measures, collect_penalties
 from l2l.nn.number import ProgramInput
+from l2l.nn.optimizer import BlockOptimizer
 from l2l.space import SearchSpace
 from l2l.types import Array, Key, Learner, Spec, Task
 
@@ -218,9 +219,13 @@ class LaneTraining:
 
     def step(self, state: TrainingState, loss: Any, gradient: Any) -> TrainingState:
         """The state after one step of the optimizer; keeps the number of the first step whose loss is not finite."""
-        updates, opt_state = self.learner.optimizer.update(gradient, state.opt_state, state.params)
+        optimizer = self.learner.optimizer
+        if isinstance(optimizer, BlockOptimizer):
+            params, opt_state = optimizer.apply(gradient, state.opt_state, state.params)
+        else:
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         diverged = jnp.where((state.diverged == 0) & ~jnp.isfinite(loss), state.count + 1, state.diverged)
-        params = optax.apply_updates(state.params, updates)
         return state._replace(params=params, opt_state=opt_state, count=state.count + 1, diverged=diverged)
 
     def loss(self, params: Any, rest: Any, indices: Array, share: Any) -> tuple[Array, Any]:
