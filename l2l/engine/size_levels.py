@@ -45,7 +45,7 @@ These are constants, so that a search has the same programs at every start."""
 COMPILE_SECONDS = {False: 4.0, True: 10.0}
 """Seconds to trace and compile a program of up to `EQUATIONS` equations: on a CPU, measured with the built-in spaces
 on two cores; on an accelerator (True), an assumption."""
-QUICK_COMPILE, QUICK_RUN = 0.65, 1.25
+QUICK_COMPILE, QUICK_RUN = 0.65, 1.3
 """How many times longer compiling and running take with fewer optimisations: on a CPU, measured with the built-in
 spaces on the digits (compiling 0.63 to 0.7, running 1.0 for perceptrons, 1.2 to 1.35 for the others)."""
 EQUATIONS = 500
