@@ -60,8 +60,8 @@ class BlockOptimizer(NamedTuple):
     """An optimizer in the form of optax, for weights of which some may be padding.
 
     Padding is zero, and so is its gradient. A step therefore changes nothing in blocks of large arrays that were all
-    zero at first, and leaves them out: it costs in proportion to the layers, rows and experts in use. So a large array
-    that is trained must not begin at zero. Under `vmap` every block is computed.
+    zero at first, and leaves them out: it costs in proportion to the layers, rows and experts in use. A large array
+    that is zero as a whole is no padding: all of it is computed. Under `vmap` every block is computed.
     """
 
     init: Callable[[Any], BlockState]
@@ -181,6 +181,7 @@ def _choose_block(shape: Sequence[int]) -> int:
 
 
 def _find_used(array: Any) -> UsedBlocks:
-    """The blocks of an array that are not all zero."""
+    """The blocks of an array that are not all zero; all of them if the whole array is, as that of many biases is."""
     is_used = jnp.any(array != 0, axis=-1)
+    is_used = is_used | ~jnp.any(is_used)
     return UsedBlocks(jnp.argsort(~is_used), jnp.sum(is_used, dtype=jnp.int32))

@@ -26,7 +26,7 @@ from l2l.engine.scheduler import run_in_order
 from l2l.engine.size_levels import HORIZON, ProgramPlan, plan_programs
 from l2l.engine.trace_files import TraceFiles
 from l2l.errors import InputError, check_integer, suggest_names
-from l2l.machine import LANES, cores
+from l2l.machine import LANES, cores, has_accelerator
 from l2l.objectives.space_check import NEEDS_PLAIN_VALUES, check_space, list_metrics
 from l2l.reward import COSTS
 from l2l.space import Candidate, SearchSpace
@@ -128,7 +128,7 @@ class Trained:
         if self._plan is None:
             spec = make_spec(self.task, load_data(self.task), self.epochs)
             self._plan = TraceFiles.of(self._identity).remember(
-                lambda: plan_programs(self.space, spec, self._trials), "plan", spec, self._trials
+                lambda: plan_programs(self.space, spec, self._trials), "plan", has_accelerator(), spec, self._trials
             )
         return self._plan
 

@@ -90,11 +90,19 @@ def test_lanes_step_as_one_does(name: str) -> None:
 def test_only_the_blocks_in_use_are_computed() -> None:
     weights = make_weights(0)
     state = make_optimizer("adamw").init(weights)
-    assert [int(blocks.count) for blocks in state.blocks] == [1, 2, 0, 1]
+    assert [int(blocks.count) for blocks in state.blocks] == [1, 2, 4, 1]
     assert state.blocks[1].order.tolist() == [0, 1, 2]
     used = {"weights": jnp.concatenate([jnp.zeros((128, 64)), jnp.ones((128, 64))])}
     (blocks,) = make_optimizer("adamw").init(used).blocks
     assert (int(blocks.count), blocks.order.tolist()) == (1, [1, 0])
+
+
+def test_a_large_array_that_begins_at_zero_is_trained() -> None:
+    weights, gradients = {"biases": jnp.zeros((8, 2 * BLOCK // 8))}, [{"biases": jnp.ones((8, 2 * BLOCK // 8))}]
+    after = jax.jit(functools.partial(train, make_optimizer("adamw")))(weights, gradients)
+    expected = jax.jit(functools.partial(train, make_reference("adamw")))(weights, gradients)
+    np.testing.assert_allclose(after["biases"], expected["biases"], rtol=1e-5)
+    assert np.all(after["biases"])
 
 
 def test_loops_are_for_one_lane() -> None:
