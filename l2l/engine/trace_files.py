@@ -55,13 +55,14 @@ class TraceFiles:
         The identity must tell apart all sources, spaces and tasks that lead to different programs.
         """
         root = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-        if identity is None or not root or not jax.config.jax_enable_compilation_cache:  # pyright: ignore
+        if identity is None or not root or "://" in root or not jax.config.jax_enable_compilation_cache:  # pyright: ignore
             return cls(None)
         return cls(Path(root) / FOLDER, json.dumps([describe_process(), identity], sort_keys=True))
 
     def name(self, *parts: Any) -> str:
         """The name of a file: a digest of its context and of these parts, plain values."""
-        return hashlib.sha256(f"{self.context} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()[:32]
+        text = json.dumps(parts, sort_keys=True, default=repr)  # a user's task may give NumPy's numbers
+        return hashlib.sha256(f"{self.context} {text}".encode()).hexdigest()[:32]
 
     def remember(self, compute: Callable[[], T], *parts: Any) -> T:
         """What `compute` gave when it was called first for these parts, in whatever process."""
@@ -94,11 +95,9 @@ class TraceFiles:
         if self.folder is None:
             return
         try:
-            content = (*serialize_executable.serialize(executable), (devices, extra))
+            self._write(name, (*serialize_executable.serialize(executable), (devices, extra)))
         except Exception as error:  # not every backend can, and each says so in its own way
             log.debug("the program %s cannot be saved: %s", name, error)
-        else:
-            self._write(name, content)
 
     def _read(self, name: str) -> Any:
         """The content of a file; None if there is none, or it is damaged."""

@@ -28,7 +28,6 @@ CODE = "space.code"
 """The digest of a user's own code; compared where both sides have one."""
 
 _ABSENT = object()
-_PLAIN = (bool, int, float, str, list, tuple, os.PathLike, type(None))
 _SHOWN = 5
 
 
@@ -86,7 +85,7 @@ def describe_built_in(space: SearchSpace[Any], task: Task) -> dict[str, Any] | N
     home = __name__.partition(".")[0]
     if not is_built_in(space) or type(task).__module__.partition(".")[0] != home:
         return None
-    if not all(isinstance(value, _PLAIN) for value in _read_arguments(task).values()):
+    if not _is_plain(_read_arguments(task)):
         return None
     packages = sorted({home, *(module.partition(".")[0] for module in BUILT_IN.values())})
     return {
@@ -94,6 +93,15 @@ def describe_built_in(space: SearchSpace[Any], task: Task) -> dict[str, Any] | N
         "space": [space.name, space.describe()],
         "task": collect_settings(task=task),
     }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing but plain values, which `collect_settings` tells apart."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | os.PathLike)
 
 
 def digest_data(task: Task) -> str:

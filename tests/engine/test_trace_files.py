@@ -20,6 +20,7 @@ from l2l.space import Real, SearchSpace
 from l2l.store import code_digest
 from l2l.store.fingerprint import describe_built_in
 from l2l.tasks.digits import Digits
+from l2l.tasks.idx_images import FashionMnist
 from l2l.types import Learner
 from search_spaces import mlp
 
@@ -113,6 +114,7 @@ def test_nothing_is_kept_of_a_users_own_space_or_task(files: Path) -> None:
     users_space = SearchSpace({"rate": Real(low=0.1, high=1)}, lambda values, spec: build(values, spec), "own")
     assert describe_built_in(users_space, TASK) is None
     assert describe_built_in(SPACE, OwnTask()) is None
+    assert describe_built_in(SPACE, FashionMnist()) is not None
     assert describe_built_in(SPACE, TASK) == describe_built_in(SPACE, Digits(epochs=1))
     assert describe_built_in(SPACE, TASK) != describe_built_in(mlp.space(), TASK)
     assert describe_built_in(SPACE, TASK) != describe_built_in(SPACE, Digits(epochs=2))
@@ -129,6 +131,11 @@ def test_a_folder_that_cannot_be_written_is_no_error(files: Path) -> None:
     files.write_text("a file where the folder should be")
     assert train()[1]
     assert files.read_text() == "a file where the folder should be"
+
+
+def test_numbers_of_numpy_have_a_name_too(files: Path) -> None:
+    assert TraceFiles.of({}).name(np.int64(3)) != TraceFiles.of({}).name(np.int64(4))
+    assert TraceFiles.of(None).name(np.int64(3))
 
 
 def test_a_value_is_computed_once(files: Path) -> None:
